@@ -1,0 +1,164 @@
+"""What a run writes while it goes: the table of epochs, pictures to TensorBoard, and a row for every scored image."""
+
+import csv
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from cellseg.metrics import THRESHOLD
+from cellseg.objects import count_unlabelled
+from cellseg.runs import write_csv
+
+MISSED, FALSE = (0, 114, 178), (230, 159, 0)  # blue and orange, told apart by colour-blind eyes too
+
+log = logging.getLogger(__name__)
+
+
+class EpochTable(L.Callback):
+    """Keeps ``metrics.csv``: a row an epoch, rewritten whole after each, continued when a run is resumed."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Read back the epochs before this one."""
+        path = _metrics_file(trainer)
+        self.rows: list[dict[str, Any]] = []
+        if trainer.current_epoch and path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
+        self.validation: dict[str, float] = {}
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep this epoch's validation, so that an epoch without one stays empty in the table."""
+        self.validation = _metrics(trainer, "val/")
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Add the epoch's row and say it in the log."""
+        values = _metrics(trainer, "train/") | self.validation
+        self.validation = {}
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": rate, **values})
+        if trainer.is_global_zero:
+            write_csv(_metrics_file(trainer), self.rows)
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        log.info("epoch %d of %s: %s", trainer.current_epoch + 1, trainer.max_epochs, shown)
+
+
+class PredictionPanels(L.Callback):
+    """Shows image | truth | prediction of a few validation images in TensorBoard as training goes on.
+
+    Args:
+        images: How many images to follow.
+        every_n_epochs: How often; the last epoch is always shown.
+    """
+
+    def __init__(self, images: int = 4, every_n_epochs: int = 5) -> None:
+        self.images, self.every_n_epochs = images, every_n_epochs
+
+    def on_validation_batch_end(  # noqa: PLR0913 (Lightning's signature)
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw the first images of the epoch's validation."""
+        epoch = trainer.current_epoch + 1
+        due = epoch == 1 or epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
+        if not (due and batch_idx < self.images and trainer.state.fn == "fit" and trainer.is_global_zero):
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                panel = draw_panel(batch["image"][0], batch["mask"][0], outputs["probability"][0])
+                logger.experiment.add_image(f"predictions/{batch['name'][0]}", panel, epoch, dataformats="HWC")
+
+
+class ImageRecords(L.Callback):
+    """Writes ``per_image.csv`` and ``predictions/`` from the scoring that follows training."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def on_test_batch_end(  # noqa: PLR0913 (Lightning's signature)
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the rows; draw the pictures of test images."""
+        self.rows += _image_rows("val" if dataloader_idx else "test", outputs, batch)
+        if trainer.is_global_zero and not dataloader_idx:
+            folder = _folder(trainer) / "predictions"
+            folder.mkdir(exist_ok=True)
+            for image, mask, probability, name in zip(
+                batch["image"], batch["mask"], outputs["probability"], batch["name"], strict=True
+            ):
+                Image.fromarray(draw_panel(image, mask, probability)).save(folder / f"{name}.png")
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the table."""
+        if trainer.is_global_zero:
+            write_csv(_folder(trainer) / "per_image.csv", self.rows)
+
+
+def draw_panel(image: Tensor, truth: Tensor, probability: Tensor) -> NDArray[np.uint8]:
+    """Return image | truth | prediction side by side, shape (H, 3 W + gaps, 3).
+
+    The prediction is white where it is right, orange where it sees cell and the label does not, blue where it misses
+    a labelled cell.
+
+    Args:
+        image: Shape (3, H, W), in [0, 1].
+        truth: Shape (1, H, W), 0 or 1.
+        probability: Shape (1, H, W), in [0, 1].
+    """
+    picture = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    cell, found = (truth[0] > 0).cpu().numpy(), (probability[0] > THRESHOLD).cpu().numpy()
+    labels = np.where(cell[..., None], np.uint8(255), np.zeros((1, 1, 3), np.uint8))
+    prediction = np.where((cell & found)[..., None], np.uint8(255), np.zeros((1, 1, 3), np.uint8))
+    prediction[cell & ~found], prediction[found & ~cell] = MISSED, FALSE
+    gap = np.full((len(picture), 4, 3), 128, np.uint8)
+    return np.concatenate([picture, gap, labels, gap, prediction], axis=1)
+
+
+def _image_rows(subset: str, outputs: dict[str, Tensor], batch: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "image": name,
+            "group": batch["group"][row],
+            "subset": subset,
+            **{score: outputs[score][row].item() for score in ("dice", "iou", "soft_dice")},
+            **{count: int(outputs[count][row]) for count in ("true_pixels", "predicted_pixels")},
+            "unlabelled_objects": count_unlabelled(
+                (outputs["probability"][row, 0] > THRESHOLD).cpu().numpy(), (batch["mask"][row, 0] > 0).cpu().numpy()
+            ),
+        }
+        for row, name in enumerate(batch["name"])
+    ]
+
+
+def _metrics(trainer: L.Trainer, prefix: str) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith(prefix) and torch.is_tensor(value)
+    }
+
+
+def _folder(trainer: L.Trainer) -> Path:
+    return Path(trainer.default_root_dir)
+
+
+def _metrics_file(trainer: L.Trainer) -> Path:
+    return _folder(trainer) / "metrics.csv"

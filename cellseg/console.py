@@ -1,0 +1,36 @@
+"""What a finished run says on the terminal."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_results(summary: Mapping[str, Any], folder: Path) -> None:
+    """Print the final scores, each with what it was averaged over, and where everything lies."""
+    counts, metrics = summary["counts"], summary["metrics"]
+    table = Table(
+        title=f"{summary['model']}, seed {summary['seed']}: scores on {counts['test']} test images",
+        caption=f"{summary['scored_weights']}; trained on {counts['train']} images for {counts['epochs']} epochs",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("score")
+    table.add_column("value", justify="right")
+    table.add_column("how")
+    spread = summary["spread_over_test_images"]
+    for name, label, how in (
+        ("dice", "Dice", f"cut at 0.5, mean over images; SD {spread['dice']:.4f}"),
+        ("iou", "IoU", f"cut at 0.5, mean over images; SD {spread['iou']:.4f}"),
+        ("soft_dice", "soft Dice", f"of probabilities, mean over images; SD {spread['soft_dice']:.4f}"),
+        ("dice_pooled", "Dice, pooled", "cut at 0.5, all pixels of all images together"),
+        ("iou_pooled", "IoU, pooled", "cut at 0.5, all pixels of all images together"),
+        ("loss", "loss", "mean over images"),
+    ):
+        table.add_row(label, f"{metrics[f'test/{name}']:.4f}", how)
+    console = Console()
+    console.print(table)
+    console.print(f"run folder: {folder}", soft_wrap=True, highlight=False)
+    console.print(f"curves:     tensorboard --logdir {folder.parent}", soft_wrap=True, highlight=False)

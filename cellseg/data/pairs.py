@@ -1,0 +1,92 @@
+"""Which images belong to which masks, and which pairs are siblings, read from the names in a folder."""
+
+import csv
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellseg.errors import InputError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+LAYOUT = "one folder a pair, holding source.* and mask.* (for example cell_1/source.jpg and cell_1/mask.jpg)"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image file, the mask file that labels it, and the group of siblings it belongs to."""
+
+    name: str
+    group: str
+    image: Path
+    mask: Path
+
+
+def find_pairs(root: Path) -> list[Pair]:
+    """List the pairs of a data set in natural order (cell_2 before cell_10), each with its group.
+
+    Groups come from ``root/groups.csv`` (columns ``pair`` and ``group``) where it exists; without it every pair is a
+    group of its own. Hidden files and folders without images are ignored.
+
+    Raises:
+        InputError: If the folder is missing or holds no pairs, a pair is incomplete or ambiguous, or ``groups.csv``
+            leaves a pair out.
+    """
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise InputError(f"data.root must be a folder, but {root} {what}; expected {LAYOUT}")
+    found = [files for folder in root.iterdir() if (files := _pair_files(folder))]
+    if not found:
+        raise InputError(f"{root} holds no pairs; expected {LAYOUT}")
+    groups = _read_groups(root, {image.parent.name for image, _ in found})
+    pairs = [Pair(image.parent.name, groups[image.parent.name], image, mask) for image, mask in found]
+    return sorted(pairs, key=lambda pair: _natural(pair.name))
+
+
+def _pair_files(folder: Path) -> tuple[Path, Path] | None:
+    if folder.name.startswith(".") or not folder.is_dir():
+        return None
+    images = [
+        file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    ]
+    if not images:
+        return None
+    source, mask = (_only(folder, role, images) for role in ("source", "mask"))
+    return source, mask
+
+
+def _only(folder: Path, role: str, images: list[Path]) -> Path:
+    matching = [file for file in images if file.stem.lower() == role]
+    if len(matching) == 1:
+        return matching[0]
+    seen = ", ".join(sorted(file.name for file in images))
+    problem = f"more than one {role}.* image" if matching else f"no {role}.* image"
+    raise InputError(
+        f"{folder}: a pair needs exactly one source.* and one mask.*, but there is {problem} (found: {seen}); "
+        "complete the pair or move the folder away"
+    )
+
+
+def _read_groups(root: Path, names: set[str]) -> dict[str, str]:
+    path = root / "groups.csv"
+    if not path.exists():
+        return {name: name for name in names}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            groups = {row["pair"]: row["group"] for row in csv.DictReader(file)}
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: must be a UTF-8 CSV file with the columns pair and group ({error})") from error
+    if missing := sorted((name for name in names if not groups.get(name)), key=_natural):
+        raise InputError(
+            f"{path}: has no group for {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}; "
+            "name a group for every pair, so that siblings can be kept on one side of the split"
+        )
+    if unknown := sorted(groups.keys() - names, key=_natural):
+        log.warning("%s names %d pairs that are not in the folder, %s first", path, len(unknown), unknown[0])
+    return {name: groups[name] for name in names}
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,125 @@
+"""Who trains and who is tested: splits that keep siblings together and depend on nothing but their own seed."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from cellseg.errors import InputError
+
+Subsets = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """How to divide a data set: a holdout of ``test_fraction``, or fold ``fold`` of ``folds``.
+
+    The order in which groups are drawn is a hash of the seed and the group's name, so it is the same on every
+    platform, whatever order files are listed in and whatever seed training uses.
+
+    Args:
+        seed: The split's own seed.
+        folds: Number of folds; without it ``fold`` counts in folds of ``test_fraction`` each.
+        fold: Which fold is the test set, from 0; without it the split is a holdout.
+        test_fraction: Share of the images to test on in a holdout, in (0, 1).
+        val_fraction: Share of the training part to set aside for choosing a checkpoint, in [0, 1); 0 for none.
+
+    Raises:
+        InputError: If these values contradict each other; from ``divide``, if the images do not allow the split.
+    """
+
+    seed: int = 0
+    folds: int | None = None
+    fold: int | None = None
+    test_fraction: float = 0.2
+    val_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test_fraction < 1:
+            raise InputError(f"data.split.test_fraction must lie between 0 and 1, but is {self.test_fraction}")
+        if not 0 <= self.val_fraction < 1:
+            raise InputError(f"data.split.val_fraction must be at least 0 and below 1, but is {self.val_fraction}")
+        if self.folds is not None and self.folds < 2:
+            raise InputError(f"data.split.folds must be at least 2, but is {self.folds}")
+        if self.folds is not None and self.fold is None:
+            raise InputError(
+                f"data.split.folds={self.folds} needs data.split.fold, the fold to test on, from 0 to {self.folds - 1}"
+            )
+        if self.fold is not None and not 0 <= self.fold < self._fold_count:
+            raise InputError(
+                f"data.split.fold must lie between 0 and {self._fold_count - 1} "
+                f"for {self._fold_count} folds, but is {self.fold}"
+            )
+
+    @property
+    def _fold_count(self) -> int:
+        return self.folds or max(2, round(1 / self.test_fraction))
+
+    def divide(self, groups: Mapping[str, str]) -> Subsets:
+        """Return the names of the train, val and test images, each in the order of ``groups``.
+
+        Args:
+            groups: The group of every image, by name. Images of one group never end up in two subsets.
+        """
+        if self.fold is None:
+            test = self._draw(groups, round(self.test_fraction * len(groups)), "test")
+        else:
+            test = self._fold_members(groups, self.fold)
+        rest = {name: group for name, group in groups.items() if name not in test}
+        val = self._draw(rest, round(self.val_fraction * len(rest)), "val") if self.val_fraction else set()
+        subset_of = {name: "test" if name in test else "val" if name in val else "train" for name in groups}
+        return {subset: [name for name in groups if subset_of[name] == subset] for subset in ("train", "val", "test")}
+
+    def _draw(self, groups: Mapping[str, str], wanted: int, subset: str) -> set[str]:
+        """Draw whole groups, in hashed order, as long as they fit into the number of images wanted."""
+        members = _members(groups)
+        if not 0 < wanted < len(groups):
+            raise InputError(
+                f"data.split.{subset}_fraction of {len(groups)} images leaves {wanted} for {subset} and "
+                f"{len(groups) - wanted} for training; both need at least 1: change the fraction or add images"
+            )
+        _refuse_large_group(members, len(groups) - wanted)
+        drawn: set[str] = set()
+        for group in self._shuffled(members, subset):
+            if len(drawn) + len(members[group]) <= wanted:
+                drawn.update(members[group])
+        if not drawn:
+            raise InputError(
+                f"no group fits into the {wanted} images wanted for {subset}: the smallest has "
+                f"{min(map(len, members.values()))}; raise data.split.{subset}_fraction or use data.split.folds"
+            )
+        return drawn
+
+    def _fold_members(self, groups: Mapping[str, str], fold: int) -> set[str]:
+        """Deal the groups out, largest first, each to the fold that has the fewest images so far."""
+        members = _members(groups)
+        count = self._fold_count
+        if len(members) < count:
+            raise InputError(
+                f"data.split.folds={count} needs at least {count} groups, but {len(groups)} images "
+                f"form {len(members)}; use fewer folds"
+            )
+        _refuse_large_group(members, len(groups) - len(groups) // count)
+        folds: list[set[str]] = [set() for _ in range(count)]
+        for group in sorted(self._shuffled(members, "folds"), key=lambda group: -len(members[group])):
+            min(folds, key=len).update(members[group])
+        return folds[fold]
+
+    def _shuffled(self, groups: Iterable[str], purpose: str) -> list[str]:
+        return sorted(groups, key=lambda group: hashlib.sha256(f"{self.seed}/{purpose}/{group}".encode()).digest())
+
+
+def _members(groups: Mapping[str, str]) -> dict[str, list[str]]:
+    members: dict[str, list[str]] = defaultdict(list)
+    for name, group in groups.items():
+        members[group].append(name)
+    return members
+
+
+def _refuse_large_group(members: Mapping[str, list[str]], training: int) -> None:
+    total, (size, group) = sum(map(len, members.values())), max((len(names), group) for group, names in members.items())
+    if size > training:
+        raise InputError(
+            f"group {group} has {size} of {total} images, more than the {training} this split leaves for training, "
+            "and a group cannot be split; test on a smaller share or add images of other groups"
+        )

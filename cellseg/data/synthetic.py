@@ -1,0 +1,230 @@
+"""The embedded data set: blood smears drawn with the look and the flaws of Mabimi.
+
+A smear is light shining through stained cells, so it is drawn that way: every cell adds absorbance where it lies
+(overlaps darken by themselves) and the uneven background is dimmed by it. The labels are then spoilt as a hurried
+labeller and a JPEG file spoil them; the exact masks are known.
+"""
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+Plane = NDArray[np.float32]
+Mask = NDArray[np.uint8]
+
+RGB_MASK = "cell_14"  # the one mask of Mabimi that was saved in colour
+STAIN = np.array([0.62, 1.0, 0.55], np.float32)  # absorbance of eosin-stained cells in R, G, B
+
+
+@dataclass(frozen=True)
+class SmearStyle:
+    """What a smear looks like and how badly it is labelled; every share is a fraction of the cells, in [0, 1].
+
+    Attributes:
+        width, height: Size of an image in pixels.
+        radius: Mean radius of a round cell in pixels.
+        cells: Least and most cells in an image.
+        sickled: Share of cells that are crescents or pointed.
+        overlapping: Share of cells laid against or over an earlier one.
+        unlabelled: Share of sickled cells left out of the mask; a sixth of it for the other cells.
+        unlabelled_border: Share of cells cut by the image border left out of the mask.
+        label_error: Standard deviation, in pixels, of where the labeller drew a cell's outline.
+    """
+
+    width: int = 640
+    height: int = 480
+    radius: float = 23.0
+    cells: tuple[int, int] = (28, 60)
+    sickled: float = 0.22
+    overlapping: float = 0.2
+    unlabelled: float = 0.3
+    unlabelled_border: float = 0.93
+    label_error: float = 1.0
+
+
+@dataclass(frozen=True)
+class Smear:
+    """One drawn smear.
+
+    Attributes:
+        image: RGB, shape (height, width, 3).
+        mask: The flawed label: 255 cell, about 115 where labelled cells overlap, 0 background and unlabelled cells.
+        exact: Every visible cell, 0 or 255.
+    """
+
+    image: Mask
+    mask: Mask
+    exact: Mask
+
+
+def draw_smear(seed: int, index: int, style: SmearStyle = SmearStyle()) -> Smear:
+    """Draw smear number ``index`` of the set ``seed``; the same arguments give the same pixels."""
+    rng = np.random.default_rng([seed, index])
+    shape = (style.height, style.width)
+    absorbance = np.zeros(shape, np.float32)
+    halo = np.zeros(shape, np.float32)
+    visible = np.zeros(shape, bool)
+    labelled = np.zeros(shape, np.uint8)  # how many labelled cells cover a pixel
+    hand = rng.normal(0, 0.6 * style.label_error)  # this labeller draws a little inside or outside
+    depth = rng.uniform(0.55, 1.05)  # how strongly this smear was stained
+    for x, y in _positions(rng, style):
+        cell = _Cell.random(rng, x, y, style)
+        rows, columns, distance, fill = cell.draw(rng, shape)
+        if distance.size == 0:
+            continue
+        coverage = np.clip(0.5 - distance / 2.4, 0, 1)
+        rim = np.exp(-(((distance + 2.5) / 2.2) ** 2))
+        absorbance[rows, columns] += depth * cell.density * coverage * (fill + 0.22 * rim)
+        halo[rows, columns] += np.exp(-(((distance - 3.0) / 2.0) ** 2))
+        visible[rows, columns] |= distance < 0
+        if cell.is_labelled(rng, style):
+            outline = distance + hand + _wobble(rng, distance.shape, style.label_error)
+            labelled[rows, columns] += outline < 0
+    image = _photograph(rng, absorbance, halo)
+    mask = np.select([labelled > 1, labelled == 1], [np.uint8(rng.integers(100, 131)), np.uint8(255)], np.uint8(0))
+    return Smear(image, mask, visible.astype(np.uint8) * 255)
+
+
+def write_synthetic(root: Path, pairs: int = 50, seed: int = 0, style: SmearStyle = SmearStyle()) -> None:
+    """Write ``pairs`` smears to ``root`` as ``cell_N/source.jpg`` and ``cell_N/mask.jpg``; do nothing if it exists.
+
+    The folder appears whole or not at all, so two runs that start at once, or one that is killed, leave no half set.
+    """
+    if root.exists():
+        return
+    root.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    try:
+        for number in range(1, pairs + 1):
+            smear = draw_smear(seed, number, style)
+            folder = unfinished / f"cell_{number}"
+            folder.mkdir()
+            mask = Image.fromarray(smear.mask)
+            if folder.name == RGB_MASK:
+                mask = mask.convert("RGB")
+            Image.fromarray(smear.image).save(folder / "source.jpg", quality=90)
+            mask.save(folder / "mask.jpg", quality=88)
+        unfinished.chmod(0o755)  # mkdtemp makes it private
+        try:
+            unfinished.rename(root)
+        except OSError:
+            if not root.exists():  # otherwise another run finished the same set first
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """Shape and stain of one cell; lengths in pixels, angle in radians."""
+
+    x: float
+    y: float
+    radius: float
+    angle: float
+    aspect: float
+    bend: float  # 0 for a round cell; sickles curve by this much of their length
+    sickled: bool
+    pallor: float  # how much thinner the centre is, in [0, 1]
+    density: float
+
+    @classmethod
+    def random(cls, rng: np.random.Generator, x: float, y: float, style: SmearStyle) -> "_Cell":
+        sickled = bool(rng.random() < style.sickled)
+        radius = style.radius * float(np.clip(rng.normal(1, 0.13), 0.6, 1.4))
+        return cls(
+            x=x,
+            y=y,
+            radius=radius * (rng.uniform(1.05, 1.5) if sickled else 1.0),
+            angle=rng.uniform(0, 2 * np.pi),
+            aspect=rng.uniform(0.24, 0.55) if sickled else 1 - abs(rng.normal(0, 0.1)),
+            bend=rng.choice([-1, 1]) * rng.uniform(0.05, 0.6) if sickled else 0.0,
+            sickled=sickled,
+            pallor=0.0 if sickled else rng.uniform(0.5, 1.0) if rng.random() < 0.6 else rng.uniform(0, 0.3),
+            density=rng.uniform(0.4, 0.62) if sickled else rng.uniform(0.24, 0.5),
+        )
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, int]) -> tuple[slice, slice, Plane, Plane]:
+        """Return where the cell lies, the signed distance to its outline (negative inside), and its thickness."""
+        reach = int(1.35 * self.radius) + 8
+        top, left = max(0, int(self.y) - reach), max(0, int(self.x) - reach)
+        rows = slice(top, max(top, min(shape[0], int(self.y) + reach)))
+        columns = slice(left, max(left, min(shape[1], int(self.x) + reach)))
+        y, x = np.mgrid[rows, columns].astype(np.float32)
+        dx, dy = x - self.x, y - self.y
+        u = (dx * np.cos(self.angle) + dy * np.sin(self.angle)) / self.radius
+        v = (dy * np.cos(self.angle) - dx * np.sin(self.angle)) / self.radius
+        if self.sickled:
+            v = v - self.bend * (u**2 - 0.4)
+            half_width = self.aspect * np.clip(1 - u**2, 0, None) ** 0.75
+            distance = np.where(abs(u) < 1, abs(v) - half_width, np.hypot(abs(u) - 1, v)) * self.radius
+            fill = np.full_like(distance, 1.0)
+        else:
+            theta = np.arctan2(v, u)
+            edge = 1 + sum(rng.normal(0, 0.05 / k) * np.cos(k * theta + rng.uniform(0, 6.3)) for k in (2, 3, 4, 5))
+            q = np.hypot(u, v / self.aspect) / edge
+            distance = (q - 1) * self.radius * np.sqrt(self.aspect)
+            fill = 1 - self.pallor * np.exp(-((q / 0.55) ** 3))
+        return rows, columns, distance.astype(np.float32), fill.astype(np.float32)
+
+    def is_labelled(self, rng: np.random.Generator, style: SmearStyle) -> bool:
+        reach = 0.8 * self.radius
+        cut = not (reach < self.x < style.width - reach and reach < self.y < style.height - reach)
+        missed = style.unlabelled if self.sickled else style.unlabelled / 6
+        return bool(rng.random() >= (style.unlabelled_border if cut else missed))
+
+
+def _positions(rng: np.random.Generator, style: SmearStyle) -> list[tuple[float, float]]:
+    """Scatter cell centres, some beyond the border; apart from each other unless meant to touch or overlap."""
+    placed: list[tuple[float, float]] = []
+    for _ in range(int(rng.integers(style.cells[0], style.cells[1] + 1))):
+        if placed and rng.random() < style.overlapping:
+            x, y = placed[int(rng.integers(len(placed)))]
+            turn, step = rng.uniform(0, 2 * np.pi), style.radius * rng.uniform(1.35, 2.05)
+            placed.append((x + step * np.cos(turn), y + step * np.sin(turn)))
+            continue
+        for _ in range(30):  # a crowded image ends up with fewer cells
+            x, y = rng.uniform(-15, style.width + 15), rng.uniform(-15, style.height + 15)
+            if all((x - a) ** 2 + (y - b) ** 2 > (2.3 * style.radius) ** 2 for a, b in placed):
+                placed.append((x, y))
+                break
+    return placed
+
+
+def _photograph(rng: np.random.Generator, absorbance: Plane, halo: Plane) -> Mask:
+    """Put cells and specks on an uneven, blotchy background and take a slightly soft, noisy picture."""
+    height, width = absorbance.shape
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    lamp_x, lamp_y = rng.uniform(-0.6, 0.6, 2)
+    light = 1 - rng.uniform(0.05, 0.16) * ((x - lamp_x) ** 2 + (y - lamp_y) ** 2)
+    tint = np.array([205, 188, 196], np.float32) + rng.normal(0, 7) + rng.normal(0, 3, 3)
+    blotches = _clouds(rng, (height, width), 90) * rng.uniform(3, 8) + _clouds(rng, (height, width), 22) * rng.uniform(1, 3.5)
+    background = tint * light[..., None] + blotches[..., None] * np.array([1.0, 1.15, 0.9], np.float32)
+    for _ in range(int(rng.poisson(5))):  # specks of stain
+        a, b, size = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(1.2, 4.0)
+        px, py = (x + 1) * width / 2 - a, (y + 1) * height / 2 - b
+        absorbance = absorbance + rng.uniform(0.35, 0.9) * np.exp(-((np.hypot(px, py * rng.uniform(0.7, 1.4)) / size) ** 4))
+    texture = 1 + 0.1 * _clouds(rng, (height, width), 5)
+    pixels = background * np.exp(-(absorbance * texture)[..., None] * STAIN) + 7 * np.clip(halo, 0, 1.5)[..., None]
+    picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    soft = np.asarray(picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.6, 1.7))), np.float32)
+    noise = rng.normal(0, rng.uniform(1.5, 4.0), (height, width, 1)) + rng.normal(0, 1.2, (height, width, 3))
+    return np.clip(soft + noise, 0, 255).astype(np.uint8)
+
+
+def _clouds(rng: np.random.Generator, shape: tuple[int, int], grain: int) -> Plane:
+    """Return smooth noise of mean 0 and deviation 1 whose blotches are about ``grain`` pixels wide."""
+    coarse = rng.normal(0, 1, (shape[0] // grain + 3, shape[1] // grain + 3)).astype(np.float32)
+    smooth = np.asarray(Image.fromarray(coarse).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
+    return (smooth - smooth.mean()) / max(float(smooth.std()), 1e-6)
+
+
+def _wobble(rng: np.random.Generator, shape: tuple[int, int], deviation: float) -> Plane:
+    """Return how far, in pixels, an unsteady hand is off the outline of one cell."""
+    return deviation * _clouds(rng, shape, 24)

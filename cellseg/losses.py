@@ -1,0 +1,31 @@
+"""Losses on logits, averaged over images so that batch size does not change what is optimised."""
+
+import torch
+from torch import Tensor, nn
+
+
+def soft_dice(probability: Tensor, target: Tensor) -> Tensor:
+    """Dice of unthresholded probabilities, one value per image, in [0, 1].
+
+    Args:
+        probability: Shape (N, ...), in [0, 1].
+        target: Same shape, 0 or 1.
+
+    Returns:
+        Shape (N,): ``2 * sum(p * t) / (sum(p) + sum(t))``, with no smoothing term; 1 where both sums are 0.
+    """
+    p, t = probability.flatten(1).float(), target.flatten(1).float()
+    overlap, total = 2 * (p * t).sum(1), p.sum(1) + t.sum(1)
+    return torch.where(total > 0, overlap / total.clamp_min(torch.finfo(total.dtype).tiny), 1.0)
+
+
+class DiceLoss(nn.Module):
+    """One minus soft Dice of the sigmoid of the logits, per image, then the mean over the batch.
+
+    Takes logits and a 0/1 target of shape (N, 1, H, W); returns a scalar in [0, 1]. An empty target has loss
+    close to 1 and a useful gradient unless nothing at all is predicted.
+    """
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss; computed in float32 whatever precision the network ran in."""
+        return 1 - soft_dice(logits.float().sigmoid(), target).mean()

@@ -1,0 +1,95 @@
+"""The LightningModule: network, loss and optimizer come from outside, the steps are the same for all of them."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from cellseg.metrics import SegmentationScores, image_scores
+
+Batch = dict[str, Any]
+
+
+class SegmentationModule(L.LightningModule):
+    """Trains a network that turns images (N, C, H, W) into logits (N, 1, H, W), and scores it per image.
+
+    Args:
+        network: The network; its logits are cut at 0, a probability of 0.5.
+        loss: Takes logits and a 0/1 target, returns a scalar.
+        optimizer: Called with the parameters.
+        scheduler: Called with the optimizer and ``total_steps``, and stepped after every batch; None keeps the
+            learning rate constant.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        scheduler: Callable[..., LRScheduler] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.loss = network, loss
+        self._make_optimizer, self._make_scheduler = optimizer, scheduler
+        self.val_scores, self.test_scores = SegmentationScores(), SegmentationScores()
+
+    def setup(self, stage: str) -> None:
+        """Lay the weights out as the device's convolutions like them best; MPS does not know channels_last."""
+        if self.trainer.strategy.root_device.type != "mps":
+            self.network.to(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits."""
+        return self.network(image)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss; logged as its mean over the epoch's images."""
+        loss = self.loss(self(batch["image"]), batch["mask"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["image"]))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Score a batch; see ``_score``."""
+        return self._score(batch, "val", self.val_scores)
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Score a batch of the test images, or of the validation images where the datamodule passes them second."""
+        if dataloader_idx:
+            return self._score(batch, "val", self.val_scores)
+        return self._score(batch, "test", self.test_scores)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over the validation images."""
+        scores = self.val_scores.compute()
+        self.val_scores.reset()
+        self.log_dict({f"val/{name}": scores[name] for name in ("dice", "iou", "soft_dice")}, prog_bar=True)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means over the test images, and the pooled scores; the validation means of the same weights too."""
+        self.log_dict({f"test/{name}": value for name, value in self.test_scores.compute().items()})
+        self.test_scores.reset()
+        if self.val_scores.images:
+            self.on_validation_epoch_end()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the optimizer, and the scheduler over all steps of the training."""
+        optimizer = self._make_optimizer(self.parameters())
+        if self._make_scheduler is None:
+            return optimizer
+        scheduler = self._make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _score(self, batch: Batch, stage: str, scores: SegmentationScores) -> dict[str, Any]:
+        """Log the loss, add to the scores, and return per image what callbacks write and draw."""
+        logits = self(batch["image"])
+        probability = logits.float().sigmoid()
+        per_image = image_scores(probability, batch["mask"])
+        scores.update(per_image)
+        loss = self.loss(logits, batch["mask"])
+        self.log(f"{stage}/loss", loss, on_epoch=True, batch_size=len(logits), add_dataloader_idx=False)
+        return {"probability": probability, **per_image}

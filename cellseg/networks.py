@@ -1,0 +1,106 @@
+"""The networks: one parametric U-Net, of which UNet, PotiNet and XopiNet are three settings."""
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cellseg.errors import InputError
+
+
+class UNet(nn.Module):
+    """U-Net for binary masks: image (N, in_channels, H, W) to logits (N, out_channels, H, W).
+
+    Without arguments it is the published UNet. Submodule names follow mateuszbuda/brain-segmentation-pytorch, so
+    weights trained there, or by the original study, load with ``strict=True``.
+
+    Args:
+        in_channels: Channels of the image; 3 for RGB.
+        out_channels: Masks predicted at once.
+        init_features: Features at full resolution; they double with every level.
+        depth: Number of 2x poolings. H and W must be multiples of ``2**depth``.
+        skip: Whether each decoder level also sees the encoder features of its resolution.
+
+    Raises:
+        InputError: From the constructor, if a number is below 1; from ``forward``, if H or W is not such a multiple.
+
+    Reference: Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 1,
+        init_features: int = 32,
+        *,
+        depth: int = 4,
+        skip: bool = True,
+    ) -> None:
+        super().__init__()
+        sizes = {"in_channels": in_channels, "out_channels": out_channels, "init_features": init_features, "depth": depth}
+        for name, value in sizes.items():
+            if value < 1:
+                raise InputError(f"model.{name} must be at least 1, but is {value}")
+        self.depth, self.skip = depth, skip
+        widths = [init_features * 2**level for level in range(depth + 1)]  # the last one is the bottleneck
+        channels = in_channels
+        for level, width in enumerate(widths[:-1], start=1):  # level 1 is full resolution
+            self.add_module(f"encoder{level}", _block(channels, width, f"enc{level}"))
+            channels = width
+        self.bottleneck = _block(channels, widths[-1], "bottleneck")
+        for level in range(depth, 0, -1):
+            below, width = widths[level], widths[level - 1]
+            self.add_module(f"upconv{level}", nn.ConvTranspose2d(below, width, kernel_size=2, stride=2))
+            self.add_module(f"decoder{level}", _block(2 * width if skip else width, width, f"dec{level}"))
+        self.conv = nn.Conv2d(init_features, out_channels, kernel_size=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits; sigmoid belongs to the loss, the metrics and prediction."""
+        height, width = image.shape[-2:]
+        step = 2**self.depth
+        if height % step or width % step:
+            raise InputError(
+                f"a network of depth {self.depth} needs image sides that are multiples of {step}, "
+                f"but the image is {height}x{width}; resize or pad it to {-(-height // step) * step}x{-(-width // step) * step}"
+            )
+        x, features = image, []
+        for level in range(1, self.depth + 1):
+            x = self.get_submodule(f"encoder{level}")(x)
+            features.append(x)
+            x = F.max_pool2d(x, kernel_size=2)
+        x = self.bottleneck(x)
+        for level in range(self.depth, 0, -1):
+            x = self.get_submodule(f"upconv{level}")(x)
+            if self.skip:
+                x = torch.cat((x, features[level - 1]), dim=1)
+            x = self.get_submodule(f"decoder{level}")(x)
+        return self.conv(x)
+
+    @property
+    def name(self) -> str:
+        """The name this setting of depth and skip goes by."""
+        names = {(4, True): "UNet", (4, False): "PotiNet", (5, True): "XopiNet"}
+        return names.get((self.depth, self.skip), f"UNet(depth={self.depth}, skip={self.skip})")
+
+
+def PotiNet(in_channels: int = 3, out_channels: int = 1, init_features: int = 32) -> UNet:  # noqa: N802 (a network's name)
+    """U-Net without skip connections: the decoder sees nothing but the bottleneck."""
+    return UNet(in_channels, out_channels, init_features, skip=False)
+
+
+def XopiNet(in_channels: int = 3, out_channels: int = 1, init_features: int = 32) -> UNet:  # noqa: N802 (a network's name)
+    """U-Net one level deeper: five poolings, so sides must be multiples of 32."""
+    return UNet(in_channels, out_channels, init_features, depth=5)
+
+
+def _block(in_channels: int, features: int, name: str) -> nn.Sequential:
+    """Conv 3x3 - batch norm - ReLU, twice, under the published names."""
+    layers: list[tuple[str, nn.Module]] = []
+    for index, channels in ((1, in_channels), (2, features)):
+        layers += [
+            (f"{name}conv{index}", nn.Conv2d(channels, features, kernel_size=3, padding=1, bias=False)),
+            (f"{name}norm{index}", nn.BatchNorm2d(features)),
+            (f"{name}relu{index}", nn.ReLU(inplace=True)),
+        ]
+    return nn.Sequential(OrderedDict(layers))

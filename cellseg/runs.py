@@ -1,0 +1,156 @@
+"""A run folder: its files, writing them so that none is ever half there, and reading them back."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from torch import nn
+
+from cellseg.data.cleaning import read_image, resize_image
+from cellseg.errors import InputError
+from cellseg.networks import UNet
+
+RECORDED_PACKAGES = ("cellseg", "torch", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow", "scipy")
+LONGEST_NAME = 120
+
+
+def run_name(model: str, seed: int, overrides: Sequence[str]) -> str:
+    """Name a run by what sets it apart: model, seed, then every other override, free of ``=`` and ``/``.
+
+    Different overrides always give different names: where characters had to go, a short hash of the value stays.
+    """
+    parts = [model, f"seed-{seed}"]
+    for override in sorted(overrides):
+        key, _, value = override.lstrip("+~").partition("=")
+        if key in ("model", "seed", "study"):
+            continue
+        clean = re.sub(r"[^\w.,+-]+", "-", Path(value).name or value)
+        parts.append(f"{key.replace('/', '-')}-{clean}" + ("" if clean == value else f"-{_short_hash(value)}"))
+    name = "_".join(parts)
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 7]}-{_short_hash(name)}"
+
+
+def start_run(folder: Path, config: DictConfig) -> None:
+    """Write the resolved configuration into a folder that holds no run yet.
+
+    Raises:
+        InputError: If it holds one; nothing is ever written over it.
+    """
+    if (folder / "config.yaml").exists():
+        state = "a finished run" if (folder / "summary.json").exists() else "an unfinished run"
+        raise InputError(f"{folder} holds {state} already; choose another study=NAME, or move the folder away")
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or, if interrupted, none of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, whole or not at all; columns in order of first appearance, empty where a row has no value."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def write_weights(path: Path, network: nn.Module) -> None:
+    """Write the network as a plain ``state_dict`` that loads with ``weights_only=True`` on any machine."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, unfinished)
+    os.replace(unfinished, path)
+
+
+def provenance() -> dict[str, Any]:
+    """Return what produced a run: package versions, platform, and the git commit of the code, if it has one."""
+    return {
+        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in RECORDED_PACKAGES},
+        "platform": sys.platform,
+        "git_commit": _git("rev-parse", "HEAD") or None,
+        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+    }
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read back from its folder.
+
+    Attributes:
+        folder: Where it lies.
+        config: The resolved configuration.
+        summary: What ``summary.json`` says.
+        split: What ``split.json`` says.
+        network: The network with the weights that were scored, in evaluation mode, on the CPU.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    split: dict[str, Any]
+    network: nn.Module
+
+    def predict(self, image: Image.Image | Path | str) -> NDArray[np.float32]:
+        """Return the probability of cell for every pixel of an image, shape (H, W) of its own size, in [0, 1]."""
+        picture = image.convert("RGB") if isinstance(image, Image.Image) else read_image(Path(image))
+        pixels = torch.from_numpy(resize_image(picture, self.config["data"]["image_size"]))
+        with torch.inference_mode():
+            probability = self.network(pixels[None] / 255).sigmoid()
+            full = nn.functional.interpolate(probability, (picture.height, picture.width), mode="bilinear")
+        return np.asarray(full[0, 0])
+
+
+def load_run(path: Path | str) -> Run:
+    """Read a finished run; nothing stored in its files is executed.
+
+    Raises:
+        InputError: If the folder holds no finished run, or one of a network that is not from this package.
+    """
+    folder = Path(path)
+    if not (folder / "summary.json").exists():
+        raise InputError(f"{folder} holds no summary.json, so it is no finished run; train it to the end first")
+    config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    settings = dict(config["model"])
+    if (target := settings.pop("_target_")) != "cellseg.UNet":
+        raise InputError(f"{folder}: was trained with {target}; build it yourself and load weights.pth into it")
+    network = UNet(**settings)
+    network.load_state_dict(torch.load(folder / "weights.pth", map_location="cpu", weights_only=True))
+    summary, split = (json.loads((folder / name).read_text("utf-8")) for name in ("summary.json", "split.json"))
+    return Run(folder, config, summary, split, network.eval())
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def _git(*arguments: str) -> str:
+    try:
+        result = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout.strip() if result.returncode == 0 else ""

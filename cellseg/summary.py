@@ -1,0 +1,87 @@
+"""The record of a finished run, assembled from what trained it."""
+
+import math
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+
+from cellseg.data import CellDataModule
+from cellseg.errors import InputError
+from cellseg.hardware import describe_device
+from cellseg.module import SegmentationModule
+from cellseg.runs import provenance
+
+
+def summarise(
+    trainer: L.Trainer,
+    module: SegmentationModule,
+    datamodule: CellDataModule,
+    *,
+    metrics: Mapping[str, float],
+    image_rows: Sequence[Mapping[str, Any]],
+    seed: int,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return what ``summary.json`` holds.
+
+    Args:
+        trainer: After the test.
+        module: With the weights that were tested.
+        datamodule: Whose images were used.
+        metrics: Final values by logged key.
+        image_rows: The rows of ``per_image.csv``.
+        seed: The run's seed.
+        seconds: Wall time by phase.
+
+    Raises:
+        InputError: If a metric is not a number, because training diverged.
+    """
+    if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
+        raise InputError(f"{', '.join(bad)} came out as no number: training diverged; lower optimizer.lr")
+    tested = [row for row in image_rows if row["subset"] == "test"]
+    device = trainer.strategy.root_device
+    return {
+        "status": "finished",
+        "model": getattr(module.network, "name", type(module.network).__name__),
+        "seed": seed,
+        "metrics": dict(metrics),
+        "averaging": {
+            "test/dice, test/iou, test/soft_dice": "mean over test images, each image counting the same",
+            "test/dice_pooled, test/iou_pooled": "over all pixels of all test images together",
+            "threshold": "a pixel is cell above probability 0.5; soft_dice uses the probabilities themselves",
+            "empty masks": "1 where truth and prediction are both empty, 0 where only one is",
+        },
+        "spread_over_test_images": {
+            name: statistics.stdev(row[name] for row in tested) if len(tested) > 1 else 0.0
+            for name in ("dice", "iou", "soft_dice")
+        },
+        "scored_weights": "best weights by val/dice" if datamodule.has_validation else "final weights",
+        "validation": "images of their own" if datamodule.has_validation else "test images, watched but not chosen by",
+        "counts": datamodule.counts | {"epochs": trainer.current_epoch, "steps": trainer.global_step},
+        "seconds": dict(seconds),
+        "peak_memory_bytes": {"process": _peak_process_memory(), "device": _peak_device_memory(device)},
+        "parameters": sum(parameter.numel() for parameter in module.network.parameters()),
+        "device": describe_device(device),
+        "devices": trainer.world_size,
+        "precision": trainer.precision,
+        "data": {"root": str(datamodule.root), "fingerprint": datamodule.decoded.fingerprint},
+        **provenance(),
+    }
+
+
+def _peak_process_memory() -> int | None:
+    """Return the most memory this process ever held, in bytes; None on Windows, which does not say."""
+    if sys.platform == "win32":
+        return None
+    import resource  # not there on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _peak_device_memory(device: torch.device) -> int | None:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
