@@ -24,6 +24,7 @@ OmegaConf.register_new_resolver("run_name", runs.run_name, replace=True)
 def run(cfg: DictConfig, folder: Path) -> float:
     """Train, test and record one run in ``folder``; return the mean Dice over its test images."""
     warnings.filterwarnings("ignore", message=".*does not have many workers")  # images lie in memory
+    warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning 2.6 calls a torch function that torch renamed
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = native_precision(cfg.trainer.accelerator)
     L.seed_everything(cfg.seed, workers=True)
@@ -60,7 +61,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
             trainer,
             module,
             datamodule,
-            metrics={name: float(value) for name, value in metrics.items()},
+            metrics={name: float(value) for name, value in metrics.items() if "/" in name},  # not lr-Adam
             image_rows=callbacks["records"].rows,
             seed=cfg.seed,
             seconds={"prepare": prepared - started, "train": trained - prepared, "test": tested - trained},

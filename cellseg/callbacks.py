@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from PIL import Image
@@ -50,6 +51,24 @@ class EpochTable(L.Callback):
         log.info("epoch %d of %s: %s", trainer.current_epoch + 1, trainer.max_epochs, shown)
 
 
+class WarmEMA(WeightAveraging):
+    """Scores and saves the exponential moving average of the weights, which a short training does not spoil.
+
+    Lightning's EMAWeightAveraging starts from the weights after the first step and still remembers them
+    ``1 / (1 - decay)`` steps later; here the average looks back over at most a tenth or so of the steps taken.
+
+    Args:
+        decay: Share of the old average kept at every step once warm, in [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.98) -> None:
+        def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+            kept = min(decay, (1 + float(count)) / (10 + float(count)))
+            return kept * averaged + (1 - kept) * current
+
+        super().__init__(use_buffers=True, avg_fn=average)
+
+
 class PredictionPanels(L.Callback):
     """Shows image | truth | prediction of a few validation images in TensorBoard as training goes on.
 
@@ -61,7 +80,7 @@ class PredictionPanels(L.Callback):
     def __init__(self, images: int = 4, every_n_epochs: int = 5) -> None:
         self.images, self.every_n_epochs = images, every_n_epochs
 
-    def on_validation_batch_end(  # noqa: PLR0913 (Lightning's signature)
+    def on_validation_batch_end(
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
@@ -87,7 +106,7 @@ class ImageRecords(L.Callback):
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
 
-    def on_test_batch_end(  # noqa: PLR0913 (Lightning's signature)
+    def on_test_batch_end(
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,

@@ -41,7 +41,7 @@ class SegmentationModule(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Lay the weights out as the device's convolutions like them best; MPS does not know channels_last."""
         if self.trainer.strategy.root_device.type != "mps":
-            self.network.to(memory_format=torch.channels_last)
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits."""
@@ -67,7 +67,8 @@ class SegmentationModule(L.LightningModule):
         """Log the means over the validation images."""
         scores = self.val_scores.compute()
         self.val_scores.reset()
-        self.log_dict({f"val/{name}": scores[name] for name in ("dice", "iou", "soft_dice")}, prog_bar=True)
+        for name in ("dice", "iou", "soft_dice"):
+            self.log(f"val/{name}", scores[name], prog_bar=name == "dice")
 
     def on_test_epoch_end(self) -> None:
         """Log the means over the test images, and the pooled scores; the validation means of the same weights too."""

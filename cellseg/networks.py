@@ -38,7 +38,12 @@ class UNet(nn.Module):
         skip: bool = True,
     ) -> None:
         super().__init__()
-        sizes = {"in_channels": in_channels, "out_channels": out_channels, "init_features": init_features, "depth": depth}
+        sizes = {
+            "in_channels": in_channels,
+            "out_channels": out_channels,
+            "init_features": init_features,
+            "depth": depth,
+        }
         for name, value in sizes.items():
             if value < 1:
                 raise InputError(f"model.{name} must be at least 1, but is {value}")
@@ -60,9 +65,10 @@ class UNet(nn.Module):
         height, width = image.shape[-2:]
         step = 2**self.depth
         if height % step or width % step:
+            fitting = "x".join(str(-(-side // step) * step) for side in (height, width))
             raise InputError(
                 f"a network of depth {self.depth} needs image sides that are multiples of {step}, "
-                f"but the image is {height}x{width}; resize or pad it to {-(-height // step) * step}x{-(-width // step) * step}"
+                f"but the image is {height}x{width}; resize or pad it to {fitting}"
             )
         x, features = image, []
         for level in range(1, self.depth + 1):

@@ -59,7 +59,7 @@ def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.uint8]:
 
 
 def content_hash(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> str:
-    """Return the SHA-256 of decoded pixels and their shape: the same picture under any name, folder or lossless format."""
+    """Return the SHA-256 of decoded pixels and their shape: the same under any name, folder or lossless format."""
     digest = hashlib.sha256(f"{pixels.dtype}{pixels.shape}".encode())
     digest.update(np.ascontiguousarray(pixels).tobytes())
     return digest.hexdigest()
@@ -71,10 +71,13 @@ def _decode(path: Path) -> Image.Image:
             frames, mode = getattr(file, "n_frames", 1), file.mode
             if frames == 1 and mode in EIGHT_BIT_MODES:
                 return ImageOps.exif_transpose(file)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises on bad files
-        raise InputError(
-            f"{path}: cannot be read as an image ({error}); export it again or remove the pair"
-        ) from error
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:  # all that Pillow raises on bad files
+        raise InputError(f"{path}: cannot be read as an image ({error}); export it again or remove the pair") from error
     if frames > 1:
         raise InputError(f"{path}: holds {frames} pictures; save the one to use as a file of its own")
     raise InputError(f"{path}: has pixels of kind {mode}, which is not 8 bits a channel; save it as an 8-bit file")

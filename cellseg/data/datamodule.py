@@ -95,9 +95,7 @@ class CellDataModule(L.LightningDataModule):
     def split_record(self) -> dict[str, Any]:
         """Return what ``split.json`` holds: the plan, and every image by name, group and content hash."""
         plan = {name: getattr(self.split, name) for name in ("seed", "folds", "fold", "test_fraction", "val_fraction")}
-        return plan | {
-            subset: [self.decoded.record(name) for name in names] for subset, names in self._subsets.items()
-        }
+        return plan | {subset: [self.decoded.record(name) for name in names] for subset, names in self._subsets.items()}
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Shuffled, augmented batches."""

@@ -81,7 +81,9 @@ class CellDataset(Dataset[dict[str, Any]]):
     image alone: neither order, nor workers, nor other runs in the process can change it.
     """
 
-    def __init__(self, decoded: DecodedPairs, names: Sequence[str], augmentation: Augmentation | None, seed: int) -> None:
+    def __init__(
+        self, decoded: DecodedPairs, names: Sequence[str], augmentation: Augmentation | None, seed: int
+    ) -> None:
         position = {pair.name: index for index, pair in enumerate(decoded.pairs)}
         self._decoded, self._rows = decoded, [position[name] for name in names]
         self._augmentation, self._seed = augmentation, seed
@@ -99,14 +101,14 @@ class CellDataset(Dataset[dict[str, Any]]):
         return {"image": image, "mask": mask, "name": pair.name, "group": pair.group}
 
 
-class EpochSampler(DistributedSampler[tuple[int, int]]):
-    """Every position once an epoch, as ``(position, epoch)``, in an order given by seed and epoch; shared out over devices."""
+class EpochSampler(DistributedSampler[Any]):
+    """Every position once an epoch, as ``(position, epoch)``, ordered by seed and epoch, shared out over devices."""
 
     def __init__(self, dataset: CellDataset, seed: int, num_replicas: int = 1, rank: int = 0) -> None:
         # DistributedSampler shuffles by seed + epoch: hashed seeds keep seed 1, epoch 0 apart from seed 0, epoch 1
         super().__init__(dataset, num_replicas, rank, shuffle=True, seed=derived_seed(seed) >> 16)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         return ((position, self.epoch) for position in super().__iter__())
 
 

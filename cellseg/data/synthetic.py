@@ -5,7 +5,6 @@ A smear is light shining through stained cells, so it is drawn that way: every c
 labeller and a JPEG file spoil them; the exact masks are known.
 """
 
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
+from tqdm import tqdm
 
 Plane = NDArray[np.float32]
 Mask = NDArray[np.uint8]
@@ -43,9 +43,9 @@ class SmearStyle:
     cells: tuple[int, int] = (28, 60)
     sickled: float = 0.22
     overlapping: float = 0.2
-    unlabelled: float = 0.3
+    unlabelled: float = 0.12
     unlabelled_border: float = 0.93
-    label_error: float = 1.0
+    label_error: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def write_synthetic(root: Path, pairs: int = 50, seed: int = 0, style: SmearStyl
     root.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:
-        for number in range(1, pairs + 1):
+        for number in tqdm(range(1, pairs + 1), desc="drawing smears", unit="pair", leave=False):
             smear = draw_smear(seed, number, style)
             folder = unfinished / f"cell_{number}"
             folder.mkdir()
@@ -204,12 +204,16 @@ def _photograph(rng: np.random.Generator, absorbance: Plane, halo: Plane) -> Mas
     lamp_x, lamp_y = rng.uniform(-0.6, 0.6, 2)
     light = 1 - rng.uniform(0.05, 0.16) * ((x - lamp_x) ** 2 + (y - lamp_y) ** 2)
     tint = np.array([205, 188, 196], np.float32) + rng.normal(0, 7) + rng.normal(0, 3, 3)
-    blotches = _clouds(rng, (height, width), 90) * rng.uniform(3, 8) + _clouds(rng, (height, width), 22) * rng.uniform(1, 3.5)
+    blotches = _clouds(rng, (height, width), 90) * rng.uniform(3, 8) + _clouds(rng, (height, width), 22) * rng.uniform(
+        1, 3.5
+    )
     background = tint * light[..., None] + blotches[..., None] * np.array([1.0, 1.15, 0.9], np.float32)
     for _ in range(int(rng.poisson(5))):  # specks of stain
         a, b, size = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(1.2, 4.0)
         px, py = (x + 1) * width / 2 - a, (y + 1) * height / 2 - b
-        absorbance = absorbance + rng.uniform(0.35, 0.9) * np.exp(-((np.hypot(px, py * rng.uniform(0.7, 1.4)) / size) ** 4))
+        absorbance = absorbance + rng.uniform(0.35, 0.9) * np.exp(
+            -((np.hypot(px, py * rng.uniform(0.7, 1.4)) / size) ** 4)
+        )
     texture = 1 + 0.1 * _clouds(rng, (height, width), 5)
     pixels = background * np.exp(-(absorbance * texture)[..., None] * STAIN) + 7 * np.clip(halo, 0, 1.5)[..., None]
     picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))

@@ -1,0 +1,27 @@
+# make train: the main job on the embedded data.  make test: the tests.  make check: style and types.
+# Each makes .venv with the pinned set first; PYTHON=python3.12 chooses another interpreter.
+PYTHON ?= python3
+VENV := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: train test test-slow check
+
+train: $(INSTALLED)
+	$(VENV)/python train.py
+
+test: $(INSTALLED)
+	$(VENV)/python -m pytest
+
+test-slow: $(INSTALLED)
+	$(VENV)/python -m pytest -m slow
+
+check: $(INSTALLED)
+	$(VENV)/ruff check
+	$(VENV)/ruff format --check
+	$(VENV)/mypy
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"cellseg needs Python 3.11 to 3.13, but $(PYTHON) is {v[0]}.{v[1]}; run: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(VENV)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
