@@ -66,12 +66,13 @@ class Smear:
 def draw_smear(seed: int, index: int, style: SmearStyle = SmearStyle()) -> Smear:
     """Draw smear number ``index`` of the set ``seed``; the same arguments give the same pixels."""
     rng = np.random.default_rng([seed, index])
+    labeller = np.random.default_rng([seed, index, 1])  # apart, so that the labels never change the picture
     shape = (style.height, style.width)
     absorbance = np.zeros(shape, np.float32)
     halo = np.zeros(shape, np.float32)
     visible = np.zeros(shape, bool)
     labelled = np.zeros(shape, np.uint8)  # how many labelled cells cover a pixel
-    hand = rng.normal(0, 0.6 * style.label_error)  # this labeller draws a little inside or outside
+    hand = labeller.normal(0, 0.6 * style.label_error)  # this labeller draws a little inside or outside
     depth = rng.uniform(0.55, 1.05)  # how strongly this smear was stained
     for x, y in _positions(rng, style):
         cell = _Cell.random(rng, x, y, style)
@@ -83,11 +84,11 @@ def draw_smear(seed: int, index: int, style: SmearStyle = SmearStyle()) -> Smear
         absorbance[rows, columns] += depth * cell.density * coverage * (fill + 0.22 * rim)
         halo[rows, columns] += np.exp(-(((distance - 3.0) / 2.0) ** 2))
         visible[rows, columns] |= distance < 0
-        if cell.is_labelled(rng, style):
-            outline = distance + hand + _wobble(rng, distance.shape, style.label_error)
+        if cell.is_labelled(labeller, style):
+            outline = distance + hand + _wobble(labeller, distance.shape, style.label_error)
             labelled[rows, columns] += outline < 0
     image = _photograph(rng, absorbance, halo)
-    mask = np.select([labelled > 1, labelled == 1], [np.uint8(rng.integers(100, 131)), np.uint8(255)], np.uint8(0))
+    mask = np.select([labelled > 1, labelled == 1], [np.uint8(labeller.integers(100, 131)), np.uint8(255)], np.uint8(0))
     return Smear(image, mask, visible.astype(np.uint8) * 255)
 
 

@@ -1,0 +1,38 @@
+"""Small smears on disk, and runs composed as the command line composes them."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+import train  # registers the resolver that names run folders
+from cellseg.data.synthetic import SmearStyle, write_synthetic
+
+CONF = Path(train.__file__).parent / "conf"
+TINY = SmearStyle(width=96, height=72, radius=9, cells=(6, 10))
+
+
+@pytest.fixture(scope="session")
+def smears(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten tiny pairs in the Mabimi layout; tests must not change them."""
+    root = tmp_path_factory.mktemp("data") / "smears"
+    write_synthetic(root, pairs=10, style=TINY)
+    return root
+
+
+@pytest.fixture
+def own_smears(tmp_path: Path) -> Path:
+    """Fifteen tiny pairs a test may break; cell_14 has the RGB mask."""
+    root = tmp_path / "smears"
+    write_synthetic(root, pairs=15, style=TINY)
+    return root
+
+
+def composed(*overrides: str, return_hydra_config: bool = False) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides), return_hydra_config=return_hydra_config)
+
+
+def smoke(root: Path, *overrides: str) -> DictConfig:
+    return composed("experiment=smoke", f"data.root={root}", "trainer.enable_progress_bar=false", *overrides)

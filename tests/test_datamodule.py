@@ -1,0 +1,185 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cellseg import CellDataModule
+from cellseg.data import Dihedral, SplitPlan
+from cellseg.data.dataset import CellDataset, EpochSampler, derived_seed
+from cellseg.errors import InputError
+
+
+def prepared(root, **options):
+    datamodule = CellDataModule(str(root), image_size=32, **options)
+    datamodule.prepare_data()
+    datamodule.setup()
+    return datamodule
+
+
+def epoch(datamodule, number):
+    loader = datamodule.train_dataloader()
+    loader.sampler.set_epoch(number)
+    return list(loader)
+
+
+def test_samples_are_scaled_images_and_binary_masks(smears):
+    batch = next(iter(prepared(smears, batch_size=3).train_dataloader()))
+    assert batch["image"].shape == (3, 3, 32, 32)
+    assert batch["mask"].shape == (3, 1, 32, 32)
+    assert 0.2 < batch["image"].mean() < 0.9
+    assert batch["image"].max() <= 1
+    assert set(batch["mask"].unique().tolist()) == {0.0, 1.0}
+    assert len(set(batch["name"])) == 3
+
+
+def test_masks_follow_their_image_whatever_the_listing_order(tmp_path):
+    """Every image is filled with its own shade and its mask has as many cell rows: a mix-up would show."""
+    for n in np.random.default_rng(0).permutation(10):
+        folder = tmp_path / "set" / f"cell_{n}"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (32, 32), (20 * int(n) + 10,) * 3).save(folder / "source.png")
+        mask = np.zeros((32, 32), np.uint8)
+        mask[: n + 1] = 255
+        Image.fromarray(mask).save(folder / "mask.png")
+    datamodule = prepared(tmp_path / "set")
+    for loader in (datamodule.train_dataloader(), *datamodule.test_dataloader()):
+        for batch in loader:
+            for image, mask, name in zip(batch["image"], batch["mask"], batch["name"], strict=True):
+                n = int(name.removeprefix("cell_"))
+                assert round(image.mean().item() * 255) == 20 * n + 10
+                assert mask.sum() == 32 * (n + 1)
+
+
+def test_flips_and_turns_move_image_and_mask_together_in_all_eight_ways():
+    mask = torch.arange(16.0).reshape(1, 4, 4)
+    seen = set()
+    for seed in range(100):
+        image, turned = Dihedral()(mask.repeat(3, 1, 1), mask, torch.Generator().manual_seed(seed))
+        assert torch.equal(image[0], turned[0])
+        seen.add(tuple(turned.flatten().tolist()))
+    assert len(seen) == 8
+
+
+def test_epochs_are_a_function_of_seed_and_epoch_alone(smears):
+    first, again = (prepared(smears, augmentation=Dihedral(), seed=0) for _ in range(2))
+    epoch(first, 0)  # what was drawn before does not matter
+    torch.manual_seed(99)  # nor does the global stream
+    for a, b in zip(epoch(first, 3), epoch(again, 3), strict=True):
+        assert a["name"] == b["name"]
+        assert torch.equal(a["image"], b["image"])
+
+
+@pytest.mark.parametrize("change", ["seed", "epoch"])
+def test_another_seed_or_epoch_gives_another_order_and_other_turns(smears, change):
+    datamodule = prepared(smears, augmentation=Dihedral(), batch_size=8)
+    other = prepared(smears, augmentation=Dihedral(), batch_size=8, seed=1) if change == "seed" else datamodule
+    before, after = epoch(datamodule, 0)[0], epoch(other, int(change == "epoch"))[0]
+    assert before["name"] != after["name"]
+    turned = [
+        not torch.equal(before["image"][before["name"].index(name)], after["image"][after["name"].index(name)])
+        for name in before["name"]
+    ]
+    assert any(turned)
+
+
+def test_seed_0_epoch_1_is_not_seed_1_epoch_0(smears):
+    names = [
+        [name for batch in epoch(prepared(smears, seed=seed), number) for name in batch["name"]]
+        for seed, number in ((0, 1), (1, 0))
+    ]
+    assert names[0] != names[1]
+    assert derived_seed(0, 1, 5) != derived_seed(1, 0, 5)
+
+
+def test_an_epoch_sees_every_training_image_once_and_devices_share_them(smears):
+    datamodule = prepared(smears)
+    names = [name for batch in epoch(datamodule, 0) for name in batch["name"]]
+    assert sorted(names) == sorted(entry["name"] for entry in datamodule.split_record()["train"])
+    dataset = CellDataset(datamodule.decoded, names, augmentation=None, seed=0)
+    shares = [{position for position, _ in EpochSampler(dataset, 0, num_replicas=2, rank=rank)} for rank in (0, 1)]
+    assert not shares[0] & shares[1]
+    assert shares[0] | shares[1] == set(range(len(names)))
+
+
+def test_the_training_seed_does_not_move_the_split(smears):
+    assert prepared(smears, seed=0).split_record() == prepared(smears, seed=7).split_record()
+
+
+def test_split_record_names_groups_and_hashes_and_survives_moving_the_folder(own_smears):
+    before = prepared(own_smears)
+    moved = own_smears.with_name("moved")
+    shutil.move(own_smears, moved)
+    after = prepared(moved)
+    assert before.split_record() == after.split_record()
+    assert before.decoded.fingerprint == after.decoded.fingerprint
+    entry = before.split_record()["test"][0]
+    assert entry.keys() == {"name", "group", "sha256", "mask_sha256"}
+    assert len(entry["sha256"]) == 64
+
+
+def test_a_changed_image_changes_its_hash_and_the_fingerprint(own_smears):
+    before = prepared(own_smears).decoded
+    with Image.open(own_smears / "cell_1" / "source.jpg") as image:
+        image.putpixel((0, 0), (0, 255, 0))
+        image.save(own_smears / "cell_1" / "source.jpg")
+    after = prepared(own_smears).decoded
+    assert before.record("cell_1")["sha256"] != after.record("cell_1")["sha256"]
+    assert before.record("cell_2") == after.record("cell_2")
+    assert before.fingerprint != after.fingerprint
+
+
+def test_files_are_decoded_once_not_once_an_epoch(own_smears):
+    datamodule = prepared(own_smears)
+    shutil.rmtree(own_smears)
+    datamodule.setup("fit")
+    assert len(epoch(datamodule, 0)) + len(epoch(datamodule, 1)) == 6
+
+
+def test_without_a_validation_set_the_test_images_are_watched_unaugmented(smears):
+    datamodule = prepared(smears, augmentation=Dihedral())
+    watched, tested = list(datamodule.val_dataloader()), list(datamodule.test_dataloader()[0])
+    assert not datamodule.has_validation
+    assert len(datamodule.test_dataloader()) == 1
+    for a, b in zip(watched, tested, strict=True):
+        assert torch.equal(a["image"], b["image"])
+
+
+def test_a_validation_set_lies_inside_the_training_part(smears):
+    without, with_val = prepared(smears), prepared(smears, split=SplitPlan(val_fraction=0.25))
+    assert with_val.has_validation
+    assert with_val.counts == {"train": 6, "val": 2, "test": 2}
+    assert with_val.split_record()["test"] == without.split_record()["test"]
+    assert [len(loader) for loader in with_val.test_dataloader()] == [2, 2]
+
+
+def test_the_embedded_set_is_drawn_into_data_on_first_use(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    CellDataModule().prepare_data()
+    drawn = [path.name for path in tmp_path.glob("data/*/cell_*")]
+    assert len(drawn) == 50
+
+
+def test_nothing_is_drawn_where_the_user_named_a_folder(tmp_path):
+    datamodule = CellDataModule(str(tmp_path / "missing"))
+    datamodule.prepare_data()
+    with pytest.raises(InputError, match="does not exist"):
+        datamodule.setup()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mask_of_another_size_is_named(own_smears):
+    Image.new("L", (10, 20)).save(own_smears / "cell_3" / "mask.jpg")
+    with pytest.raises(
+        InputError, match=r"cell_3.mask\.jpg: the mask is 10x20 pixels, but its image source\.jpg is 96x72"
+    ):
+        prepared(own_smears)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("image_size", 0), ("batch_size", 0), ("mask_threshold", 255), ("batch_size", 1.5)]
+)
+def test_values_out_of_range_are_named(key, value):
+    with pytest.raises(InputError, match=rf"data\.{key} must be a whole number from \d+ to \d+, but is {value}"):
+        CellDataModule(**{key: value})

@@ -1,0 +1,103 @@
+import pytest
+import torch
+
+from cellseg import PotiNet, UNet, XopiNet
+from cellseg.errors import InputError
+from cellseg.networks import UNet as ParametricUNet
+
+PUBLISHED = {UNet: 7_763_041, PotiNet: 6_979_681, XopiNet: 31_100_513}
+
+
+@pytest.mark.parametrize(("network", "parameters"), PUBLISHED.items())
+def test_parameters_are_as_many_as_published(network, parameters):
+    assert sum(parameter.numel() for parameter in network().parameters()) == parameters
+
+
+def published_names(depth: int) -> list[str]:
+    """The names of the published weights in their order, written out from SEED's description, not from our code."""
+    norm = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
+
+    def block(module: str, short: str) -> list[str]:
+        return [
+            name
+            for n in (1, 2)
+            for name in [f"{module}.{short}conv{n}.weight", *(f"{module}.{short}norm{n}.{part}" for part in norm)]
+        ]
+
+    names = [name for n in range(1, depth + 1) for name in block(f"encoder{n}", f"enc{n}")]
+    names += block("bottleneck", "bottleneck")
+    for n in range(depth, 0, -1):
+        names += [f"upconv{n}.weight", f"upconv{n}.bias", *block(f"decoder{n}", f"dec{n}")]
+    return [*names, "conv.weight", "conv.bias"]
+
+
+@pytest.mark.parametrize(("network", "depth"), [(UNet, 4), (PotiNet, 4), (XopiNet, 5)])
+def test_state_dict_names_and_order_are_the_published_ones(network, depth):
+    assert list(network(init_features=1).state_dict()) == published_names(depth)
+
+
+@pytest.mark.parametrize("network", PUBLISHED)
+def test_published_shapes_follow_from_32_features(network):
+    shapes = {name: tuple(tensor.shape) for name, tensor in network().state_dict().items()}
+    into_decoder = 32 if network is PotiNet else 64
+    assert shapes["encoder1.enc1conv1.weight"] == (32, 3, 3, 3)
+    assert (
+        shapes["bottleneck.bottleneckconv2.weight"] == (1024,) * 2 + (3, 3)
+        if network is XopiNet
+        else (512,) * 2 + (3, 3)
+    )
+    assert shapes["upconv1.weight"] == (64, 32, 2, 2)
+    assert shapes["decoder1.dec1conv1.weight"] == (32, into_decoder, 3, 3)
+    assert shapes["conv.weight"] == (1, 32, 1, 1)
+
+
+def test_weights_saved_as_a_plain_state_dict_load_strictly(tmp_path):
+    torch.manual_seed(0)
+    saved = PotiNet(init_features=2)
+    torch.save(saved.state_dict(), tmp_path / "file.pth")
+    loaded = PotiNet(init_features=2)
+    loaded.load_state_dict(torch.load(tmp_path / "file.pth", weights_only=True))
+    image = torch.rand(1, 3, 32, 32)
+    assert torch.equal(saved.eval()(image), loaded.eval()(image))
+
+
+def test_weights_of_another_network_are_refused():
+    with pytest.raises(RuntimeError, match="dec1conv1"):
+        UNet(init_features=2).load_state_dict(PotiNet(init_features=2).state_dict())
+
+
+def test_output_has_the_size_of_the_image_and_is_not_a_probability():
+    torch.manual_seed(0)
+    logits = UNet(init_features=2)(torch.rand(2, 3, 32, 48))
+    assert logits.shape == (2, 1, 32, 48)
+    assert logits.min() < 0 or logits.max() > 1
+
+
+@pytest.mark.parametrize(("network", "step"), [(UNet, 16), (PotiNet, 16), (XopiNet, 32)])
+def test_bad_size_names_the_required_multiple_and_the_next_size(network, step):
+    with pytest.raises(InputError, match=rf"multiples of {step}.*100x96.*to {-(-100 // step) * step}x96"):
+        network(init_features=1)(torch.rand(1, 3, 100, 96))
+
+
+def test_without_skip_the_decoder_ignores_the_encoder():
+    torch.manual_seed(0)
+    image = torch.rand(1, 3, 32, 32)
+    for network, sees_it in ((UNet(init_features=2).eval(), True), (PotiNet(init_features=2).eval(), False)):
+        before = network(image)
+        bottleneck = network.bottleneck.register_forward_hook(lambda *_: torch.zeros(1, 32, 2, 2))  # hide the deep path
+        hidden, changed = network(image), network(image.flip(-1))
+        bottleneck.remove()
+        assert before.shape == hidden.shape
+        assert (not torch.equal(hidden, changed)) == sees_it
+
+
+@pytest.mark.parametrize("setting", ["in_channels", "out_channels", "init_features", "depth"])
+def test_sizes_below_one_are_refused_by_name(setting):
+    with pytest.raises(InputError, match=rf"model\.{setting} must be at least 1, but is 0"):
+        ParametricUNet(**{setting: 0})
+
+
+def test_the_three_settings_know_their_names():
+    networks = (UNet, PotiNet, XopiNet)
+    assert [network(init_features=1).name for network in networks] == ["UNet", "PotiNet", "XopiNet"]
+    assert ParametricUNet(init_features=1, depth=2, skip=False).name == "UNet(depth=2, skip=False)"
