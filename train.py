@@ -25,6 +25,8 @@ def run(cfg: DictConfig, folder: Path) -> float:
     """Train, test and record one run in ``folder``; return the mean Dice over its test images."""
     warnings.filterwarnings("ignore", message=".*does not have many workers")  # images lie in memory
     warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning 2.6 calls a torch function that torch renamed
+    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
+        raise InputError(f"seed must be a whole number from 0 to {2**32 - 1}, but is {cfg.seed}")
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = native_precision(cfg.trainer.accelerator)
     L.seed_everything(cfg.seed, workers=True)

@@ -16,7 +16,8 @@ def soft_dice(probability: Tensor, target: Tensor) -> Tensor:
     """
     p, t = probability.flatten(1).float(), target.flatten(1).float()
     overlap, total = 2 * (p * t).sum(1), p.sum(1) + t.sum(1)
-    return torch.where(total > 0, overlap / total.clamp_min(torch.finfo(total.dtype).tiny), 1.0)
+    empty = total == 0  # not "total <= 0": a diverged network must come out as NaN, never as perfect
+    return torch.where(empty, 1.0, overlap / torch.where(empty, 1.0, total))
 
 
 class DiceLoss(nn.Module):

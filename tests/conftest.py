@@ -35,4 +35,4 @@ def composed(*overrides: str, return_hydra_config: bool = False) -> DictConfig:
 
 
 def smoke(root: Path, *overrides: str) -> DictConfig:
-    return composed("experiment=smoke", f"data.root={root}", "trainer.enable_progress_bar=false", *overrides)
+    return composed("experiment=smoke", f"data.root={root}", "+trainer.enable_progress_bar=false", *overrides)

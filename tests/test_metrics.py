@@ -109,5 +109,11 @@ def test_loss_and_gradient_stay_finite_on_empty_and_full_masks(labelled, logit):
     assert logits.grad.isfinite().all()
 
 
+def test_a_diverged_network_is_not_perfect():
+    nothing = torch.full((1, 1, 4, 4), torch.nan)
+    assert DiceLoss()(nothing, torch.ones(1, 1, 4, 4)).isnan()
+    assert image_scores(nothing, torch.ones(1, 1, 4, 4))["soft_dice"].isnan()
+
+
 def test_loss_is_float32_under_bfloat16():
     assert DiceLoss()(torch.zeros(1, 1, 4, 4, dtype=torch.bfloat16), torch.ones(1, 1, 4, 4)).dtype == torch.float32

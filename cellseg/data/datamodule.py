@@ -26,6 +26,7 @@ class CellDataModule(L.LightningDataModule):
         image_size: Side in pixels to which images and masks are resized.
         batch_size: Images a training step sees on each device. Scoring always sees one at a time.
         mask_threshold: Mask pixels above it are cell; in 0..254.
+        origin: Where the data set is to be had; said when ``root`` does not exist.
         split: How to divide the pairs; see ``SplitPlan``.
         augmentation: Changes training images and their masks alike, or None.
         seed: Decides the order of batches and what the augmentation draws; the split has its own.
@@ -41,6 +42,7 @@ class CellDataModule(L.LightningDataModule):
         image_size: int = 224,
         batch_size: int = 4,
         mask_threshold: int = 20,
+        origin: str | None = None,
         split: SplitPlan = SplitPlan(),
         augmentation: Augmentation | None = None,
         seed: int = 0,
@@ -56,6 +58,7 @@ class CellDataModule(L.LightningDataModule):
         self.root = EMBEDDED_ROOT if root is None else Path(root).expanduser()
         self.embedded = root is None
         self.image_size, self.batch_size, self.mask_threshold = image_size, batch_size, mask_threshold
+        self.origin = origin
         self.split, self.augmentation, self.seed = split, augmentation, seed
         self._decoded: DecodedPairs | None = None
         self._subsets: Subsets = {}
@@ -70,6 +73,8 @@ class CellDataModule(L.LightningDataModule):
         """Find, split and decode the pairs; every later call does nothing."""
         if self._decoded is not None:
             return
+        if self.origin and not self.root.exists():
+            raise InputError(f"{self.root} does not exist; get the data set from {self.origin} or set data.root=PATH")
         pairs = find_pairs(self.root)
         self._subsets = self.split.divide({pair.name: pair.group for pair in pairs})
         self._decoded = decode(pairs, self.image_size, self.mask_threshold)

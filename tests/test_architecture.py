@@ -1,0 +1,89 @@
+"""The rooms of the package: what each may import from outside, and that data moves down one line only."""
+
+import ast
+import sys
+from pathlib import Path
+
+import cellseg
+
+PACKAGE = Path(cellseg.__file__).parent
+TORCH, DATA = {"torch"}, {"numpy", "PIL", "torch", "tqdm"}
+OUTSIDE = {
+    "errors": set(),
+    "networks": TORCH,
+    "losses": TORCH,
+    "metrics": TORCH | {"torchmetrics"},
+    "hardware": TORCH,
+    "objects": {"numpy", "scipy"},
+    "data/pairs": set(),
+    "data/splits": set(),
+    "data/cleaning": DATA,
+    "data/synthetic": DATA,
+    "data/augmentation": DATA,
+    "data/dataset": DATA,
+    "data/datamodule": DATA | {"lightning"},
+    "data/__init__": set(),
+    "module": {"torch", "lightning"},
+    "callbacks": {"torch", "lightning", "numpy", "PIL"},
+    "runs": {"torch", "omegaconf", "numpy", "PIL"},
+    "summary": {"torch", "lightning"},
+    "console": {"rich"},
+    "__init__": set(),
+}
+LINE = [  # a room may use the rooms before it
+    "errors",
+    "networks",
+    "losses",
+    "metrics",
+    "hardware",
+    "objects",
+    "data/pairs",
+    "data/cleaning",
+    "data/splits",
+    "data/synthetic",
+    "data/augmentation",
+    "data/dataset",
+    "data/datamodule",
+    "data/__init__",
+    "module",
+    "runs",
+    "callbacks",
+    "summary",
+    "console",
+    "__init__",
+]
+
+
+def imports(room: str) -> set[str]:
+    tree = ast.parse((PACKAGE / f"{room}.py").read_text(encoding="utf-8"))
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+    return names
+
+
+def test_every_file_of_the_package_is_a_room_in_the_table():
+    files = {path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py")}
+    assert files == set(OUTSIDE) == set(LINE)
+
+
+def test_rooms_import_from_outside_only_what_the_table_says():
+    for room, allowed in OUTSIDE.items():
+        outside = {name.split(".")[0] for name in imports(room)} - {"cellseg"} - set(sys.stdlib_module_names)
+        assert outside <= allowed, room
+
+
+def test_nothing_knows_what_is_above_it():
+    for position, room in enumerate(LINE):
+        for name in imports(room):
+            if name.split(".")[0] == "cellseg":
+                used = name.removeprefix("cellseg").lstrip(".").replace(".", "/") or "__init__"
+                used = "data/__init__" if used == "data" else used
+                assert LINE.index(used) < position, f"{room} imports {used}"
+
+
+def test_only_train_sees_hydra():
+    assert not [room for room in OUTSIDE if any(name.split(".")[0] == "hydra" for name in imports(room))]

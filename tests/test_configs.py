@@ -1,0 +1,91 @@
+"""Every option in conf/ composes, instantiates, and says nothing that no one reads."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+import cellseg
+from cellseg import PotiNet, UNet, XopiNet
+from conftest import CONF, composed
+
+OPTIONS = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))
+EXPERIMENTS = [path.stem for path in OPTIONS if path.parent.name == "experiment"]
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
+def test_every_option_composes_and_instantiates(option, tmp_path):
+    cfg = composed(f"{option.parent.name}={option.stem}")
+    instantiate(cfg.data)
+    instantiate(cfg.module)
+    instantiate(cfg.callbacks)
+    instantiate(cfg.logger, save_dir=tmp_path)
+    instantiate(cfg.trainer, precision="32-true", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_key_of_an_experiment_exists_without_it(name):
+    """Hydra accepts a misspelt key in an experiment file without a word; this is where it is found."""
+    cfg = composed()
+    experiment = OmegaConf.load(CONF / "experiment" / f"{name}.yaml")
+    experiment.pop("defaults", None)
+
+    def leaves(node: DictConfig, prefix: str = ""):
+        for key, value in node.items():
+            yield from leaves(value, f"{prefix}{key}.") if isinstance(value, DictConfig) else [f"{prefix}{key}"]
+
+    missing = [key for key in leaves(experiment) if OmegaConf.select(cfg, key, default="missing") == "missing"]
+    assert not missing
+
+
+@pytest.mark.parametrize(("option", "build"), [("unet", UNet), ("potinet", PotiNet), ("xopinet", XopiNet)])
+def test_model_files_and_constructors_describe_the_same_network(option, build):
+    configured = instantiate(composed(f"model={option}").model)
+    shapes = [{name: tensor.shape for name, tensor in net.state_dict().items()} for net in (configured, build())]
+    assert shapes[0] == shapes[1]
+    assert configured.name == build().name
+
+
+def test_data_file_and_constructor_have_the_same_defaults():
+    cfg = OmegaConf.to_container(composed("augmentation=none").data, resolve=True)
+    target = get_class(cfg.pop("_target_"))
+    split = cfg.pop("split")
+    defaults = {name: p.default for name, p in inspect.signature(target).parameters.items()}
+    assert cfg == {name: value for name, value in defaults.items() if name != "split"}
+    assert {name: value for name, value in split.items() if name != "_target_"} == vars(defaults["split"])
+
+
+def test_original_is_the_original_recipe():
+    cfg = composed("experiment=original")
+    assert (cfg.optimizer.lr, cfg.data.batch_size, cfg.trainer.max_epochs, cfg.data.image_size) == (1e-4, 1, 100, 224)
+    assert (cfg.augmentation, cfg.scheduler) == (None, None)
+    assert "ema" not in cfg.callbacks
+    assert cfg.data.split.val_fraction == 0  # so the last weights are scored
+    module = instantiate(cfg.module)
+    optimizer = module.configure_optimizers()
+    assert type(optimizer) is torch.optim.Adam
+    assert optimizer.defaults["betas"] == (0.9, 0.999)
+    assert optimizer.defaults["weight_decay"] == 0
+
+
+def test_what_an_experiment_says_beats_the_defaults():
+    assert composed("experiment=smoke").trainer.max_epochs == 2
+    assert composed("experiment=smoke", "trainer.max_epochs=3").trainer.max_epochs == 3
+
+
+def test_seed_reaches_the_data_but_not_the_split():
+    cfg = composed("seed=7")
+    assert cfg.data.seed == 7
+    assert cfg.data.split.seed == 0
+
+
+def test_public_names_are_importable_and_documented():
+    for name in ("UNet", "PotiNet", "XopiNet", "DiceLoss", "CellDataModule", "SegmentationModule", "load_run"):
+        assert getattr(cellseg, name).__doc__, name
+
+
+def test_mabimi_is_looked_for_in_the_data_folder():
+    assert Path(composed("data=mabimi").data.root) == Path("data/Mabimi")

@@ -1,0 +1,252 @@
+"""Whole runs, small: what they leave, that they repeat bit for bit, and what they say when the input is bad."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train
+from cellseg import UNet, load_run
+from cellseg.errors import InputError
+from cellseg.hardware import native_precision
+from cellseg.metrics import image_scores
+from conftest import smoke
+
+TRAIN = Path(train.__file__)
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(smears, tmp_path_factory):
+    """A run of three epochs with a validation set."""
+    folder = tmp_path_factory.mktemp("logs") / "run"
+    score = train.run(smoke(smears, "data.split.val_fraction=0.25", "trainer.max_epochs=3"), folder)
+    assert score == pytest.approx(json.loads((folder / "summary.json").read_text())["metrics"]["test/dice"])
+    return folder
+
+
+def weights(folder):
+    return torch.load(folder / "weights.pth", weights_only=True)
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_leaves_the_promised_files(finished):
+    left = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+    promised = {"config.yaml", "split.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "weights.pth"}
+    promised |= {"metrics.csv", "per_image.csv", "summary.json"}
+    assert promised <= left
+    assert [name for name in left if name.startswith("events.out.tfevents")]
+    tested = [entry["name"] for entry in json.loads((finished / "split.json").read_text())["test"]]
+    assert {f"predictions/{name}.png" for name in tested} == {name for name in left if name.startswith("predictions/")}
+    assert not [name for name in left if "=" in name or "unfinished" in name]
+
+
+def test_metrics_csv_has_a_row_an_epoch(finished):
+    table = rows(finished / "metrics.csv")
+    assert [row["epoch"] for row in table] == ["0", "1", "2"]
+    columns = {"epoch", "step", "lr", "train/loss", "val/loss", "val/dice", "val/iou", "val/soft_dice"}
+    assert set(table[0]) == columns
+    assert all(float(row[column]) >= 0 for row in table for column in columns)
+
+
+def test_per_image_rows_average_to_the_summary(finished):
+    metrics = json.loads((finished / "summary.json").read_text())["metrics"]
+    table = rows(finished / "per_image.csv")
+    for subset, images in (("test", 2), ("val", 2)):
+        of_subset = [row for row in table if row["subset"] == subset]
+        assert len(of_subset) == images
+        for name in ("dice", "iou", "soft_dice"):
+            mean = np.mean([float(row[name]) for row in of_subset])
+            assert metrics[f"{subset}/{name}"] == pytest.approx(mean, abs=1e-6)
+    overlap = sum(float(row["dice"]) * (int(row["true_pixels"]) + int(row["predicted_pixels"])) for row in table[:2])
+    total = sum(int(row["true_pixels"]) + int(row["predicted_pixels"]) for row in table[:2])
+    assert metrics["test/dice_pooled"] == pytest.approx(overlap / total, abs=1e-6)
+
+
+def test_summary_says_what_the_numbers_stand_on(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["counts"] == {"train": 6, "val": 2, "test": 2, "epochs": 3, "steps": 6}
+    assert summary["parameters"] == sum(p.numel() for p in UNet(init_features=4).parameters())
+    assert summary["precision"] == native_precision("auto")
+    assert summary["scored_weights"] == "best weights by val/dice"
+    assert summary["seconds"].keys() == {"prepare", "train", "test"}
+    assert len(summary["data"]["fingerprint"]) == 64
+    expected = {f"test/{name}" for name in ("loss", "dice", "iou", "soft_dice", "dice_pooled", "iou_pooled")}
+    expected |= {f"val/{name}" for name in ("loss", "dice", "iou", "soft_dice")} | {"train/loss"}
+    assert summary["metrics"].keys() == expected
+
+
+def test_the_scored_weights_are_the_best_on_validation_and_the_ones_kept(finished):
+    metrics = json.loads((finished / "summary.json").read_text())["metrics"]
+    best = max(float(row["val/dice"]) for row in rows(finished / "metrics.csv"))
+    assert metrics["val/dice"] == pytest.approx(best, abs=1e-6)
+    checkpoint = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    kept = {f"network.{name}": tensor for name, tensor in weights(finished).items()}
+    assert same(kept, checkpoint)
+
+
+def test_checkpoints_hold_tensors_and_plain_values_only(finished):
+    for name in ("last", "best"):
+        torch.load(finished / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def test_tensorboard_has_the_curves_the_learning_rate_and_the_panels(finished):
+    events = EventAccumulator(str(finished), size_guidance={"images": 0}).Reload()
+    tags = events.Tags()
+    assert {"train/loss", "val/loss", "val/dice", "val/iou", "val/soft_dice", "lr-Adam", "test/dice"} <= set(
+        tags["scalars"]
+    )
+    validated = [entry["name"] for entry in json.loads((finished / "split.json").read_text())["val"]]
+    assert set(tags["images"]) == {f"predictions/{name}" for name in validated}
+    assert [event.step for event in events.Images(tags["images"][0])] == [1, 3]  # the first and the last epoch
+
+
+def test_a_run_read_back_predicts_what_was_scored(finished, smears):
+    run = load_run(finished)
+    table = {row["image"]: row for row in rows(finished / "per_image.csv")}
+    pictures = sorted(finished.glob("predictions/*.png"))
+    assert pictures
+    for picture in pictures:
+        probability = run.predict(smears / picture.stem / "source.jpg")
+        assert probability.shape == (72, 96)
+        assert probability.min() >= 0
+        assert probability.max() <= 1
+    datamodule = train.instantiate(OmegaConf.create(run.config).data)
+    datamodule.setup()
+    for batch in datamodule.test_dataloader()[0]:
+        scores = image_scores(run.network(batch["image"]).sigmoid(), batch["mask"])
+        # the run itself may have computed in bfloat16
+        assert scores["soft_dice"].item() == pytest.approx(float(table[batch["name"][0]]["soft_dice"]), abs=0.02)
+
+
+def test_panels_show_image_truth_and_prediction_side_by_side(finished):
+    with Image.open(next(finished.glob("predictions/*.png"))) as picture:
+        assert picture.size == (3 * 64 + 2 * 4, 64)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(smears, tmp_path):
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        torch.manual_seed(hash(name) % 1000)  # what ran before must not matter
+        train.run(smoke(smears, f"seed={seed}"), tmp_path / name)
+    first, again, other = (weights(tmp_path / name) for name in ("first", "again", "other"))
+    assert same(first, again)
+    assert not same(first, other)
+    splits = [(tmp_path / name / "split.json").read_text() for name in ("first", "other")]
+    assert splits[0] == splits[1]
+
+
+def test_without_a_validation_set_the_final_weights_are_scored(smears, tmp_path):
+    train.run(smoke(smears), tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["scored_weights"] == "final weights"
+    assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert same({f"network.{name}": tensor for name, tensor in weights(tmp_path / "run").items()}, last)
+
+
+def test_split_and_configuration_are_written_before_training(smears, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.L.Trainer, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(smoke(smears), tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run").iterdir() if path.suffix} >= {"config.yaml", "split.json"}
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_two_smears_can_be_learnt_by_heart(own_smears, tmp_path):
+    for n in range(4, 16):
+        (own_smears / f"cell_{n}" / "source.jpg").unlink()
+        (own_smears / f"cell_{n}" / "mask.jpg").unlink()
+    overrides = ["data.split.test_fraction=0.34", "trainer.max_epochs=60", "optimizer.lr=0.01", "model.init_features=8"]
+    train.run(smoke(own_smears, "augmentation=none", "data.batch_size=1", *overrides), tmp_path / "run")
+    losses = [float(row["train/loss"]) for row in rows(tmp_path / "run" / "metrics.csv")]
+    assert losses[-1] < 0.15 < 0.5 < losses[0]
+
+
+def test_a_diverged_run_is_not_finished(smears, tmp_path):
+    with pytest.raises(InputError, match="training diverged; lower optimizer.lr"):
+        train.run(smoke(smears, "optimizer.lr=1e30", "scheduler=none"), tmp_path / "run")
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_two_devices_share_the_images_and_agree_on_the_scores(smears, tmp_path):
+    command(tmp_path, "trainer.accelerator=cpu", "trainer.devices=2", "study=two", f"data.root={smears}")
+    [folder] = (tmp_path / "logs" / "two").iterdir()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["devices"] == 2
+    table = rows(folder / "per_image.csv")
+    assert len(table) == summary["counts"]["test"] == 2
+    assert summary["metrics"]["test/dice"] == pytest.approx(np.mean([float(row["dice"]) for row in table]), abs=1e-6)
+
+
+def command(folder, *overrides, succeeds=True):
+    """Run train.py as a user would, in a folder of its own."""
+    result = subprocess.run(
+        [sys.executable, str(TRAIN), *overrides, "experiment=smoke"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"COLUMNS": "120"},
+    )
+    assert (result.returncode == 0) == succeeds, result.stdout + result.stderr
+    return result
+
+
+def test_a_sweep_gives_named_folders_and_the_weights_of_the_runs_alone(smears, tmp_path):
+    data = f"data.root={smears}"
+    command(tmp_path, "-m", "model=unet,potinet,xopinet", "seed=0,1", "study=six", data)
+    names = sorted(path.name for path in (tmp_path / "logs" / "six").iterdir() if path.is_dir())
+    assert [name.split("_")[:2] for name in names] == [
+        [model, f"seed-{seed}"] for model in ("potinet", "unet", "xopinet") for seed in (0, 1)
+    ]
+    assert not [path for path in (tmp_path / "logs").rglob("*") if "=" in path.name]
+    alone = command(tmp_path, "model=xopinet", "seed=1", "study=alone", data)
+    assert "mean over images" in alone.stdout
+    [folder] = (tmp_path / "logs" / "alone").iterdir()
+    assert same(weights(folder), weights(tmp_path / "logs" / "six" / names[-1]))
+    again = command(tmp_path, "model=xopinet", "seed=1", "study=alone", data, succeeds=False)
+    assert "holds a finished run already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.root=nowhere", "data.root must be a folder, but nowhere does not exist"),
+        ("data=mabimi", "data/Mabimi does not exist; get the data set from https://drive.google.com/"),
+        ("data.split.folds=10", "data.split.folds=10 needs data.split.fold"),
+        ("data.image_size=100", "multiples of 16, but the image is 100x100; resize or pad it to 112x112"),
+        ("model.depth=0", "model.depth must be at least 1, but is 0"),
+        ("trainer.max_epoch=3", "Key 'max_epoch' is not in struct"),
+        ("modle=unet", "Could not override 'modle'"),
+        ("model=resnet", "Could not find 'model/resnet'"),
+        ("seed=-1", "seed must be"),
+        ("seed=abc", "seed must be"),
+    ],
+)
+def test_bad_input_gets_one_message_and_exit_code_1(smears, tmp_path, override, message):
+    root = [] if override.startswith(("data.root", "data=")) else [f"data.root={smears}"]
+    result = command(tmp_path, *root, override, succeeds=False)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+    assert not list(tmp_path.rglob("summary.json"))
