@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from conftest import TINY
 from PIL import Image
 
 from cellseg.data import synthetic
 from cellseg.data.cleaning import read_mask
 from cellseg.data.synthetic import SmearStyle, draw_smear, write_synthetic
+from conftest import TINY
 
 
 def files(root):

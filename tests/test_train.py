@@ -183,7 +183,7 @@ def test_two_smears_can_be_learnt_by_heart(own_smears, tmp_path):
 
 
 def test_a_diverged_run_is_not_finished(smears, tmp_path):
-    with pytest.raises(InputError, match="training diverged; lower optimizer.lr"):
+    with pytest.raises(InputError, match=r"training diverged; lower optimizer\.lr"):
         train.run(smoke(smears, "optimizer.lr=1e30", "scheduler=none"), tmp_path / "run")
     assert not (tmp_path / "run" / "summary.json").exists()
 

@@ -40,7 +40,7 @@ class CellDataModule(L.LightningDataModule):
         root: str | None = None,
         *,
         image_size: int = 224,
-        batch_size: int = 4,
+        batch_size: int = 2,
         mask_threshold: int = 20,
         origin: str | None = None,
         split: SplitPlan = SplitPlan(),

@@ -39,13 +39,13 @@ class SmearStyle:
 
     width: int = 640
     height: int = 480
-    radius: float = 23.0
+    radius: float = 21.5
     cells: tuple[int, int] = (28, 60)
     sickled: float = 0.22
     overlapping: float = 0.2
-    unlabelled: float = 0.12
+    unlabelled: float = 0.15
     unlabelled_border: float = 0.93
-    label_error: float = 0.5
+    label_error: float = 0.7
 
 
 @dataclass(frozen=True)
