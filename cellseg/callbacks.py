@@ -2,6 +2,7 @@
 
 import csv
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import count_unlabelled
@@ -62,11 +64,11 @@ class WarmEMA(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.98) -> None:
-        def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-            kept = min(decay, (1 + float(count)) / (10 + float(count)))
-            return kept * averaged + (1 - kept) * current
+        def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+            steps = int(count)
+            get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(averaged, current, count)
 
-        super().__init__(use_buffers=True, avg_fn=average)
+        super().__init__(multi_avg_fn=average)
 
 
 class PredictionPanels(L.Callback):

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from cellseg.errors import InputError
+
 
 def soft_dice(probability: Tensor, target: Tensor) -> Tensor:
     """Dice of unthresholded probabilities, one value per image, in [0, 1].
@@ -13,7 +15,15 @@ def soft_dice(probability: Tensor, target: Tensor) -> Tensor:
 
     Returns:
         Shape (N,): ``2 * sum(p * t) / (sum(p) + sum(t))``, with no smoothing term; 1 where both sums are 0.
+
+    Raises:
+        InputError: If the shapes differ.
     """
+    if probability.shape != target.shape:
+        raise InputError(
+            f"prediction and target must have one shape, but are {tuple(probability.shape)} and {tuple(target.shape)}; "
+            "for masks of one class set model.out_channels=1"
+        )
     p, t = probability.flatten(1).float(), target.flatten(1).float()
     overlap, total = 2 * (p * t).sum(1), p.sum(1) + t.sum(1)
     empty = total == 0  # not "total <= 0": a diverged network must come out as NaN, never as perfect

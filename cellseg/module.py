@@ -1,5 +1,6 @@
 """The LightningModule: network, loss and optimizer come from outside, the steps are the same for all of them."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from cellseg.errors import InputError
 from cellseg.metrics import SegmentationScores, image_scores
 
 Batch = dict[str, Any]
@@ -24,6 +26,9 @@ class SegmentationModule(L.LightningModule):
         optimizer: Called with the parameters.
         scheduler: Called with the optimizer and ``total_steps``, and stepped after every batch; None keeps the
             learning rate constant.
+
+    Raises:
+        InputError: From ``configure_optimizers``, if there is a scheduler and no known number of steps.
     """
 
     def __init__(
@@ -82,7 +87,10 @@ class SegmentationModule(L.LightningModule):
         optimizer = self._make_optimizer(self.parameters())
         if self._make_scheduler is None:
             return optimizer
-        scheduler = self._make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        steps = self.trainer.estimated_stepping_batches
+        if not 1 <= steps < math.inf:
+            raise InputError(f"a learning rate schedule needs 1 or more steps, not {steps}; set trainer.max_epochs")
+        scheduler = self._make_scheduler(optimizer, total_steps=int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _score(self, batch: Batch, stage: str, scores: SegmentationScores) -> dict[str, Any]:

@@ -23,7 +23,8 @@ class UNet(nn.Module):
         skip: Whether each decoder level also sees the encoder features of its resolution.
 
     Raises:
-        InputError: From the constructor, if a number is below 1; from ``forward``, if H or W is not such a multiple.
+        InputError: From the constructor, if a number is below 1; from ``forward``, if the image has other
+            channels, or H or W is not such a multiple.
 
     Reference: Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597
     """
@@ -47,7 +48,7 @@ class UNet(nn.Module):
         for name, value in sizes.items():
             if value < 1:
                 raise InputError(f"model.{name} must be at least 1, but is {value}")
-        self.depth, self.skip = depth, skip
+        self.in_channels, self.depth, self.skip = in_channels, depth, skip
         widths = [init_features * 2**level for level in range(depth + 1)]  # the last one is the bottleneck
         channels = in_channels
         for level, width in enumerate(widths[:-1], start=1):  # level 1 is full resolution
@@ -62,7 +63,9 @@ class UNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits; sigmoid belongs to the loss, the metrics and prediction."""
-        height, width = image.shape[-2:]
+        channels, height, width = image.shape[-3:]
+        if channels != self.in_channels:
+            raise InputError(f"model.in_channels is {self.in_channels}, but the image has {channels} channels")
         step = 2**self.depth
         if height % step or width % step:
             fitting = "x".join(str(-(-side // step) * step) for side in (height, width))

@@ -51,10 +51,17 @@ def start_run(folder: Path, config: DictConfig) -> None:
     Raises:
         InputError: If it holds one; nothing is ever written over it.
     """
-    if (folder / "config.yaml").exists():
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with (folder / "config.yaml").open(
+            "x", encoding="utf-8"
+        ) as file:  # x: of two runs that start at once, one wins
+            file.write(OmegaConf.to_yaml(config, resolve=True))
+    except FileExistsError as error:
         state = "a finished run" if (folder / "summary.json").exists() else "an unfinished run"
-        raise InputError(f"{folder} holds {state} already; choose another study=NAME, or move the folder away")
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+        raise InputError(
+            f"{folder} holds {state} already; choose another study=NAME, or move the folder away"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

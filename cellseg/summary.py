@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor
 
 from cellseg.data import CellDataModule
 from cellseg.errors import InputError
@@ -21,7 +22,7 @@ def summarise(
     module: SegmentationModule,
     datamodule: CellDataModule,
     *,
-    metrics: Mapping[str, float],
+    metrics: Mapping[str, Tensor],
     image_rows: Sequence[Mapping[str, Any]],
     seed: int,
     seconds: Mapping[str, float],
@@ -32,7 +33,7 @@ def summarise(
         trainer: After the test.
         module: With the weights that were tested.
         datamodule: Whose images were used.
-        metrics: Final values by logged key.
+        metrics: Final values by logged key; what is not logged under train/, val/ or test/ is left out.
         image_rows: The rows of ``per_image.csv``.
         seed: The run's seed.
         seconds: Wall time by phase.
@@ -40,7 +41,8 @@ def summarise(
     Raises:
         InputError: If a metric is not a number, because training diverged.
     """
-    if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
+    values = {name: float(value) for name, value in metrics.items() if name.startswith(("train/", "val/", "test/"))}
+    if bad := [name for name, value in values.items() if not math.isfinite(value)]:
         raise InputError(f"{', '.join(bad)} came out as no number: training diverged; lower optimizer.lr")
     tested = [row for row in image_rows if row["subset"] == "test"]
     device = trainer.strategy.root_device
@@ -48,7 +50,7 @@ def summarise(
         "status": "finished",
         "model": getattr(module.network, "name", type(module.network).__name__),
         "seed": seed,
-        "metrics": dict(metrics),
+        "metrics": values,
         "averaging": {
             "test/dice, test/iou, test/soft_dice": "mean over test images, each image counting the same",
             "test/dice_pooled, test/iou_pooled": "over all pixels of all test images together",

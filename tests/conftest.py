@@ -34,5 +34,5 @@ def composed(*overrides: str, return_hydra_config: bool = False) -> DictConfig:
         return compose("config", list(overrides), return_hydra_config=return_hydra_config)
 
 
-def smoke(root: Path, *overrides: str) -> DictConfig:
-    return composed("experiment=smoke", f"data.root={root}", "+trainer.enable_progress_bar=false", *overrides)
+def smoke(*overrides: str) -> DictConfig:
+    return composed("experiment=smoke", "+trainer.enable_progress_bar=false", *overrides)

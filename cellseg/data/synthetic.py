@@ -39,13 +39,13 @@ class SmearStyle:
 
     width: int = 640
     height: int = 480
-    radius: float = 21.5
-    cells: tuple[int, int] = (28, 60)
+    radius: float = 16.0
+    cells: tuple[int, int] = (45, 85)
     sickled: float = 0.22
     overlapping: float = 0.2
     unlabelled: float = 0.15
     unlabelled_border: float = 0.93
-    label_error: float = 0.7
+    label_error: float = 0.55
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def _positions(rng: np.random.Generator, style: SmearStyle) -> list[tuple[float,
             placed.append((x + step * np.cos(turn), y + step * np.sin(turn)))
             continue
         for _ in range(30):  # a crowded image ends up with fewer cells
-            x, y = rng.uniform(-15, style.width + 15), rng.uniform(-15, style.height + 15)
+            x, y = rng.uniform(-12, style.width + 12), rng.uniform(-12, style.height + 12)
             if all((x - a) ** 2 + (y - b) ** 2 > (2.3 * style.radius) ** 2 for a, b in placed):
                 placed.append((x, y))
                 break
