@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class EpochTable(L.Callback):
         self.validation = _metrics(trainer, "val/")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Add the epoch's row and say it in the log."""
+        """Add the epoch's row and, where no progress bar can be seen, say it."""
         values = _metrics(trainer, "train/") | self.validation
         self.validation = {}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
@@ -50,7 +51,8 @@ class EpochTable(L.Callback):
         if trainer.is_global_zero:
             write_csv(_metrics_file(trainer), self.rows)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-        log.info("epoch %d of %s: %s", trainer.current_epoch + 1, trainer.max_epochs, shown)
+        level = logging.DEBUG if sys.stdout.isatty() else logging.INFO  # on a terminal the progress bar says it
+        log.log(level, "epoch %d of %s: %s", trainer.current_epoch + 1, trainer.max_epochs, shown)
 
 
 class WarmEMA(WeightAveraging):

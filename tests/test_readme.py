@@ -1,0 +1,49 @@
+"""What the README shows is what there is: its commands compose, its make targets and files exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import train
+from conftest import composed
+
+ROOT = Path(train.__file__).parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = [block for block in re.findall(r"^```\w*\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)]
+COMMANDS = sorted(
+    {
+        line.split("#")[0].split("<-")[0].strip()
+        for text in [*BLOCKS, *re.findall(r"`([^`\n]+)`", README)]
+        for line in text.splitlines()
+        if line.strip().startswith("python train.py")
+    }
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_training_command_composes(command):
+    overrides = [word for word in shlex.split(command)[2:] if not word.startswith("-")]
+    composed(*(override.partition(",")[0] for override in overrides))  # of a sweep, its first run
+
+
+def test_there_are_commands_to_test():
+    assert len(COMMANDS) > 8
+
+
+def test_every_make_target_exists():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)\b", "\n".join(BLOCKS + re.findall(r"`([^`]+)`", README)))) <= targets
+
+
+def test_every_file_of_the_package_is_in_the_tree():
+    tree = next(block for block in BLOCKS if "networks.py" in block)
+    for path in (ROOT / "cellseg").iterdir():
+        if path.suffix == ".py" and path.name not in ("__init__.py", "errors.py"):
+            assert path.name in tree
+
+
+def test_every_picture_and_relative_link_exists():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
