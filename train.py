@@ -1,5 +1,6 @@
 """Train and test one run: ``python train.py model=xopinet``; sweep many: ``-m model=unet,potinet seed=0,1``."""
 
+import logging
 import time
 import warnings
 from itertools import pairwise
@@ -17,8 +18,10 @@ from cellseg import CellDataModule, SegmentationModule, runs
 from cellseg.callbacks import ImageRecords
 from cellseg.console import print_results
 from cellseg.errors import InputError
-from cellseg.hardware import native_precision
+from cellseg.hardware import describe_device, native_precision
 from cellseg.summary import summarise
+
+log = logging.getLogger("train")
 
 OmegaConf.register_new_resolver("run_name", runs.run_name, replace=True)
 
@@ -72,6 +75,8 @@ def prepare(cfg: DictConfig, folder: Path) -> tuple[L.Trainer, SegmentationModul
         callbacks=[*callbacks.values(), records],
     )
     if trainer.is_global_zero:
+        device = describe_device(trainer.strategy.root_device)
+        log.info("training %s on %s in %s", module.network_name, device, trainer.precision)
         runs.start_run(folder, cfg)
         runs.write_json(folder / "split.json", datamodule.split_record())
     return trainer, module, datamodule, records

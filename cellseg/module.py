@@ -43,6 +43,11 @@ class SegmentationModule(L.LightningModule):
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self.val_scores, self.test_scores = SegmentationScores(), SegmentationScores()
 
+    @property
+    def network_name(self) -> str:
+        """What to call the network: its own name where it has one, else its class."""
+        return getattr(self.network, "name", type(self.network).__name__)
+
     def setup(self, stage: str) -> None:
         """Lay the weights out as the device's convolutions like them best; MPS does not know channels_last."""
         if self.trainer.strategy.root_device.type != "mps":

@@ -48,7 +48,7 @@ def summarise(
     device = trainer.strategy.root_device
     return {
         "status": "finished",
-        "model": getattr(module.network, "name", type(module.network).__name__),
+        "model": module.network_name,
         "seed": seed,
         "metrics": values,
         "averaging": {

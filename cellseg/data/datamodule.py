@@ -1,6 +1,7 @@
 """The LightningDataModule: a folder of pairs, or the embedded smears, as training, validation and test batches."""
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ class CellDataModule(L.LightningDataModule):
         pairs = find_pairs(self.root)
         self._subsets = self.split.divide({pair.name: pair.group for pair in pairs})
         self._decoded = decode(pairs, self.image_size, self.mask_threshold)
-        log.info("found %d pairs in %s: %s", len(pairs), self.root, self.counts)
+        parts = ", ".join(f"{count} {subset}" for subset, count in self.counts.items())
+        log.info("found %d pairs in %s, one folder a pair: %s", len(pairs), self.root, parts)
 
     @property
     def decoded(self) -> DecodedPairs:
@@ -99,8 +101,9 @@ class CellDataModule(L.LightningDataModule):
 
     def split_record(self) -> dict[str, Any]:
         """Return what ``split.json`` holds: the plan, and every image by name, group and content hash."""
-        plan = {name: getattr(self.split, name) for name in ("seed", "folds", "fold", "test_fraction", "val_fraction")}
-        return plan | {subset: [self.decoded.record(name) for name in names] for subset, names in self._subsets.items()}
+        return asdict(self.split) | {
+            subset: [self.decoded.record(name) for name in names] for subset, names in self._subsets.items()
+        }
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Shuffled, augmented batches."""
