@@ -1,9 +1,7 @@
 """What a run writes while it goes: the table of epochs, pictures to TensorBoard, and a row for every scored image."""
 
-import csv
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import count_unlabelled
@@ -27,15 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class EpochTable(L.Callback):
-    """Keeps ``metrics.csv``: a row an epoch, rewritten whole after each, continued when a run is resumed."""
+    """Keeps ``metrics.csv``: a row an epoch, rewritten whole after each."""
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Read back the epochs before this one."""
-        path = _metrics_file(trainer)
+    def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
-        if trainer.current_epoch and path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
         self.validation: dict[str, float] = {}
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -49,9 +41,10 @@ class EpochTable(L.Callback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": rate, **values})
         if trainer.is_global_zero:
-            write_csv(_metrics_file(trainer), self.rows)
+            write_csv(_folder(trainer) / "metrics.csv", self.rows)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-        level = logging.DEBUG if sys.stdout.isatty() else logging.INFO  # on a terminal the progress bar says it
+        seen = trainer.progress_bar_callback is not None and sys.stdout.isatty()  # the bar says it
+        level = logging.DEBUG if seen else logging.INFO
         log.log(level, "epoch %d of %s: %s", trainer.current_epoch + 1, trainer.max_epochs, shown)
 
 
@@ -66,11 +59,11 @@ class WarmEMA(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.98) -> None:
-        def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-            steps = int(count)
-            get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(averaged, current, count)
+        def average(averaged: Tensor, current: Tensor, count: Tensor) -> Tensor:
+            kept = torch.clamp((1 + count) / (10 + count), max=decay)
+            return kept * averaged + (1 - kept) * current
 
-        super().__init__(multi_avg_fn=average)
+        super().__init__(avg_fn=average)
 
 
 class PredictionPanels(L.Callback):
@@ -181,7 +174,3 @@ def _metrics(trainer: L.Trainer, prefix: str) -> dict[str, float]:
 
 def _folder(trainer: L.Trainer) -> Path:
     return Path(trainer.default_root_dir)
-
-
-def _metrics_file(trainer: L.Trainer) -> Path:
-    return _folder(trainer) / "metrics.csv"

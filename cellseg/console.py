@@ -1,5 +1,6 @@
 """What a finished run says on the terminal."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ def print_results(summary: Mapping[str, Any], folder: Path) -> None:
     table.add_column("score")
     table.add_column("value", justify="right")
     table.add_column("how")
-    spread = summary["spread_over_test_images"]
+    spread = {
+        name: "" if value is None else f"; SD {value:.4f}" for name, value in summary["spread_over_test_images"].items()
+    }
     for name, label, how in (
-        ("dice", "Dice", f"cut at 0.5, mean over images; SD {spread['dice']:.4f}"),
-        ("iou", "IoU", f"cut at 0.5, mean over images; SD {spread['iou']:.4f}"),
-        ("soft_dice", "soft Dice", f"of probabilities, mean over images; SD {spread['soft_dice']:.4f}"),
+        ("dice", "Dice", f"cut at 0.5, mean over images{spread['dice']}"),
+        ("iou", "IoU", f"cut at 0.5, mean over images{spread['iou']}"),
+        ("soft_dice", "soft Dice", f"of probabilities, mean over images{spread['soft_dice']}"),
         ("dice_pooled", "Dice, pooled", "cut at 0.5, all pixels of all images together"),
         ("iou_pooled", "IoU, pooled", "cut at 0.5, all pixels of all images together"),
         ("loss", "loss", "mean over images"),
@@ -32,5 +35,5 @@ def print_results(summary: Mapping[str, Any], folder: Path) -> None:
         table.add_row(label, f"{metrics[f'test/{name}']:.4f}", how)
     console = Console()
     console.print(table)
-    console.print(f"run folder: {folder}", soft_wrap=True, highlight=False)
-    console.print(f"curves:     tensorboard --logdir {folder.parent}", soft_wrap=True, highlight=False)
+    for line in (f"run folder: {folder}", f"curves:     tensorboard --logdir {shlex.quote(str(folder.parent))}"):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -33,8 +33,9 @@ def soft_dice(probability: Tensor, target: Tensor) -> Tensor:
 class DiceLoss(nn.Module):
     """One minus soft Dice of the sigmoid of the logits, per image, then the mean over the batch.
 
-    Takes logits and a 0/1 target of shape (N, 1, H, W); returns a scalar in [0, 1]. An empty target has loss
-    close to 1 and a useful gradient unless nothing at all is predicted.
+    Takes logits and a 0/1 target of shape (N, 1, H, W); returns a scalar in [0, 1]. An image without any cell has
+    loss 1 and gradient 0 whatever is predicted in it: there is nothing in it that this loss, the original study's,
+    could teach.
     """
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -60,7 +60,8 @@ class SegmentationModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss; logged as its mean over the epoch's images."""
         loss = self.loss(self(batch["image"]), batch["mask"])
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["image"]))
+        size = len(batch["image"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
@@ -89,7 +90,10 @@ class SegmentationModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer, and the scheduler over all steps of the training."""
-        optimizer = self._make_optimizer(self.parameters())
+        try:
+            optimizer = self._make_optimizer(self.parameters())
+        except (TypeError, ValueError) as error:
+            raise InputError(f"optimizer cannot be built with these values: {error}") from error
         if self._make_scheduler is None:
             return optimizer
         steps = self.trainer.estimated_stepping_batches

@@ -73,6 +73,11 @@ class UNet(nn.Module):
                 f"a network of depth {self.depth} needs image sides that are multiples of {step}, "
                 f"but the image is {height}x{width}; resize or pad it to {fitting}"
             )
+        if self.training and len(image) == 1 and height == width == step:
+            raise InputError(
+                f"one image of {height}x{width} leaves batch norm a single value at depth {self.depth}; "
+                f"train on images of {2 * step}x{2 * step} or more"
+            )
         x, features = image, []
         for level in range(1, self.depth + 1):
             x = self.get_submodule(f"encoder{level}")(x)

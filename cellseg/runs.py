@@ -30,17 +30,20 @@ LONGEST_NAME = 120
 
 
 def run_name(model: str, seed: int, overrides: Sequence[str]) -> str:
-    """Name a run by what sets it apart: model, seed, then every other override, free of ``=`` and ``/``.
+    """Name a run by what sets it apart: model, seed, then every other override, in plain ASCII without ``=`` and ``/``.
 
-    Different overrides always give different names: where characters had to go, a short hash of the value stays.
+    Where characters had to go, a short hash of the value stays, so that different values give different names.
     """
     parts = [model, f"seed-{seed}"]
     for override in sorted(overrides):
         key, _, value = override.lstrip("+~").partition("=")
         if key in ("model", "seed", "study"):
             continue
-        clean = re.sub(r"[^\w.,+-]+", "-", Path(value).name or value)
-        parts.append(f"{key.replace('/', '-')}-{clean}" + ("" if clean == value else f"-{_short_hash(value)}"))
+        if value in ("True", "False"):  # Hydra's sweeper writes false as False
+            value = value.lower()
+        clean = re.sub(r"[^\w.,+-]+", "-", Path(value).name or value, flags=re.ASCII)
+        prefix = "no-" if override.startswith("~") else ""
+        parts.append(f"{prefix}{key.replace('/', '-')}-{clean}" + ("" if clean == value else f"-{_short_hash(value)}"))
     name = "_".join(parts)
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 7]}-{_short_hash(name)}"
 
@@ -100,7 +103,7 @@ def provenance() -> dict[str, Any]:
         "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in RECORDED_PACKAGES},
         "platform": sys.platform,
         "git_commit": _git("rev-parse", "HEAD") or None,
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "git_dirty": bool(_git("status", "--porcelain")),
     }
 
 
@@ -123,8 +126,12 @@ class Run:
     network: nn.Module
 
     def predict(self, image: Image.Image | Path | str) -> NDArray[np.float32]:
-        """Return the probability of cell for every pixel of an image, shape (H, W) of its own size, in [0, 1]."""
-        picture = image.convert("RGB") if isinstance(image, Image.Image) else read_image(Path(image))
+        """Return the probability of cell for every pixel of an image, shape (H, W) of its own size, in [0, 1].
+
+        Args:
+            image: A file or an opened image, read as training reads it: 8 bits a channel, turned upright.
+        """
+        picture = read_image(image if isinstance(image, Image.Image) else Path(image))
         pixels = torch.from_numpy(resize_image(picture, self.config["data"]["image_size"]))
         with torch.inference_mode():
             probability = self.network(pixels[None] / 255).sigmoid()

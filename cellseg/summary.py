@@ -14,7 +14,6 @@ from cellseg.data import CellDataModule
 from cellseg.errors import InputError
 from cellseg.hardware import describe_device
 from cellseg.module import SegmentationModule
-from cellseg.runs import provenance
 
 
 def summarise(
@@ -26,6 +25,7 @@ def summarise(
     image_rows: Sequence[Mapping[str, Any]],
     seed: int,
     seconds: Mapping[str, float],
+    origin: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what ``summary.json`` holds.
 
@@ -33,18 +33,24 @@ def summarise(
         trainer: After the test.
         module: With the weights that were tested.
         datamodule: Whose images were used.
-        metrics: Final values by logged key; what is not logged under train/, val/ or test/ is left out.
+        metrics: Final values by logged key.
         image_rows: The rows of ``per_image.csv``.
         seed: The run's seed.
         seconds: Wall time by phase.
+        origin: Versions and commit, as ``provenance`` gave them when the run began.
 
     Raises:
-        InputError: If a metric is not a number, because training diverged.
+        InputError: If a metric is not a number, because training diverged, or not all test images were scored.
     """
-    values = {name: float(value) for name, value in metrics.items() if name.startswith(("train/", "val/", "test/"))}
+    values = {name: float(value) for name, value in metrics.items()}
     if bad := [name for name, value in values.items() if not math.isfinite(value)]:
         raise InputError(f"{', '.join(bad)} came out as no number: training diverged; lower optimizer.lr")
     tested = [row for row in image_rows if row["subset"] == "test"]
+    if len(tested) != datamodule.counts["test"]:
+        raise InputError(
+            f"only {len(tested)} of {datamodule.counts['test']} test images were scored, so this is no result; "
+            "run without trainer.limit_test_batches and trainer.fast_dev_run"
+        )
     device = trainer.strategy.root_device
     return {
         "status": "finished",
@@ -58,7 +64,7 @@ def summarise(
             "empty masks": "1 where truth and prediction are both empty, 0 where only one is",
         },
         "spread_over_test_images": {
-            name: statistics.stdev(row[name] for row in tested) if len(tested) > 1 else 0.0
+            name: statistics.stdev(row[name] for row in tested) if len(tested) > 1 else None
             for name in ("dice", "iou", "soft_dice")
         },
         "scored_weights": "best weights by val/dice" if datamodule.has_validation else "final weights",
@@ -71,7 +77,7 @@ def summarise(
         "devices": trainer.world_size,
         "precision": trainer.precision,
         "data": {"root": str(datamodule.root), "fingerprint": datamodule.decoded.fingerprint},
-        **provenance(),
+        **origin,
     }
 
 

@@ -71,6 +71,16 @@ def test_photographs_are_turned_upright(tmp_path):
     assert read_image(tmp_path / "source.jpg").size == (4, 6)
 
 
+def test_an_opened_image_is_read_like_its_file(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 4)).save(tmp_path / "source.jpg", exif=exif)
+    with Image.open(tmp_path / "source.jpg") as opened:
+        assert np.array_equal(np.asarray(read_image(opened)), np.asarray(read_image(tmp_path / "source.jpg")))
+    with pytest.raises(InputError, match="not 8 bits"):
+        read_image(Image.fromarray(np.full((4, 4), 4000, np.uint16)))
+
+
 def truncated(path):
     save(path, np.random.default_rng(0).integers(0, 255, (64, 64, 3)))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

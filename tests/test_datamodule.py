@@ -7,6 +7,7 @@ from PIL import Image
 
 from cellseg import CellDataModule
 from cellseg.data import Dihedral, SplitPlan
+from cellseg.data.datamodule import EMBEDDED_ROOT
 from cellseg.data.dataset import CellDataset, EpochSampler, derived_seed
 from cellseg.errors import InputError
 
@@ -134,7 +135,7 @@ def test_files_are_decoded_once_not_once_an_epoch(own_smears):
     datamodule = prepared(own_smears)
     shutil.rmtree(own_smears)
     datamodule.setup("fit")
-    assert len(epoch(datamodule, 0)) + len(epoch(datamodule, 1)) == 6
+    assert len(epoch(datamodule, 0)) == len(epoch(datamodule, 1)) == 6  # batches of 2
 
 
 def test_without_a_validation_set_the_test_images_are_watched_unaugmented(smears):
@@ -159,6 +160,34 @@ def test_the_embedded_set_is_drawn_into_data_on_first_use(tmp_path, monkeypatch)
     CellDataModule().prepare_data()
     drawn = [path.name for path in tmp_path.glob("data/*/cell_*")]
     assert len(drawn) == 50
+
+
+def test_an_incomplete_embedded_set_is_not_trained_on(tmp_path, monkeypatch, smears):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(smears, EMBEDDED_ROOT)
+    datamodule = CellDataModule()
+    datamodule.prepare_data()
+    with pytest.raises(InputError, match=r"should hold the 50 embedded pairs, but holds 10; delete it"):
+        datamodule.setup()
+
+
+def test_the_same_picture_on_both_sides_of_a_split_is_refused(own_smears):
+    for n in range(1, 16):
+        if n != 3:
+            shutil.copy(own_smears / "cell_3" / "source.jpg", own_smears / f"cell_{n}" / "source.jpg")
+    with pytest.raises(InputError, match=r"cell_\d+ and cell_\d+ are the same picture, but one would be in train"):
+        prepared(own_smears)
+    rows = "\n".join(f"cell_{n},{'same' if n < 10 else f'own_{n}'}" for n in range(1, 16))
+    (own_smears / "groups.csv").write_text(f"pair,group\n{rows}\n")
+    with pytest.raises(InputError, match=r"cell_\d+ and cell_1\d"):  # the group is whole, the others still leak
+        prepared(own_smears)
+
+
+def test_masks_without_any_cell_are_no_training_set(own_smears):
+    for n in range(1, 16):
+        Image.new("L", (96, 72)).save(own_smears / f"cell_{n}" / "mask.jpg")
+    with pytest.raises(InputError, match="none of the training masks has a cell in it"):
+        prepared(own_smears)
 
 
 def test_nothing_is_drawn_where_the_user_named_a_folder(tmp_path):

@@ -41,11 +41,8 @@ def test_published_shapes_follow_from_32_features(network):
     shapes = {name: tuple(tensor.shape) for name, tensor in network().state_dict().items()}
     into_decoder = 32 if network is PotiNet else 64
     assert shapes["encoder1.enc1conv1.weight"] == (32, 3, 3, 3)
-    assert (
-        shapes["bottleneck.bottleneckconv2.weight"] == (1024,) * 2 + (3, 3)
-        if network is XopiNet
-        else (512,) * 2 + (3, 3)
-    )
+    deepest = 1024 if network is XopiNet else 512
+    assert shapes["bottleneck.bottleneckconv2.weight"] == (deepest, deepest, 3, 3)
     assert shapes["upconv1.weight"] == (64, 32, 2, 2)
     assert shapes["decoder1.dec1conv1.weight"] == (32, into_decoder, 3, 3)
     assert shapes["conv.weight"] == (1, 32, 1, 1)
@@ -89,6 +86,13 @@ def test_without_skip_the_decoder_ignores_the_encoder():
         bottleneck.remove()
         assert before.shape == hidden.shape
         assert (not torch.equal(hidden, changed)) == sees_it
+
+
+def test_one_image_too_small_for_batch_norm_is_refused_in_training_only():
+    network = XopiNet(init_features=1)
+    with pytest.raises(InputError, match="train on images of 64x64 or more"):
+        network(torch.rand(1, 3, 32, 32))
+    assert network.eval()(torch.rand(1, 3, 32, 32)).shape == (1, 1, 32, 32)
 
 
 @pytest.mark.parametrize("setting", ["in_channels", "out_channels", "init_features", "depth"])

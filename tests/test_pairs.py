@@ -38,6 +38,12 @@ def test_groups_come_from_groups_csv(own_smears):
     assert {pair.group for pair in find_pairs(own_smears)} == {"slide_0", "slide_1", "slide_2"}
 
 
+def test_spaces_and_capitals_around_groups_do_not_part_siblings(own_smears):
+    rows = "\n".join(f" cell_{n}, slide{' ' * (n % 2)}" for n in range(1, 16))
+    (own_smears / "Groups.csv").write_text(f"pair,group\n{rows}\n")
+    assert {pair.group for pair in find_pairs(own_smears)} == {"slide"}
+
+
 def test_groups_csv_may_have_more_columns_and_a_byte_order_mark(own_smears):
     rows = "\n".join(f"x,cell_{n},slide" for n in range(1, 16))
     (own_smears / "groups.csv").write_text(f"id,pair,group\n{rows}\n", encoding="utf-8-sig")
@@ -78,6 +84,19 @@ def groups_without_columns(root):
     (root / "groups.csv").write_text("name;slide\ncell_1;a\n")
 
 
+def groups_with_a_short_row(root):
+    (root / "groups.csv").write_text("group,pair\na,cell_1\nb\n")
+
+
+def groups_that_contradict(root):
+    rows = "\n".join(f"cell_{n},a" for n in range(1, 16))
+    (root / "groups.csv").write_text(f"pair,group\n{rows}\ncell_1,b\n")
+
+
+def groups_as_a_folder(root):
+    (root / "groups.csv").mkdir()
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -88,7 +107,10 @@ def groups_without_columns(root):
         (gone, r"data\.root must be a folder, but .*smears does not exist; expected one folder a pair"),
         (a_file, r"data\.root must be a folder, but .*smears is a file"),
         (groups_without_a_pair, r"groups\.csv: has no group for cell_2, cell_3, cell_4, cell_5, cell_6 and others"),
-        (groups_without_columns, r"groups\.csv: must be a UTF-8 CSV file with the columns pair and group"),
+        (groups_without_columns, r"groups\.csv: must be a UTF-8 CSV file with pair and group in every row"),
+        (groups_with_a_short_row, r"groups\.csv: must be a UTF-8 CSV file with pair and group in every row"),
+        (groups_that_contradict, r"groups\.csv: puts cell_1 into more than one group"),
+        (groups_as_a_folder, r"groups\.csv: must be a UTF-8 CSV file"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(own_smears, broken, message):

@@ -22,11 +22,22 @@ def test_the_order_on_the_command_line_does_not_change_the_name():
 
 def test_different_overrides_never_share_a_name():
     values = ["data.root=../one/set", "data.root=../two/set", "data.root=set", "data.root=s et", "data.root=s-et"]
-    values += ["++data.root=x/", "data.root=x", "~callbacks.ema", "data.root=" + "a" * 300, "data.root=" + "a" * 301]
+    values += [
+        "++data.root=x/",
+        "data.root=x",
+        "~callbacks.ema",
+        "data.root=" + "a" * 300,
+        "data.root=" + "a" * 301,
+        "data.root=" + "像" * 99,
+    ]
     names = [runs.run_name("unet", 0, [value]) for value in values]
     assert all(first != second for first, second in combinations(names, 2))
     for name in names:
-        assert re.fullmatch(r"[\w.,+-]{1,120}", name), name
+        assert re.fullmatch(r"[\w.,+-]{1,120}", name, flags=re.ASCII), name
+
+
+def test_a_sweep_names_a_run_as_it_is_named_alone():
+    assert runs.run_name("unet", 0, ["model.skip=False"]) == runs.run_name("unet", 0, ["model.skip=false"])
 
 
 def test_a_folder_that_holds_a_run_is_never_started_again(tmp_path):

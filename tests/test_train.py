@@ -161,6 +161,34 @@ def test_without_a_validation_set_the_final_weights_are_scored(smears, tmp_path)
     assert same({f"network.{name}": tensor for name, tensor in weights(tmp_path / "run").items()}, last)
 
 
+@pytest.mark.parametrize("monitor", ["val/dice", "val/loss"])
+def test_nothing_may_choose_on_the_test_images(smears, tmp_path, monitor):
+    stop = ["+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", f"+callbacks.stop.monitor={monitor}"]
+    with pytest.raises(InputError, match=r"callbacks\.stop chooses by val/.*set data\.split\.val_fraction"):
+        train.run(smoke(f"data.root={smears}", *stop), tmp_path / "run")
+    train.run(smoke(f"data.root={smears}", *stop, "data.split.val_fraction=0.25"), tmp_path / "run")
+
+
+def test_without_best_weights_a_validation_set_is_of_no_use(smears, tmp_path):
+    overrides = [f"data.root={smears}", "data.split.val_fraction=0.25", "~callbacks.best"]
+    with pytest.raises(InputError, match=r"best\.ckpt was never written"):
+        train.run(smoke(*overrides), tmp_path / "run")
+
+
+def test_epochs_without_validation_leave_no_stale_numbers(smears, tmp_path):
+    overrides = ["+trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3"]
+    train.run(smoke(f"data.root={smears}", *overrides), tmp_path / "run")
+    assert [bool(row["val/dice"]) for row in rows(tmp_path / "run" / "metrics.csv")] == [False, True, False]
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert same({f"network.{name}": tensor for name, tensor in weights(tmp_path / "run").items()}, last)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "64-true"])
+def test_every_precision_trains(smears, tmp_path, precision):
+    train.run(smoke(f"data.root={smears}", f"trainer.precision={precision}"), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["precision"] == precision
+
+
 def test_split_and_configuration_are_written_before_training(smears, tmp_path, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
@@ -253,6 +281,11 @@ def test_bad_input_gets_one_message_and_exit_code_1(smears, tmp_path, override, 
         ("seed=abc", "seed must be a whole number from 0 to 4294967295, but is abc"),
         ("model.in_channels=1", r"model\.in_channels is 1, but the image has 3 channels"),
         ("model.out_channels=2", r"for masks of one class set model\.out_channels=1"),
+        ("trainer.max_epochs=0", r"trainer\.max_epochs must be at least 1, but is 0"),
+        ("+trainer.limit_test_batches=1", "only 1 of 2 test images were scored, so this is no result"),
+        ("optimizer.lr=-1", "optimizer cannot be built with these values: Invalid learning rate: -1"),
+        ("seed=true", "seed must be a whole number"),
+        ("study='a=b'", "study must be a name of letters, digits"),
         ("trainer.max_epochs=-1", r"needs 1 or more steps, not inf; set trainer\.max_epochs"),
         ("data.split.test_fraction=0.01", "leaves 0 for test and 10 for training"),
     ],

@@ -1,6 +1,7 @@
 """From files as people keep them to clean pixels: an RGB image and a mask that is cell or not."""
 
 import hashlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ from cellseg.errors import InputError
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
 
 
-def read_image(path: Path) -> Image.Image:
-    """Return the picture in a file as RGB, turned upright.
+def read_image(source: Path | Image.Image) -> Image.Image:
+    """Return the picture in a file, or one already opened, as RGB and turned upright.
 
     Raises:
         InputError: If the file cannot be decoded, holds several pictures, or has more than 8 bits a channel.
     """
-    return _decode(path).convert("RGB")
+    return _decode(source).convert("RGB")
 
 
 def read_mask(path: Path, threshold: int) -> NDArray[np.bool_]:
@@ -65,19 +66,16 @@ def content_hash(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> str:
     return digest.hexdigest()
 
 
-def _decode(path: Path) -> Image.Image:
+def _decode(source: Path | Image.Image) -> Image.Image:
     try:
-        with Image.open(path) as file:
-            frames, mode = getattr(file, "n_frames", 1), file.mode
+        with Image.open(source) if isinstance(source, Path) else nullcontext(source) as picture:
+            frames, mode = getattr(picture, "n_frames", 1), picture.mode
             if frames == 1 and mode in EIGHT_BIT_MODES:
-                return ImageOps.exif_transpose(file)
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:  # all that Pillow raises on bad files
-        raise InputError(f"{path}: cannot be read as an image ({error}); export it again or remove the pair") from error
+                return ImageOps.exif_transpose(picture)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
+        raise InputError(
+            f"{source}: cannot be read as an image ({error}); export it again or remove the pair"
+        ) from error
     if frames > 1:
-        raise InputError(f"{path}: holds {frames} pictures; save the one to use as a file of its own")
-    raise InputError(f"{path}: has pixels of kind {mode}, which is not 8 bits a channel; save it as an 8-bit file")
+        raise InputError(f"{source}: holds {frames} pictures; save the one to use as a file of its own")
+    raise InputError(f"{source}: has pixels of kind {mode}, which is not 8 bits a channel; save it as an 8-bit file")

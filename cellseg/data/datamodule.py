@@ -1,7 +1,6 @@
 """The LightningDataModule: a folder of pairs, or the embedded smears, as training, validation and test batches."""
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from cellseg.data.splits import SplitPlan, Subsets
 from cellseg.data.synthetic import write_synthetic
 from cellseg.errors import InputError
 
+EMBEDDED_PAIRS = 50
 EMBEDDED_ROOT = Path("data/synthetic-v1")  # the version changes whenever the drawing does
 
 log = logging.getLogger(__name__)
@@ -67,8 +67,8 @@ class CellDataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Draw the embedded smears, where they are used and not yet there."""
         if self.embedded and not self.root.exists():
-            log.info("drawing 50 synthetic blood smears into %s", self.root)
-            write_synthetic(self.root)
+            log.info("drawing %d synthetic blood smears into %s", EMBEDDED_PAIRS, self.root)
+            write_synthetic(self.root, EMBEDDED_PAIRS)
 
     def setup(self, stage: str | None = None) -> None:
         """Find, split and decode the pairs; every later call does nothing."""
@@ -77,8 +77,17 @@ class CellDataModule(L.LightningDataModule):
         if self.origin and not self.root.exists():
             raise InputError(f"{self.root} does not exist; get the data set from {self.origin} or set data.root=PATH")
         pairs = find_pairs(self.root)
-        self._subsets = self.split.divide({pair.name: pair.group for pair in pairs})
-        self._decoded = decode(pairs, self.image_size, self.mask_threshold)
+        if self.embedded and len(pairs) != EMBEDDED_PAIRS:
+            raise InputError(
+                f"{self.root} should hold the {EMBEDDED_PAIRS} embedded pairs, but holds {len(pairs)}; "
+                "delete it and it is drawn again"
+            )
+        subsets = self.split.divide({pair.name: pair.group for pair in pairs})
+        decoded = decode(pairs, self.image_size, self.mask_threshold)
+        _refuse_leaks(decoded, subsets)
+        self._decoded, self._subsets = decoded, subsets
+        if not decoded.masks[decoded.rows(subsets["train"])].any():
+            raise InputError(f"{self.root}: none of the training masks has a cell in it; look at the masks")
         parts = ", ".join(f"{count} {subset}" for subset, count in self.counts.items())
         log.info("found %d pairs in %s, one folder a pair: %s", len(pairs), self.root, parts)
 
@@ -97,11 +106,11 @@ class CellDataModule(L.LightningDataModule):
     @property
     def has_validation(self) -> bool:
         """Whether validation images exist that are neither trained nor tested on."""
-        return bool(self._subsets["val"])
+        return bool(self.counts.get("val"))
 
     def split_record(self) -> dict[str, Any]:
         """Return what ``split.json`` holds: the plan, and every image by name, group and content hash."""
-        return asdict(self.split) | {
+        return self.split.record() | {
             subset: [self.decoded.record(name) for name in names] for subset, names in self._subsets.items()
         }
 
@@ -121,3 +130,16 @@ class CellDataModule(L.LightningDataModule):
 
     def _scoring_loader(self, subset: str) -> DataLoader[dict[str, Any]]:
         return DataLoader(CellDataset(self.decoded, self._subsets[subset], augmentation=None, seed=self.seed))
+
+
+def _refuse_leaks(decoded: DecodedPairs, subsets: Subsets) -> None:
+    """Refuse a split with the same picture on two sides, whatever the files are called."""
+    seen: dict[str, tuple[str, str]] = {}
+    for subset, names in subsets.items():
+        for name, row in zip(names, decoded.rows(names), strict=True):
+            other, where = seen.setdefault(decoded.image_hashes[row], (name, subset))
+            if where != subset:
+                raise InputError(
+                    f"{other} and {name} are the same picture, but one would be in {where} and one in {subset}; "
+                    "remove one, or give both one group in groups.csv"
+                )

@@ -41,9 +41,14 @@ class DecodedPairs:
         lines = sorted(f"{image} {mask}" for image, mask in zip(self.image_hashes, self.mask_hashes, strict=True))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
+    def rows(self, names: Sequence[str]) -> list[int]:
+        """Return where in the tensors the named pairs are."""
+        position = {pair.name: row for row, pair in enumerate(self.pairs)}
+        return [position[name] for name in names]
+
     def record(self, name: str) -> dict[str, str]:
         """Return what a split remembers of a pair: name, group, and the hashes it is recognised by."""
-        index = next(index for index, pair in enumerate(self.pairs) if pair.name == name)
+        [index] = self.rows([name])
         return {
             "name": name,
             "group": self.pairs[index].group,
@@ -84,8 +89,7 @@ class CellDataset(Dataset[dict[str, Any]]):
     def __init__(
         self, decoded: DecodedPairs, names: Sequence[str], augmentation: Augmentation | None, seed: int
     ) -> None:
-        position = {pair.name: index for index, pair in enumerate(decoded.pairs)}
-        self._decoded, self._rows = decoded, [position[name] for name in names]
+        self._decoded, self._rows = decoded, decoded.rows(names)
         self._augmentation, self._seed = augmentation, seed
 
     def __len__(self) -> int:

@@ -27,12 +27,12 @@ class Pair:
 def find_pairs(root: Path) -> list[Pair]:
     """List the pairs of a data set in natural order (cell_2 before cell_10), each with its group.
 
-    Groups come from ``root/groups.csv`` (columns ``pair`` and ``group``) where it exists; without it every pair is a
-    group of its own. Hidden files and folders without images are ignored.
+    Groups come from ``groups.csv`` in the folder (columns ``pair`` and ``group``) where it exists; without it every
+    pair is a group of its own. Hidden files and folders without images are ignored.
 
     Raises:
         InputError: If the folder is missing or holds no pairs, a pair is incomplete or ambiguous, or ``groups.csv``
-            leaves a pair out.
+            leaves a pair out or names it twice.
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
@@ -70,14 +70,17 @@ def _only(folder: Path, role: str, images: list[Path]) -> Path:
 
 
 def _read_groups(root: Path, names: set[str]) -> dict[str, str]:
-    path = root / "groups.csv"
-    if not path.exists():
+    path = next((file for file in root.iterdir() if file.name.lower() == "groups.csv"), None)
+    if path is None:
         return {name: name for name in names}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            groups = {row["pair"]: row["group"] for row in csv.DictReader(file)}
-    except (KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: must be a UTF-8 CSV file with the columns pair and group ({error})") from error
+            rows = [(row["pair"].strip(), row["group"].strip()) for row in csv.DictReader(file)]
+    except (KeyError, AttributeError, OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: must be a UTF-8 CSV file with pair and group in every row ({error})") from error
+    groups = dict(rows)
+    if torn := [name for name, group in rows if groups[name] != group]:
+        raise InputError(f"{path}: puts {torn[0]} into more than one group; keep one row for every pair")
     if missing := sorted((name for name in names if not groups.get(name)), key=_natural):
         raise InputError(
             f"{path}: has no group for {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}; "
@@ -88,5 +91,6 @@ def _read_groups(root: Path, names: set[str]) -> dict[str, str]:
     return {name: groups[name] for name in names}
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Sort key by the numbers in a name; the name itself settles cell_1 against cell_01."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)], name

@@ -3,7 +3,8 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from cellseg.errors import InputError
 
@@ -35,6 +36,10 @@ class SplitPlan:
     val_fraction: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("seed", "folds", "fold"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise InputError(f"data.split.{name} must be a whole number, but is {value!r}")
         if not 0 < self.test_fraction < 1:
             raise InputError(f"data.split.test_fraction must lie between 0 and 1, but is {self.test_fraction}")
         if not 0 <= self.val_fraction < 1:
@@ -50,6 +55,10 @@ class SplitPlan:
                 f"data.split.fold must lie between 0 and {self._fold_count - 1} "
                 f"for {self._fold_count} folds, but is {self.fold}"
             )
+
+    def record(self) -> dict[str, Any]:
+        """Return the plan as a run remembers it, with the number of folds that was used."""
+        return asdict(self) | {"folds": None if self.fold is None else self._fold_count}
 
     @property
     def _fold_count(self) -> int:
@@ -71,7 +80,7 @@ class SplitPlan:
         return {subset: [name for name in groups if subset_of[name] == subset] for subset in ("train", "val", "test")}
 
     def _draw(self, groups: Mapping[str, str], wanted: int, subset: str) -> set[str]:
-        """Draw whole groups, in hashed order, as long as they fit into the number of images wanted."""
+        """Draw whole groups in hashed order: all that fit into the number wanted, one more if that comes closer."""
         members = _members(groups)
         if not 0 < wanted < len(groups):
             raise InputError(
@@ -80,14 +89,16 @@ class SplitPlan:
             )
         _refuse_large_group(members, len(groups) - wanted)
         drawn: set[str] = set()
+        left = []
         for group in self._shuffled(members, subset):
             if len(drawn) + len(members[group]) <= wanted:
                 drawn.update(members[group])
-        if not drawn:
-            raise InputError(
-                f"no group fits into the {wanted} images wanted for {subset}: the smallest has "
-                f"{min(map(len, members.values()))}; raise data.split.{subset}_fraction or use data.split.folds"
-            )
+            else:
+                left.append(group)
+        if left:
+            smallest = members[min(left, key=lambda group: len(members[group]))]
+            if not drawn or len(drawn) + len(smallest) - wanted < wanted - len(drawn):
+                drawn.update(smallest)
         return drawn
 
     def _fold_members(self, groups: Mapping[str, str], fold: int) -> set[str]:
