@@ -1,6 +1,7 @@
 """Dice and IoU, per image and pooled, as a torchmetrics metric.
 
-One rule for empty masks, everywhere: a score is 1 where truth and prediction are both empty, 0 where only one is.
+One rule for empty masks, everywhere: a score is 1 where truth and prediction are both empty, 0 where only one is. Soft
+Dice follows it too, but probabilities are hardly ever exactly 0: on an image without cells it is nearly always 0.
 """
 
 import torch

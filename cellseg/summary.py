@@ -61,7 +61,7 @@ def summarise(
             "test/dice, test/iou, test/soft_dice": "mean over test images, each image counting the same",
             "test/dice_pooled, test/iou_pooled": "over all pixels of all test images together",
             "threshold": "a pixel is cell above probability 0.5; soft_dice uses the probabilities themselves",
-            "empty masks": "1 where truth and prediction are both empty, 0 where only one is",
+            "empty masks": "Dice and IoU are 1 where truth and prediction are both empty, 0 where only one is",
         },
         "spread_over_test_images": {
             name: statistics.stdev(row[name] for row in tested) if len(tested) > 1 else None
