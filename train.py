@@ -63,7 +63,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
 
 
 def prepare(cfg: DictConfig, folder: Path) -> tuple[L.Trainer, SegmentationModule, CellDataModule, ImageRecords]:
-    """Build everything a run needs and write down its configuration and split; nothing is written if that fails."""
+    """Build everything a run needs and write down its configuration and split, unless something is wrong."""
     warnings.filterwarnings("ignore", message=".*does not have many workers")  # images lie in memory
     warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning 2.6 calls a torch function that torch renamed
     refuse_bad_values(cfg)
@@ -88,10 +88,10 @@ def prepare(cfg: DictConfig, folder: Path) -> tuple[L.Trainer, SegmentationModul
         callbacks=[*callbacks.values(), records],
     )
     if trainer.is_global_zero:
-        device = describe_device(trainer.strategy.root_device)
-        log.info("training %s on %s in %s", module.network_name, device, trainer.precision)
         runs.start_run(folder, cfg)
         runs.write_json(folder / "split.json", datamodule.split_record())
+        device = describe_device(trainer.strategy.root_device)
+        log.info("training %s on %s in %s", module.network_name, device, trainer.precision)
     return trainer, module, datamodule, records
 
 

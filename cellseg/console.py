@@ -14,7 +14,8 @@ def print_results(summary: Mapping[str, Any], folder: Path) -> None:
     counts, metrics = summary["counts"], summary["metrics"]
     table = Table(
         title=f"{summary['model']}, seed {summary['seed']}: scores on {counts['test']} test images",
-        caption=f"{summary['scored_weights']}; trained on {counts['train']} images for {counts['epochs']} epochs",
+        caption=f"weights scored: {summary['scored_weights']}\n"
+        f"trained on {counts['train']} images for {counts['epochs']} epochs",
         title_justify="left",
         caption_justify="left",
     )
@@ -22,7 +23,8 @@ def print_results(summary: Mapping[str, Any], folder: Path) -> None:
     table.add_column("value", justify="right")
     table.add_column("how")
     spread = {
-        name: "" if value is None else f"; SD {value:.4f}" for name, value in summary["spread_over_test_images"].items()
+        name: "" if value is None else f"; SD over images {value:.4f}"
+        for name, value in summary["spread_over_test_images"].items()
     }
     for name, label, how in (
         ("dice", "Dice", f"cut at 0.5, mean over images{spread['dice']}"),

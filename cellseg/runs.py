@@ -52,7 +52,7 @@ def start_run(folder: Path, config: DictConfig) -> None:
     """Write the resolved configuration into a folder that holds no run yet.
 
     Raises:
-        InputError: If it holds one; nothing is ever written over it.
+        InputError: If it holds one; its configuration, weights and scores stay as they are.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -146,6 +146,8 @@ def load_run(path: Path | str) -> Run:
         InputError: If the folder holds no finished run, or one of a network that is not from this package.
     """
     folder = Path(path)
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist; name the run folder printed at the end of training")
     if not (folder / "summary.json").exists():
         raise InputError(f"{folder} holds no summary.json, so it is no finished run; train it to the end first")
     config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from cellseg.data import CellDataModule
@@ -51,6 +52,7 @@ def summarise(
             f"only {len(tested)} of {datamodule.counts['test']} test images were scored, so this is no result; "
             "run without trainer.limit_test_batches and trainer.fast_dev_run"
         )
+    callbacks: Sequence[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it in a helper
     device = trainer.strategy.root_device
     return {
         "status": "finished",
@@ -67,7 +69,8 @@ def summarise(
             name: statistics.stdev(row[name] for row in tested) if len(tested) > 1 else None
             for name in ("dice", "iou", "soft_dice")
         },
-        "scored_weights": "best weights by val/dice" if datamodule.has_validation else "final weights",
+        "scored_weights": ("best by val/dice" if datamodule.has_validation else "final")
+        + (", moving average" if any(isinstance(c, WeightAveraging) for c in callbacks) else ""),
         "validation": "images of their own" if datamodule.has_validation else "test images, watched but not chosen by",
         "counts": datamodule.counts | {"epochs": trainer.current_epoch, "steps": trainer.global_step},
         "seconds": dict(seconds),

@@ -67,6 +67,14 @@ def nothing_in_it(root):
     root.mkdir()
 
 
+def other_layout(root):
+    for folder in list(root.iterdir()):
+        for role in ("source", "mask"):
+            target = root / f"{role.replace('source', 'image')}s"
+            target.mkdir(exist_ok=True)
+            (folder / f"{role}.jpg").rename(target / f"{folder.name}.jpg")
+
+
 def gone(root):
     shutil.rmtree(root)
 
@@ -104,10 +112,11 @@ def groups_as_a_folder(root):
         (without_source, r"cell_3: .* there is no source\.\* image \(found: mask\.jpg, picture\.jpg\)"),
         (two_sources, r"cell_3: .* more than one source\.\* image \(found: mask\.jpg, source\.jpg, source\.png\)"),
         (nothing_in_it, r"smears holds no pairs; expected one folder a pair"),
+        (other_layout, r"smears holds no pairs; expected one folder a pair.*; found images in images, masks"),
         (gone, r"data\.root must be a folder, but .*smears does not exist; expected one folder a pair"),
         (a_file, r"data\.root must be a folder, but .*smears is a file"),
         (groups_without_a_pair, r"groups\.csv: has no group for cell_2, cell_3, cell_4, cell_5, cell_6 and others"),
-        (groups_without_columns, r"groups\.csv: must be a UTF-8 CSV file with pair and group in every row"),
+        (groups_without_columns, r"groups\.csv: must have the columns pair and group, .* but has: name;slide"),
         (groups_with_a_short_row, r"groups\.csv: must be a UTF-8 CSV file with pair and group in every row"),
         (groups_that_contradict, r"groups\.csv: puts cell_1 into more than one group"),
         (groups_as_a_folder, r"groups\.csv: must be a UTF-8 CSV file"),

@@ -72,6 +72,8 @@ def _decode(source: Path | Image.Image) -> Image.Image:
             frames, mode = getattr(picture, "n_frames", 1), picture.mode
             if frames == 1 and mode in EIGHT_BIT_MODES:
                 return ImageOps.exif_transpose(picture)
+    except FileNotFoundError as error:
+        raise InputError(f"{source} does not exist") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
         raise InputError(
             f"{source}: cannot be read as an image ({error}); export it again or remove the pair"

@@ -9,6 +9,7 @@ from pathlib import Path
 from cellseg.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+ROLES = ("source", "mask")
 LAYOUT = "one folder a pair, holding source.* and mask.* (for example cell_1/source.jpg and cell_1/mask.jpg)"
 
 log = logging.getLogger(__name__)
@@ -37,24 +38,26 @@ def find_pairs(root: Path) -> list[Pair]:
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise InputError(f"data.root must be a folder, but {root} {what}; expected {LAYOUT}")
-    found = [files for folder in root.iterdir() if (files := _pair_files(folder))]
-    if not found:
-        raise InputError(f"{root} holds no pairs; expected {LAYOUT}")
+    images = {folder: files for folder in root.iterdir() if (files := _images(folder))}
+    if not any(file.stem.lower() in ROLES for files in images.values() for file in files):
+        seen = (
+            f"found images in {', '.join(sorted(folder.name for folder in images)[:5])}"
+            if images
+            else "found no images"
+        )
+        raise InputError(f"{root} holds no pairs; expected {LAYOUT}; {seen}")
+    found = [(_only(folder, "source", files), _only(folder, "mask", files)) for folder, files in images.items()]
     groups = _read_groups(root, {image.parent.name for image, _ in found})
     pairs = [Pair(image.parent.name, groups[image.parent.name], image, mask) for image, mask in found]
     return sorted(pairs, key=lambda pair: _natural(pair.name))
 
 
-def _pair_files(folder: Path) -> tuple[Path, Path] | None:
+def _images(folder: Path) -> list[Path]:
     if folder.name.startswith(".") or not folder.is_dir():
-        return None
-    images = [
+        return []
+    return [
         file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
     ]
-    if not images:
-        return None
-    source, mask = (_only(folder, role, images) for role in ("source", "mask"))
-    return source, mask
 
 
 def _only(folder: Path, role: str, images: list[Path]) -> Path:
@@ -75,8 +78,12 @@ def _read_groups(root: Path, names: set[str]) -> dict[str, str]:
         return {name: name for name in names}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [(row["pair"].strip(), row["group"].strip()) for row in csv.DictReader(file)]
-    except (KeyError, AttributeError, OSError, UnicodeDecodeError, csv.Error) as error:
+            table = csv.DictReader(file)
+            if not {"pair", "group"} <= set(table.fieldnames or ()):
+                found = ", ".join(table.fieldnames or ["nothing"])
+                raise InputError(f"{path}: must have the columns pair and group, parted by commas, but has: {found}")
+            rows = [(row["pair"].strip(), row["group"].strip()) for row in table]
+    except (AttributeError, OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: must be a UTF-8 CSV file with pair and group in every row ({error})") from error
     groups = dict(rows)
     if torn := [name for name, group in rows if groups[name] != group]:
