@@ -1,4 +1,4 @@
-"""Train cell segmentation networks, and say whether a difference between two of them is real."""
+"""Cell segmentation experiments, built to say whether a difference between two networks is real."""
 
 from cellseg.data import CellDataModule as CellDataModule
 from cellseg.losses import DiceLoss as DiceLoss
