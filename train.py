@@ -96,7 +96,11 @@ def prepare(cfg: DictConfig, folder: Path) -> tuple[L.Trainer, SegmentationModul
 
 
 def refuse_bad_values(cfg: DictConfig) -> None:
-    """Refuse values that nothing further down would refuse by name."""
+    """Refuse what nothing further down would refuse by name."""
+    root = OmegaConf.load(Path(__file__).parent / "conf" / "config.yaml")
+    known = {*root, *(group for entry in root.defaults if entry != "_self_" for group in entry)}
+    if unknown := sorted(set(cfg) - known):
+        raise InputError(f"{unknown[0]} is no key of this project, so adding it with + changes nothing; see --help")
     if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**32:
         raise InputError(f"seed must be a whole number from 0 to {2**32 - 1}, but is {cfg.seed}")
     if not re.fullmatch(r"[\w.,+-]+", str(cfg.study)):
