@@ -85,9 +85,9 @@ class CellDataModule(L.LightningDataModule):
         subsets = self.split.divide({pair.name: pair.group for pair in pairs})
         decoded = decode(pairs, self.image_size, self.mask_threshold)
         _refuse_leaks(decoded, subsets)
-        self._decoded, self._subsets = decoded, subsets
         if not decoded.masks[decoded.rows(subsets["train"])].any():
             raise InputError(f"{self.root}: none of the training masks has a cell in it; look at the masks")
+        self._decoded, self._subsets = decoded, subsets
         parts = ", ".join(f"{count} {subset}" for subset, count in self.counts.items())
         log.info("found %d pairs in %s, one folder a pair: %s", len(pairs), self.root, parts)
 
