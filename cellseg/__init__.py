@@ -1,9 +1,31 @@
 """Cell segmentation experiments, built to say whether a difference between two networks is real."""
 
-from cellseg.data import CellDataModule as CellDataModule
-from cellseg.losses import DiceLoss as DiceLoss
-from cellseg.module import SegmentationModule as SegmentationModule
-from cellseg.networks import PotiNet as PotiNet
-from cellseg.networks import UNet as UNet
-from cellseg.networks import XopiNet as XopiNet
-from cellseg.runs import load_run as load_run
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cellseg.data import CellDataModule as CellDataModule
+    from cellseg.losses import DiceLoss as DiceLoss
+    from cellseg.module import SegmentationModule as SegmentationModule
+    from cellseg.networks import PotiNet as PotiNet
+    from cellseg.networks import UNet as UNet
+    from cellseg.networks import XopiNet as XopiNet
+    from cellseg.runs import load_run as load_run
+
+_HOMES = {
+    "CellDataModule": "data",
+    "DiceLoss": "losses",
+    "PotiNet": "networks",
+    "SegmentationModule": "module",
+    "UNet": "networks",
+    "XopiNet": "networks",
+    "load_run": "runs",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used, so that what needs no torch does not wait for it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

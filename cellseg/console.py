@@ -1,12 +1,18 @@
-"""What a finished run says on the terminal."""
+"""What is said on the terminal: the results of a run, the findings in a data set."""
 
 import shlex
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from cellseg.data.findings import ERROR, NOTE, WARNING, Finding
+
+COLOURS = {ERROR: "bold red", WARNING: "yellow", NOTE: "dim"}
 
 
 def print_results(summary: Mapping[str, Any], folder: Path) -> None:
@@ -39,3 +45,21 @@ def print_results(summary: Mapping[str, Any], folder: Path) -> None:
     console.print(table)
     for line in (f"run folder: {folder}", f"curves:     tensorboard --logdir {shlex.quote(str(folder.parent))}"):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def print_check(headline: str, findings: Sequence[Finding]) -> None:
+    """Print what was found in a data set, and whether it can be trained on."""
+    console = Console()
+    console.print(headline, highlight=False, markup=False, soft_wrap=True)
+    if findings:
+        table = Table("severity", "where", "what was seen", "what training does", show_lines=True)
+        for finding in findings:
+            cells = (finding.where, finding.seen, finding.effect)
+            table.add_row(
+                Text(finding.severity, COLOURS[finding.severity]), *(Text(cell, overflow="fold") for cell in cells)
+            )
+        console.print(table)
+    counts = Counter(finding.severity for finding in findings)
+    said = ", ".join(f"{counts[severity]} {severity}{'' if counts[severity] == 1 else 's'}" for severity in COLOURS)
+    verdict = "training would stop" if counts[ERROR] else "training would run"
+    console.print(f"{said}: {verdict}", style="bold", highlight=False)

@@ -129,9 +129,9 @@ class Run:
         """Return the probability of cell for every pixel of an image, shape (H, W) of its own size, in [0, 1].
 
         Args:
-            image: A file or an opened image, read as training reads it: 8 bits a channel, turned upright.
+            image: A file or an opened image, read as training reads it.
         """
-        picture = read_image(image if isinstance(image, Image.Image) else Path(image))
+        picture = read_image(image if isinstance(image, Image.Image) else Path(image)).picture
         pixels = torch.from_numpy(resize_image(picture, self.config["data"]["image_size"]))
         with torch.inference_mode():
             probability = self.network(pixels[None] / 255).sigmoid()

@@ -79,7 +79,7 @@ def summarise(
         "device": describe_device(device),
         "devices": trainer.world_size,
         "precision": trainer.precision,
-        "data": {"root": str(datamodule.root), "fingerprint": datamodule.decoded.fingerprint},
+        "data": datamodule.data_record(),
         **origin,
     }
 

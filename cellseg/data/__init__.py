@@ -1,5 +1,19 @@
-"""From a folder on disk to batches: pairs, cleaning, splits, and the embedded synthetic smears."""
+"""From a folder on disk to batches: pairs, cleaning, cache, splits, and the embedded synthetic smears."""
 
-from cellseg.data.augmentation import Dihedral as Dihedral
-from cellseg.data.datamodule import CellDataModule as CellDataModule
-from cellseg.data.splits import SplitPlan as SplitPlan
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cellseg.data.augmentation import Dihedral as Dihedral
+    from cellseg.data.datamodule import CellDataModule as CellDataModule
+    from cellseg.data.splits import SplitPlan as SplitPlan
+
+_HOMES = {"CellDataModule": "datamodule", "Dihedral": "augmentation", "SplitPlan": "splits"}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used, so that looking at files does not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

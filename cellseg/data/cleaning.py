@@ -1,8 +1,11 @@
 """From files as people keep them to clean pixels: an RGB image and a mask that is cell or not."""
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,42 +13,98 @@ from PIL import Image, ImageOps
 
 from cellseg.errors import InputError
 
+Values = NDArray[Any]  # uint8, uint16, int32 or float32, as the file has it
+
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
+DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})
+LOSSY_FORMATS = frozenset({"JPEG", "MPO", "WEBP"})
+ORIENTATION = 0x0112  # of the camera, in EXIF
+STRETCH = (0.1, 99.9)  # percentiles that become black and white in images of more than 8 bits
+SOLID_SHARE = 0.5  # of a label file's values, how many must fill areas of their own; in JPEG noise 0.3 at most do
 
 
-def read_image(source: Path | Image.Image) -> Image.Image:
-    """Return the picture in a file, or one already opened, as RGB and turned upright.
+@dataclass(frozen=True)
+class MaskReading:
+    """What the label files of an image hold, and what was made of them.
+
+    Attributes:
+        cell: Shape (H, W), where they say cell.
+        mode: The first file's pixels as Pillow calls them: L, RGB, P, I;16, ...
+        kind: ``empty``; ``labels``, where every value above 0 is cell; ``grey``, where values above the threshold are.
+        brightest: The largest value.
+        grey_pixels: Cell pixels that are neither background nor of the brightest value, in a mask of kind grey.
+        faint_pixels: Pixels above 0 that the threshold made background.
+    """
+
+    cell: NDArray[np.bool_]
+    mode: str
+    kind: str
+    brightest: int
+    grey_pixels: int
+    faint_pixels: int
+
+
+@dataclass(frozen=True)
+class ImageReading:
+    """A picture as RGB and upright, and how its file held it: Pillow's mode, whether it was turned, lower bits lost."""
+
+    picture: Image.Image
+    mode: str
+    turned: bool
+    truncated_depth: bool
+
+
+def read_image(source: Path | Image.Image) -> ImageReading:
+    """Read a picture in a file, or one already opened.
+
+    Grey images of more than 8 bits are stretched, each by itself, so that the 0.1 and 99.9 percentiles of its pixels
+    become black and white: cameras of 10, 12 or 14 bits leave most of a 16-bit file's range unused.
 
     Raises:
-        InputError: If the file cannot be decoded, holds several pictures, or has more than 8 bits a channel.
+        InputError: If the file cannot be decoded or holds several pictures.
     """
-    return _decode(source).convert("RGB")
+    decoded = _decode(source)
+    picture, mode = decoded.picture, decoded.picture.mode
+    if mode in DEEP_MODES:
+        picture = _stretch(picture, source)
+    return ImageReading(picture.convert("RGB"), mode, decoded.turned, decoded.deep and mode not in DEEP_MODES)
 
 
-def read_mask(path: Path, threshold: int) -> NDArray[np.bool_]:
-    """Return where a label file says cell, shape (H, W).
+def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
+    """Decide by its values what a label file means; of several files, their union is the mask.
 
-    Every pixel brighter than ``threshold`` is cell: grey overlaps count, JPEG noise around outlines does not. A
-    coloured mask counts by its brightest channel, so that no label colour is too dark to be seen.
+    Where most values fill areas of their own (0 and 1, 0 and 255, instance ids, palette colours), each value above 0
+    is cell. Where values run into each other (grey overlaps, smooth edges, JPEG noise), every pixel brighter than
+    ``threshold`` is. A coloured mask counts by its brightest channel, so that no label colour is too dark to be seen;
+    transparent pixels are background.
 
     Args:
-        path: The label file, 0 for background.
+        paths: The label files, 0 for background.
         threshold: In 0..254, on the scale of 8-bit files.
 
     Raises:
-        InputError: As for ``read_image``; also if the file has labels but none above the threshold.
+        InputError: As for ``read_image``; also if a grey mask has values but none above the threshold, or the files
+            differ in size.
     """
-    picture = _decode(path)
-    values = np.asarray(picture.convert("L" if picture.mode in ("1", "L", "LA", "La") else "RGB"))
-    if values.ndim == 3:
-        values = values.max(axis=2)
-    brightest = int(values.max())
-    if 0 < brightest <= threshold:
-        raise InputError(
-            f"{path}: the brightest value is {brightest}, so no pixel is above data.mask_threshold={threshold}; "
-            "if these are labels such as 0 and 1, save them as 0 and 255 or set data.mask_threshold=0"
-        )
-    return values > threshold
+    readings = [_read_mask(path, threshold) for path in paths]
+    first = readings[0]
+    if len(readings) == 1:
+        return first
+    for path, reading in zip(paths, readings, strict=True):
+        if reading.cell.shape != first.cell.shape:
+            (height, width), (rows, columns) = reading.cell.shape, first.cell.shape
+            raise InputError(
+                f"{path}: the mask is {width}x{height} pixels, but {paths[0].name} is {columns}x{rows}; "
+                "export all masks of an image at the same size"
+            )
+    return MaskReading(
+        cell=np.logical_or.reduce([reading.cell for reading in readings]),
+        mode=first.mode,
+        kind=next((reading.kind for reading in readings if reading.kind != "empty"), "empty"),
+        brightest=max(reading.brightest for reading in readings),
+        grey_pixels=sum(reading.grey_pixels for reading in readings),
+        faint_pixels=sum(reading.faint_pixels for reading in readings),
+    )
 
 
 def resize_image(image: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -66,12 +125,47 @@ def content_hash(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> str:
     return digest.hexdigest()
 
 
-def _decode(source: Path | Image.Image) -> Image.Image:
+def _read_mask(path: Path, threshold: int) -> MaskReading:
+    decoded = _decode(path)
+    mode, values = decoded.picture.mode, _mask_values(decoded.picture, path)
+    present = _values_present(values)
+    if present.size == 0:
+        return MaskReading(values > 0, mode, "empty", 0, 0, 0)
+    brightest = present[-1].item()
+    if not decoded.lossy and (present.size == 1 or _solid_share(values, present) >= SOLID_SHARE):
+        cells, full = int((values > 0).sum()), int((values == brightest).sum())
+        if brightest == 255 and full < cells < 2 * full:  # flat grey on an otherwise white mask, not instance ids
+            return MaskReading(values > 0, mode, "grey", 255, cells - full, 0)
+        return MaskReading(values > 0, mode, "labels", int(brightest), 0, 0)
+    limit = threshold * (1 if values.dtype == np.uint8 else brightest / 255)
+    if brightest <= limit:
+        raise InputError(
+            f"{path}: the brightest value is {brightest:g}, so no pixel is above data.mask_threshold={threshold}; "
+            "if these are labels such as 0 and 1, save them as 0 and 255 in a PNG file or set data.mask_threshold=0"
+        )
+    cell = values > limit
+    grey = cell & (values < 0.8 * brightest)  # JPEG noise around the brightest value is not grey
+    faint = (values > 0) & ~cell
+    return MaskReading(cell, mode, "grey", int(brightest), int(grey.sum()), int(faint.sum()))
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    picture: Image.Image
+    turned: bool
+    lossy: bool
+    deep: bool  # more than 8 bits a channel in the file
+
+
+def _decode(source: Path | Image.Image) -> _Decoded:
     try:
         with Image.open(source) if isinstance(source, Path) else nullcontext(source) as picture:
             frames, mode = getattr(picture, "n_frames", 1), picture.mode
-            if frames == 1 and mode in EIGHT_BIT_MODES:
-                return ImageOps.exif_transpose(picture)
+            if frames == 1 and mode in EIGHT_BIT_MODES | DEEP_MODES:
+                lossy = picture.format in LOSSY_FORMATS
+                deep = ";16" in str(getattr(picture, "tile", ""))  # Pillow's name of how the file packs its pixels
+                turned = picture.getexif().get(ORIENTATION, 1) != 1
+                return _Decoded(ImageOps.exif_transpose(picture), turned, lossy, deep)
     except FileNotFoundError as error:
         raise InputError(f"{source} does not exist") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
@@ -80,4 +174,41 @@ def _decode(source: Path | Image.Image) -> Image.Image:
         ) from error
     if frames > 1:
         raise InputError(f"{source}: holds {frames} pictures; save the one to use as a file of its own")
-    raise InputError(f"{source}: has pixels of kind {mode}, which is not 8 bits a channel; save it as an 8-bit file")
+    raise InputError(f"{source}: has pixels of kind {mode}; save it as an RGB or grey file")
+
+
+def _stretch(picture: Image.Image, source: Path | Image.Image) -> Image.Image:
+    values = np.asarray(picture).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(f"{source}: holds pixels that are not numbers; export it again or remove the pair")
+    black, white = np.percentile(values, STRETCH)
+    scaled = (values - black) / max(float(white - black), 1e-12)
+    return Image.fromarray(np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8))
+
+
+def _mask_values(picture: Image.Image, path: Path) -> Values:
+    """Return one value a pixel, 0 for background."""
+    if picture.mode in ("1", "L"):
+        return np.asarray(picture.convert("L"))
+    if picture.mode in DEEP_MODES:
+        values = np.asarray(picture)
+        if not np.isfinite(values).all():
+            raise InputError(f"{path}: holds pixels that are not numbers; export it again or remove the pair")
+        return values
+    colours = np.asarray(picture.convert("RGBA"))
+    return (colours[..., :3].max(axis=2) * (colours[..., 3] / 255)).round().astype(np.uint8)
+
+
+def _values_present(values: Values) -> Values:
+    """Return the values above 0, ascending."""
+    if values.dtype == np.uint8:
+        return np.flatnonzero(np.bincount(values.ravel(), minlength=1)[1:]) + 1
+    return np.unique(values[values > 0])
+
+
+def _solid_share(values: Values, present: Values) -> float:
+    """Return how many of the values present fill at least one 3x3 square of their own."""
+    row = (values[:, 1:-1] == values[:, :-2]) & (values[:, 1:-1] == values[:, 2:])
+    centre = values[1:-1, 1:-1]
+    same = row[1:-1] & row[:-2] & row[2:] & (centre == values[:-2, 1:-1]) & (centre == values[2:, 1:-1])
+    return _values_present(centre[same]).size / present.size

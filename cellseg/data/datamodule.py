@@ -1,15 +1,19 @@
 """The LightningDataModule: a folder of pairs, or the embedded smears, as training, validation and test batches."""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from torch.utils.data import DataLoader
 
-from cellseg.data.dataset import Augmentation, CellDataset, DecodedPairs, EpochSampler, decode
+from cellseg.data.cache import DecodedPairs, load_pairs
+from cellseg.data.dataset import Augmentation, CellDataset, EpochSampler
+from cellseg.data.findings import WARNING, Leak, find_leaks, look_at_pairs
 from cellseg.data.pairs import find_pairs
-from cellseg.data.splits import SplitPlan, Subsets
+from cellseg.data.splits import RecordedSplit, SplitPlan, Subsets
 from cellseg.data.synthetic import write_synthetic
 from cellseg.errors import InputError
 
@@ -24,13 +28,15 @@ class CellDataModule(L.LightningDataModule):
 
     Args:
         root: Folder of pairs; without it the embedded synthetic smears are drawn into ``data/`` and used.
+        groups: CSV file of which pairs are siblings; by default ``groups.csv`` in the folder, if there is one.
         image_size: Side in pixels to which images and masks are resized.
         batch_size: Images a training step sees on each device. Scoring always sees one at a time.
-        mask_threshold: Mask pixels above it are cell; in 0..254.
+        mask_threshold: Pixels of a grey mask above it are cell; in 0..254.
         origin: Where the data set is to be had; said when ``root`` does not exist.
         split: How to divide the pairs; see ``SplitPlan``.
         augmentation: Changes training images and their masks alike, or None.
         seed: Decides the order of batches and what the augmentation draws; the split has its own.
+        cache: Folder that keeps the decoded images; by default the user's cache folder.
 
     Raises:
         InputError: If a value is out of range; from ``setup``, if the folder cannot be used.
@@ -40,6 +46,7 @@ class CellDataModule(L.LightningDataModule):
         self,
         root: str | None = None,
         *,
+        groups: str | None = None,
         image_size: int = 224,
         batch_size: int = 2,
         mask_threshold: int = 20,
@@ -47,6 +54,7 @@ class CellDataModule(L.LightningDataModule):
         split: SplitPlan = SplitPlan(),
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        cache: str | None = None,
     ) -> None:
         super().__init__()
         for name, value, least, most in (
@@ -58,17 +66,24 @@ class CellDataModule(L.LightningDataModule):
                 raise InputError(f"data.{name} must be a whole number from {least} to {most}, but is {value!r}")
         self.root = EMBEDDED_ROOT if root is None else Path(root).expanduser()
         self.embedded = root is None
+        self.groups, self.cache = (Path(path).expanduser() if path else None for path in (groups, cache))
         self.image_size, self.batch_size, self.mask_threshold = image_size, batch_size, mask_threshold
         self.origin = origin
         self.split, self.augmentation, self.seed = split, augmentation, seed
         self._decoded: DecodedPairs | None = None
         self._subsets: Subsets = {}
+        self._leaks: list[Leak] = []
+        self._plan: dict[str, Any] = {}
 
     def prepare_data(self) -> None:
         """Draw the embedded smears, where they are used and not yet there."""
         if self.embedded and not self.root.exists():
             log.info("drawing %d synthetic blood smears into %s", EMBEDDED_PAIRS, self.root)
-            write_synthetic(self.root, EMBEDDED_PAIRS)
+            try:
+                write_synthetic(self.root, EMBEDDED_PAIRS)
+            except InputError:
+                if not self.root.exists():  # otherwise another run that started at the same time was faster
+                    raise
 
     def setup(self, stage: str | None = None) -> None:
         """Find, split and decode the pairs; every later call does nothing."""
@@ -76,20 +91,36 @@ class CellDataModule(L.LightningDataModule):
             return
         if self.origin and not self.root.exists():
             raise InputError(f"{self.root} does not exist; get the data set from {self.origin} or set data.root=PATH")
-        pairs = find_pairs(self.root)
+        scan = find_pairs(self.root, self.groups)
+        pairs = scan.pairs
         if self.embedded and len(pairs) != EMBEDDED_PAIRS:
             raise InputError(
                 f"{self.root} should hold the {EMBEDDED_PAIRS} embedded pairs, but holds {len(pairs)}; "
                 "delete it and it is drawn again"
             )
-        subsets = self.split.divide({pair.name: pair.group for pair in pairs})
-        decoded = decode(pairs, self.image_size, self.mask_threshold)
-        _refuse_leaks(decoded, subsets)
-        if not decoded.masks[decoded.rows(subsets["train"])].any():
+        log.info("found %d pairs in %s, %s", len(pairs), self.root, scan.layout)
+        if scan.ignored:
+            log.warning("%s and %d more pictures belong to no pair", scan.ignored[0], len(scan.ignored) - 1)
+        recorded = RecordedSplit.read(Path(self.split.file).expanduser()) if self.split.file else None
+        subsets = {} if recorded else self.split.divide({pair.name: pair.group for pair in pairs})
+        decoded = load_pairs(pairs, self.image_size, self.mask_threshold, self.cache)
+        if recorded:
+            known = zip(pairs, decoded.facts, strict=True)
+            subsets, groups = recorded.find({pair.name: (facts.sha256, facts.mask_sha256) for pair, facts in known})
+            decoded = replace(decoded, pairs=[replace(pair, group=groups[pair.name]) for pair in pairs])
+        leaks = find_leaks(decoded.pairs, decoded.kin, subsets)
+        if leaks and not self.split.allow_leaks:
+            raise InputError(_leak_message(leaks, self.root))
+        if not any(decoded.facts[index].cells for index in decoded.positions(subsets["train"])):
             raise InputError(f"{self.root}: none of the training masks has a cell in it; look at the masks")
-        self._decoded, self._subsets = decoded, subsets
-        parts = ", ".join(f"{count} {subset}" for subset, count in self.counts.items())
-        log.info("found %d pairs in %s, one folder a pair: %s", len(pairs), self.root, parts)
+        for finding in look_at_pairs(decoded.pairs, decoded.facts, self.root):
+            if finding.severity == WARNING:
+                log.warning("%s", finding)
+        if leaks:
+            log.warning("%d leaks between the subsets, allowed by data.split.allow_leaks", len(leaks))
+        self._decoded, self._subsets, self._leaks = decoded, subsets, leaks
+        self._plan = recorded.plan if recorded else self.split.record()
+        log.info("split: %s", ", ".join(f"{count} {subset}" for subset, count in self.counts.items()))
 
     @property
     def decoded(self) -> DecodedPairs:
@@ -110,8 +141,22 @@ class CellDataModule(L.LightningDataModule):
 
     def split_record(self) -> dict[str, Any]:
         """Return what ``split.json`` holds: the plan, and every image by name, group and content hash."""
-        return self.split.record() | {
-            subset: [self.decoded.record(name) for name in names] for subset, names in self._subsets.items()
+
+        def entry(index: int) -> dict[str, str]:
+            pair, facts = self.decoded.pairs[index], self.decoded.facts[index]
+            hashes = {"sha256": facts.sha256, "mask_sha256": facts.mask_sha256}
+            return {"name": pair.name, "group": pair.group, **hashes}
+
+        subsets = {subset: self.decoded.positions(names) for subset, names in self._subsets.items()}
+        return self._plan | {subset: [entry(index) for index in members] for subset, members in subsets.items()}
+
+    def data_record(self) -> dict[str, Any]:
+        """Return what ``summary.json`` says of the data: where, what, and which leaks were allowed."""
+        return {
+            "root": str(self.root),
+            "fingerprint": self.decoded.fingerprint,
+            "allow_leaks": self.split.allow_leaks,
+            "leaks": [f"{a} ({side}) and {b} ({other}): {relation}" for a, side, b, other, relation in self._leaks],
         }
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -132,14 +177,12 @@ class CellDataModule(L.LightningDataModule):
         return DataLoader(CellDataset(self.decoded, self._subsets[subset], augmentation=None, seed=self.seed))
 
 
-def _refuse_leaks(decoded: DecodedPairs, subsets: Subsets) -> None:
-    """Refuse a split with the same picture on two sides, whatever the files are called."""
-    seen: dict[str, tuple[str, str]] = {}
-    for subset, names in subsets.items():
-        for name, row in zip(names, decoded.rows(names), strict=True):
-            other, where = seen.setdefault(decoded.image_hashes[row], (name, subset))
-            if where != subset:
-                raise InputError(
-                    f"{other} and {name} are the same picture, but one would be in {where} and one in {subset}; "
-                    "remove one, or give both one group in groups.csv"
-                )
+def _leak_message(leaks: Sequence[Leak], root: Path) -> str:
+    a, side, b, other, relation = leaks[0]
+    more = f" ({len(leaks) - 1} more leaks like this)" if len(leaks) > 1 else ""
+    what = {"same picture": "are the same picture", "near duplicate": "are nearly the same picture"}
+    return (
+        f"{a} and {b} {what.get(relation, f'are relatives ({relation})')}, but one would be in {side} and one in "
+        f"{other}{more}; write relatives into one group, as cellseg check {root} --write-groups {root / 'groups.csv'} "
+        "does, or set data.split.allow_leaks=true"
+    )

@@ -1,103 +1,276 @@
-"""Which images belong to which masks, and which pairs are siblings, read from the names in a folder."""
+"""Which images belong to which masks, read from the names in a folder: four layouts, told apart by looking."""
 
-import csv
-import logging
+import os
 import re
-from dataclasses import dataclass
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 
+from cellseg.data.groups import natural, read_groups
 from cellseg.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-ROLES = ("source", "mask")
-LAYOUT = "one folder a pair, holding source.* and mask.* (for example cell_1/source.jpg and cell_1/mask.jpg)"
-
-log = logging.getLogger(__name__)
+SYSTEM_NAMES = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
+IMAGE_FOLDERS = frozenset({"images", "imgs", "imagestr"})
+MASK_FOLDERS = frozenset({"masks", "labels", "labelstr", "annotations"})
+MASK_WORD = re.compile(r"mask|label|(?<![a-z])gt(?![a-z])", re.IGNORECASE)
+MASK_SUFFIX = re.compile(r"_masks?$", re.IGNORECASE)
+LAYOUTS = (
+    "one folder a pair (cell_1/source.jpg and cell_1/mask.jpg), one folder an image "
+    "(ID/images/ID.png and many ID/masks/*), parallel folders (images/a.png and masks/a.png), "
+    "or side by side (a.png and a_mask.png)"
+)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image file, the mask file that labels it, and the group of siblings it belongs to."""
+    """An image file, the mask files whose union labels it, and the group of siblings it belongs to."""
 
     name: str
     group: str
     image: Path
-    mask: Path
+    masks: tuple[Path, ...]
 
 
-def find_pairs(root: Path) -> list[Pair]:
-    """List the pairs of a data set in natural order (cell_2 before cell_10), each with its group.
+@dataclass(frozen=True)
+class Problem:
+    """Something in the folder that keeps it from being trained on: where, what was seen, and what to do."""
 
-    Groups come from ``groups.csv`` in the folder (columns ``pair`` and ``group``) where it exists; without it every
-    pair is a group of its own. Hidden files and folders without images are ignored.
+    path: Path
+    seen: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.seen}; {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a folder holds.
+
+    Attributes:
+        layout: How pairs lie in it, in words.
+        pairs: The complete ones, in natural order (cell_2 before cell_10).
+        problems: What is incomplete or ambiguous.
+        ignored: Pictures that lie beside the layout and take no part in it.
+        grouped: Whether a ``groups.csv`` says which pairs are siblings.
+    """
+
+    layout: str
+    pairs: list[Pair]
+    problems: list[Problem]
+    ignored: list[Path]
+    grouped: bool
+
+
+def find_pairs(root: Path, groups: Path | None = None) -> Scan:
+    """Scan a folder that is to be trained on.
 
     Raises:
-        InputError: If the folder is missing or holds no pairs, a pair is incomplete or ambiguous, or ``groups.csv``
-            leaves a pair out or names it twice.
+        InputError: As ``scan_pairs``, and also for the first problem that it found.
+    """
+    scan = scan_pairs(root, groups)
+    if scan.problems:
+        others = len(scan.problems) - 1
+        raise InputError(
+            f"{scan.problems[0]}" + (f" (and {others} more problems: cellseg check {root})" if others else "")
+        )
+    return scan
+
+
+def scan_pairs(root: Path, groups: Path | None = None) -> Scan:
+    """List the pairs of a data set and everything that is wrong with their names.
+
+    Groups come from ``groups``, or else from ``groups.csv`` in the folder (columns ``pair`` and ``group``), where it
+    exists; without it every pair is a group of its own. Hidden and system files are ignored.
+
+    Raises:
+        InputError: If the folder is missing, holds no pairs, or could be read in more than one way.
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
-        raise InputError(f"data.root must be a folder, but {root} {what}; expected {LAYOUT}")
-    images = {folder: files for folder in root.iterdir() if (files := _images(folder))}
-    if not any(file.stem.lower() in ROLES for files in images.values() for file in files):
-        seen = (
-            f"found images in {', '.join(sorted(folder.name for folder in images)[:5])}"
-            if images
-            else "found no images"
-        )
-        raise InputError(f"{root} holds no pairs; expected {LAYOUT}; {seen}")
-    found = [(_only(folder, "source", files), _only(folder, "mask", files)) for folder, files in images.items()]
-    groups = _read_groups(root, {image.parent.name for image, _ in found})
-    pairs = [Pair(image.parent.name, groups[image.parent.name], image, mask) for image, mask in found]
-    return sorted(pairs, key=lambda pair: _natural(pair.name))
+        raise InputError(f"data.root must be a folder, but {root} {what}; expected {LAYOUTS}")
+    top = _Folder.read(root)
+    inside = [_Folder.read(path) for path in top.folders]
+    candidates = [found for recognise in RECOGNISERS if (found := recognise(top, inside))]
+    if not candidates:
+        raise InputError(f"{root} holds no pairs; expected {LAYOUTS}; {_describe(top, inside)}")
+    if len(candidates) > 1:
+        seen = " and ".join(f"{found.layout} (as in {found.example(root)})" for found in candidates)
+        raise InputError(f"{root} can be read in {len(candidates)} ways: {seen}; leave one of them in the folder")
+    [found] = candidates
+    table = groups or next((file for file in root.iterdir() if file.name.lower() == "groups.csv"), None)
+    names = [name for name, _, _ in found.pairs]
+    group_of = {name: name for name in names} if table is None else read_groups(table, names)
+    pairs = [Pair(name, group_of[name], image, masks) for name, image, masks in found.pairs]
+    pairs.sort(key=lambda pair: natural(pair.name))
+    used = {path for pair in pairs for path in (pair.image, *pair.masks)} | found.mentioned
+    ignored = [path for folder in (top, *inside) for path in folder.pictures if path not in used]
+    return Scan(found.layout, pairs, found.problems, ignored, grouped=table is not None)
 
 
-def _images(folder: Path) -> list[Path]:
-    if folder.name.startswith(".") or not folder.is_dir():
-        return []
-    return [
-        file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    ]
+@dataclass(frozen=True)
+class _Folder:
+    """The pictures and folders in a folder, hidden and system ones left out, in natural order."""
+
+    path: Path
+    pictures: list[Path]
+    folders: list[Path]
+
+    @classmethod
+    def read(cls, path: Path) -> "_Folder":
+        pictures, folders = [], []
+        with os.scandir(path) as entries:
+            for entry in sorted(entries, key=lambda entry: natural(entry.name)):
+                if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
+                    continue
+                if entry.is_dir():
+                    folders.append(path / entry.name)
+                elif PurePath(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+                    pictures.append(path / entry.name)
+        return cls(path, pictures, folders)
+
+    def named(self, names: frozenset[str]) -> list[Path]:
+        return [folder for folder in self.folders if folder.name.lower() in names]
 
 
-def _only(folder: Path, role: str, images: list[Path]) -> Path:
-    matching = [file for file in images if file.stem.lower() == role]
-    if len(matching) == 1:
-        return matching[0]
-    seen = ", ".join(sorted(file.name for file in images))
-    problem = f"more than one {role}.* image" if matching else f"no {role}.* image"
-    raise InputError(
-        f"{folder}: a pair needs exactly one source.* and one mask.*, but there is {problem} (found: {seen}); "
-        "complete the pair or move the folder away"
-    )
+@dataclass
+class _Found:
+    """One reading of a folder: pairs as (name, image, masks), and what does not fit it."""
+
+    layout: str
+    pairs: list[tuple[str, Path, tuple[Path, ...]]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    mentioned: set[Path] = field(default_factory=set)  # pictures that a problem is about already
+
+    def example(self, root: Path) -> str:
+        return str(self.pairs[0][1].relative_to(root))
+
+    def complain(self, path: Path, seen: str, remedy: str, pictures: Iterable[Path] = ()) -> None:
+        self.problems.append(Problem(path, seen, remedy))
+        self.mentioned.update(pictures or [path])
 
 
-def _read_groups(root: Path, names: set[str]) -> dict[str, str]:
-    path = next((file for file in root.iterdir() if file.name.lower() == "groups.csv"), None)
-    if path is None:
-        return {name: name for name in names}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            if not {"pair", "group"} <= set(table.fieldnames or ()):
-                found = ", ".join(table.fieldnames or ["nothing"])
-                raise InputError(f"{path}: must have the columns pair and group, parted by commas, but has: {found}")
-            rows = [(row["pair"].strip(), row["group"].strip()) for row in table]
-    except (AttributeError, OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: must be a UTF-8 CSV file with pair and group in every row ({error})") from error
-    groups = dict(rows)
-    if torn := [name for name, group in rows if groups[name] != group]:
-        raise InputError(f"{path}: puts {torn[0]} into more than one group; keep one row for every pair")
-    if missing := sorted((name for name in names if not groups.get(name)), key=_natural):
+def _folder_a_pair(top: _Folder, inside: list[_Folder]) -> _Found | None:
+    found = _Found("one folder a pair")
+    parallel = {*top.named(IMAGE_FOLDERS), *top.named(MASK_FOLDERS)} if _is_parallel(top) else set()
+    for folder in inside:
+        if not folder.pictures or folder.path in parallel:
+            continue
+        roles = {role: [path for path in folder.pictures if path.stem.lower() == role] for role in ("source", "mask")}
+        masks = [path for path in folder.pictures if MASK_WORD.search(path.stem)]
+        if len(roles["source"]) == len(roles["mask"]) == 1:  # other pictures may lie beside them
+            found.pairs.append((folder.path.name, roles["source"][0], (roles["mask"][0],)))
+        elif len(folder.pictures) == 2 and len(masks) == 1:
+            [image] = set(folder.pictures) - set(masks)
+            found.pairs.append((folder.path.name, image, (masks[0],)))
+        else:
+            twice = [f"more than one {role}.*" for role, paths in roles.items() if len(paths) > 1]
+            missing = "no mask" if not masks else "no image" if len(masks) == len(folder.pictures) else ""
+            found.complain(
+                folder.path,
+                "a pair is source.* and mask.*, or two pictures of which one has mask, label or gt in its name, "
+                f"but here is {(twice or [missing or 'no telling which'])[0]} (found: {_names(folder.pictures)})",
+                "complete the pair or move the folder away",
+                folder.pictures,
+            )
+    return found if found.pairs else None
+
+
+def _folder_an_image(top: _Folder, inside: list[_Folder]) -> _Found | None:
+    found = _Found("one folder an image, with a folder of instance masks")
+    for folder in inside:
+        images, masks = folder.named(frozenset({"images"})), folder.named(frozenset({"masks"}))
+        if not images or not masks:
+            continue
+        pictures, parts = _Folder.read(images[0]).pictures, _Folder.read(masks[0]).pictures
+        if len(pictures) == 1 and parts:
+            found.pairs.append((folder.path.name, pictures[0], tuple(parts)))
+        else:
+            found.complain(
+                folder.path,
+                f"needs one picture in images/ and at least one in masks/, but has {len(pictures)} and {len(parts)}",
+                "complete it, move it away, or, if it is a data set of its own, name this folder",
+                [*pictures, *parts],
+            )
+    return found if found.pairs else None
+
+
+def _parallel_folders(top: _Folder, inside: list[_Folder]) -> _Found | None:
+    if not _is_parallel(top):
+        return None
+    images, masks = top.named(IMAGE_FOLDERS), top.named(MASK_FOLDERS)
+    if len(images) > 1 or len(masks) > 1:
         raise InputError(
-            f"{path}: has no group for {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}; "
-            "name a group for every pair, so that siblings can be kept on one side of the split"
+            f"{top.path} can be read in more than one way: it has the folders {_names([*images, *masks])}; "
+            "leave one folder of images and one of masks in it"
         )
-    if unknown := sorted(groups.keys() - names, key=_natural):
-        log.warning("%s names %d pairs that are not in the folder, %s first", path, len(unknown), unknown[0])
-    return {name: groups[name] for name in names}
+    found = _Found(f"parallel folders {images[0].name}/ and {masks[0].name}/")
+    _match(found, _Folder.read(images[0]).pictures, _Folder.read(masks[0]).pictures)
+    return found if found.pairs else None
 
 
-def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Sort key by the numbers in a name; the name itself settles cell_1 against cell_01."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)], name
+def _side_by_side(top: _Folder, inside: list[_Folder]) -> _Found | None:
+    found = _Found("side by side, NAME and NAME_mask")
+    masks = [path for path in top.pictures if MASK_SUFFIX.search(path.stem)]
+    _match(found, [path for path in top.pictures if path not in set(masks)], masks)
+    return found if found.pairs else None
+
+
+RECOGNISERS: tuple[Callable[[_Folder, list[_Folder]], _Found | None], ...] = (
+    _folder_a_pair,
+    _folder_an_image,
+    _parallel_folders,
+    _side_by_side,
+)
+
+
+def _is_parallel(top: _Folder) -> bool:
+    return bool(top.named(IMAGE_FOLDERS) and top.named(MASK_FOLDERS))
+
+
+def _match(found: _Found, images: list[Path], masks: list[Path]) -> None:
+    """Pair images and masks by name: the same, or with ``_0000`` after the image's or ``_mask(s)`` after the mask's."""
+    by_key: dict[str, list[Path]] = defaultdict(list)
+    for mask in masks:
+        for key in {mask.stem, MASK_SUFFIX.sub("", mask.stem)}:
+            by_key[key].append(mask)
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for image in images:
+        by_stem[image.stem].append(image)
+    taken: dict[Path, Path] = {}
+    for stem, twins in by_stem.items():
+        matching = by_key[stem] or by_key[stem.removesuffix("_0000")]
+        if len(twins) > 1:
+            found.complain(twins[0], f"there is more than one image of this name ({_names(twins)})", "keep one", twins)
+        elif not matching:
+            found.complain(twins[0], "the image has no mask", "add the mask or move the image away")
+        elif len(matching) > 1:
+            found.complain(
+                twins[0], f"more than one mask could belong to it ({_names(matching)})", "keep one", [*twins, *matching]
+            )
+        elif matching[0] in taken:
+            found.complain(
+                twins[0],
+                f"the mask {matching[0].name} could belong to it and to {taken[matching[0]].name}",
+                "give every image a mask of its own name",
+            )
+        else:
+            taken[matching[0]] = twins[0]
+            found.pairs.append((stem, twins[0], (matching[0],)))
+    for mask in masks:
+        if mask not in taken and mask not in found.mentioned:
+            found.complain(mask, "the mask has no image", "add the image or move the mask away")
+
+
+def _names(paths: Iterable[Path]) -> str:
+    names = sorted(path.name for path in paths)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _describe(top: _Folder, inside: list[_Folder]) -> str:
+    with_pictures = [folder.path for folder in inside if folder.pictures]
+    if with_pictures:
+        return f"found images in {_names(with_pictures)}"
+    return f"found the images {_names(top.pictures)}" if top.pictures else "found no images"

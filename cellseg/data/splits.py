@@ -1,19 +1,27 @@
 """Who trains and who is tested: splits that keep siblings together and depend on nothing but their own seed."""
 
 import hashlib
+import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from cellseg.errors import InputError
 
 Subsets = dict[str, list[str]]
 
+SUBSETS = ("train", "val", "test")
+ENTRY_KEYS = ("name", "group", "sha256", "mask_sha256")
+
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How to divide a data set: a holdout of ``test_fraction``, or fold ``fold`` of ``folds``.
+    """How to divide a data set: a holdout of ``test_fraction``, fold ``fold`` of ``folds``, or as ``file`` says.
 
     The order in which groups are drawn is a hash of the seed and the group's name, so it is the same on every
     platform, whatever order files are listed in and whatever seed training uses.
@@ -24,6 +32,8 @@ class SplitPlan:
         fold: Which fold is the test set, from 0; without it the split is a holdout.
         test_fraction: Share of the images to test on in a holdout, in (0, 1).
         val_fraction: Share of the training part to set aside for choosing a checkpoint, in [0, 1); 0 for none.
+        file: The ``split.json`` of an earlier run, to be repeated image by image; the other values then stay away.
+        allow_leaks: Whether to go on, and put it on record, where relatives end up on two sides of the split.
 
     Raises:
         InputError: If these values contradict each other; from ``divide``, if the images do not allow the split.
@@ -34,12 +44,19 @@ class SplitPlan:
     fold: int | None = None
     test_fraction: float = 0.2
     val_fraction: float = 0.0
+    file: str | None = None
+    allow_leaks: bool = False
 
     def __post_init__(self) -> None:
         for name in ("seed", "folds", "fold"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
                 raise InputError(f"data.split.{name} must be a whole number, but is {value!r}")
+        if not isinstance(self.allow_leaks, bool):
+            raise InputError(f"data.split.allow_leaks must be true or false, but is {self.allow_leaks!r}")
+        drawn = [entry.name for entry in fields(self) if entry.name not in ("file", "allow_leaks")]
+        if self.file and (other := [name for name in drawn if getattr(self, name) != getattr(SplitPlan, name)]):
+            raise InputError(f"data.split.file repeats a split as it was; remove data.split.{other[0]}")
         if not 0 < self.test_fraction < 1:
             raise InputError(f"data.split.test_fraction must lie between 0 and 1, but is {self.test_fraction}")
         if not 0 <= self.val_fraction < 1:
@@ -58,7 +75,9 @@ class SplitPlan:
 
     def record(self) -> dict[str, Any]:
         """Return the plan as a run remembers it, with the number of folds that was used."""
-        return asdict(self) | {"folds": None if self.fold is None else self._fold_count}
+        plan = asdict(self) | {"folds": None if self.fold is None else self._fold_count}
+        del plan["file"], plan["allow_leaks"]
+        return plan
 
     @property
     def _fold_count(self) -> int:
@@ -77,7 +96,7 @@ class SplitPlan:
         rest = {name: group for name, group in groups.items() if name not in test}
         val = self._draw(rest, round(self.val_fraction * len(rest)), "val") if self.val_fraction else set()
         subset_of = {name: "test" if name in test else "val" if name in val else "train" for name in groups}
-        return {subset: [name for name in groups if subset_of[name] == subset] for subset in ("train", "val", "test")}
+        return {subset: [name for name in groups if subset_of[name] == subset] for subset in SUBSETS}
 
     def _draw(self, groups: Mapping[str, str], wanted: int, subset: str) -> set[str]:
         """Draw whole groups in hashed order: all that fit into the number wanted, one more if that comes closer."""
@@ -118,6 +137,71 @@ class SplitPlan:
 
     def _shuffled(self, groups: Iterable[str], purpose: str) -> list[str]:
         return sorted(groups, key=lambda group: hashlib.sha256(f"{self.seed}/{purpose}/{group}".encode()).digest())
+
+
+@dataclass(frozen=True)
+class RecordedSplit:
+    """A ``split.json``: its plan, and of every subset the images by name, group and content hash."""
+
+    path: Path
+    plan: dict[str, Any]
+    subsets: dict[str, list[dict[str, str]]]
+
+    @classmethod
+    def read(cls, path: Path) -> "RecordedSplit":
+        """Read a ``split.json``.
+
+        Raises:
+            InputError: If it is missing or was not written by a run.
+        """
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            subsets = {
+                subset: [{key: str(entry[key]) for key in ENTRY_KEYS} for entry in content.pop(subset)]
+                for subset in SUBSETS
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: cannot be read as the split.json of a run ({error!r}); name another") from error
+        if not subsets["train"] or not subsets["test"]:
+            raise InputError(f"{path}: needs at least one training and one test image")
+        return cls(path, content, subsets)
+
+    def find(self, images: Mapping[str, tuple[str, str]]) -> tuple[Subsets, dict[str, str]]:
+        """Return the subsets and the groups with the images' names of today, recognised by content.
+
+        Args:
+            images: Of every image today, by name, the content hashes of its pixels and of its cleaned mask.
+
+        Raises:
+            InputError: If the images are not exactly those of the split.
+        """
+        left: dict[str, list[str]] = defaultdict(list)
+        for name, (image, _) in images.items():
+            left[image].append(name)
+        subsets: Subsets = {subset: [] for subset in SUBSETS}
+        groups, relabelled = {}, []
+        for subset, entries in self.subsets.items():
+            for entry in entries:
+                if not (same := left[entry["sha256"]]):
+                    raise InputError(
+                        f"{self.path}: no image has the content that {entry['name']} had, so it was changed or is "
+                        "missing; bring it back, or draw a new split"
+                    )
+                name = entry["name"] if entry["name"] in same else same[0]
+                same.remove(name)
+                if images[name][1] != entry["mask_sha256"]:
+                    relabelled.append(name)
+                subsets[subset].append(name)
+                groups[name] = entry["group"]
+        if unknown := [name for same in left.values() for name in same]:
+            raise InputError(
+                f"{self.path}: does not know {len(unknown)} of the images, {unknown[0]} first; "
+                "move them away, or draw a new split"
+            )
+        if relabelled:
+            log.warning("the split is repeated, but %d masks have changed, %s first", len(relabelled), relabelled[0])
+        position = {name: index for index, name in enumerate(images)}
+        return {subset: sorted(names, key=position.__getitem__) for subset, names in subsets.items()}, groups
 
 
 def _members(groups: Mapping[str, str]) -> dict[str, list[str]]:

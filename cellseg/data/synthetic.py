@@ -5,9 +5,10 @@ A smear is light shining through stained cells, so it is drawn that way: every c
 labeller and a JPEG file spoil them; the exact masks are known.
 """
 
-import shutil
-import tempfile
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from tqdm import tqdm
 
+from cellseg.data.folders import new_folder
+
 Plane = NDArray[np.float32]
 Mask = NDArray[np.uint8]
 
 RGB_MASK = "cell_14"  # the one mask of Mabimi that was saved in colour
+WORTH_PROCESSES = 200  # pairs from which more processes save more time than they take to start
 STAIN = np.array([0.62, 1.0, 0.55], np.float32)  # absorbance of eosin-stained cells in R, G, B
 
 
@@ -46,6 +50,14 @@ class SmearStyle:
     unlabelled: float = 0.15
     unlabelled_border: float = 0.93
     label_error: float = 0.55
+
+    @classmethod
+    def sized(cls, width: int, height: int, **changes: float) -> "SmearStyle":
+        """Return a style of another image size, with as many cells as keep their density."""
+        usual = cls()
+        share = width * height / (usual.width * usual.height)
+        fewest, most = (max(1, round(count * share)) for count in usual.cells)
+        return replace(usual, width=width, height=height, cells=(fewest, most), **changes)
 
 
 @dataclass(frozen=True)
@@ -92,33 +104,47 @@ def draw_smear(seed: int, index: int, style: SmearStyle = SmearStyle()) -> Smear
     return Smear(image, mask, visible.astype(np.uint8) * 255)
 
 
-def write_synthetic(root: Path, pairs: int = 50, seed: int = 0, style: SmearStyle = SmearStyle()) -> None:
-    """Write ``pairs`` smears to ``root`` as ``cell_N/source.jpg`` and ``cell_N/mask.jpg``; do nothing if it exists.
+def write_synthetic(
+    root: Path, pairs: int = 50, seed: int = 0, style: SmearStyle = SmearStyle(), *, exact: bool = False
+) -> None:
+    """Write ``pairs`` smears to a new folder, as ``cell_N/source.jpg`` and ``cell_N/mask.jpg``.
 
     The folder appears whole or not at all, so two runs that start at once, or one that is killed, leave no half set.
+
+    Args:
+        root: Folder to make.
+        pairs: How many.
+        seed: Another seed is another set.
+        style: What the smears look like.
+        exact: Whether to write ``cell_N/exact.png`` too, every visible cell without any labelling error.
+
+    Raises:
+        InputError: If ``root`` exists already or cannot be written.
     """
-    if root.exists():
-        return
-    root.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
-        for number in tqdm(range(1, pairs + 1), desc="drawing smears", unit="pair", leave=False):
-            smear = draw_smear(seed, number, style)
-            folder = unfinished / f"cell_{number}"
-            folder.mkdir()
-            mask = Image.fromarray(smear.mask)
-            if folder.name == RGB_MASK:
-                mask = mask.convert("RGB")
-            Image.fromarray(smear.image).save(folder / "source.jpg", quality=90)
-            mask.save(folder / "mask.jpg", quality=88)
-        unfinished.chmod(0o755)  # mkdtemp makes it private
-        try:
-            unfinished.rename(root)
-        except OSError:
-            if not root.exists():  # otherwise another run finished the same set first
-                raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    draw = partial(_write_smear, seed=seed, style=style, exact=exact)
+    bar = partial(tqdm, desc="drawing smears", total=pairs, unit="pair", leave=False)
+    with new_folder(root) as folder:
+        folders = [folder / f"cell_{number}" for number in range(1, pairs + 1)]
+        if pairs < WORTH_PROCESSES:
+            for _ in bar(map(draw, folders)):
+                pass
+        else:
+            # spawned, as a process that has computed with torch must not be forked
+            with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+                for _ in bar(pool.map(draw, folders, chunksize=16)):
+                    pass
+
+
+def _write_smear(folder: Path, seed: int, style: SmearStyle, exact: bool) -> None:
+    smear = draw_smear(seed, int(folder.name.removeprefix("cell_")), style)
+    folder.mkdir()
+    mask = Image.fromarray(smear.mask)
+    if folder.name == RGB_MASK:
+        mask = mask.convert("RGB")
+    Image.fromarray(smear.image).save(folder / "source.jpg", quality=90)
+    mask.save(folder / "mask.jpg", quality=88)
+    if exact:
+        Image.fromarray(smear.exact).save(folder / "exact.png")
 
 
 @dataclass(frozen=True)

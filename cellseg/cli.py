@@ -1,0 +1,127 @@
+"""The ``cellseg`` command: what is done around training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from cellseg.data.synthetic import SmearStyle
+from cellseg.errors import InputError
+
+STYLE = SmearStyle()
+
+
+class _PlainErrors(TyperGroup):
+    """Says what is wrong with the input without a traceback, and exits with 1."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=_PlainErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Data before training, runs after it. Training itself: python train.py --help",
+)
+
+Data = Annotated[Path, typer.Argument(help="Folder of images and masks, in any of the known layouts.")]
+Groups = Annotated[
+    Path | None,
+    typer.Option(help="CSV of which pairs are siblings (columns pair, group).", show_default="groups.csv in DATA"),
+]
+Threshold = Annotated[int, typer.Option(min=0, max=254, help="Pixels of a grey mask above it are cell.")]
+
+
+@app.callback()
+def _main() -> None: ...
+
+
+@app.command()
+def check(
+    data: Data,
+    groups: Groups = None,
+    mask_threshold: Threshold = 20,
+    write_groups: Annotated[
+        Path | None, typer.Option(help="Write the families that were found to this new CSV file.")
+    ] = None,
+    montage: Annotated[
+        Path | None, typer.Option(help="Draw every image with its mask outlined to this new PNG file.")
+    ] = None,
+) -> None:
+    """Look for what is wrong with a data set. Exits with 1 if training would stop."""
+    from cellseg.console import print_check
+    from cellseg.data.check import check_data
+    from cellseg.data.groups import write_groups as write
+    from cellseg.data.montage import save_montage
+
+    report = check_data(data, groups, mask_threshold, tiles=montage is not None)
+    print_check(report.headline, report.findings)
+    if write_groups:
+        write(write_groups, report.groups)
+    if montage:
+        save_montage(montage, report.tiles)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def clean(
+    data: Data,
+    out: Annotated[Path, typer.Argument(help="Folder to make, outside of DATA.")],
+    groups: Groups = None,
+    mask_threshold: Threshold = 20,
+) -> None:
+    """Write the data set as training sees it: PNG, masks 0 and 255, same layout, and changes.csv."""
+    from cellseg.data.cleaned import write_cleaned
+
+    count = write_cleaned(data, out, groups, mask_threshold)
+    typer.echo(f"wrote {count} cleaned pairs and changes.csv to {out}")
+
+
+@app.command()
+def synthesize(
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    pairs: Annotated[int, typer.Option(min=1, help="How many smears to draw.")] = 50,
+    size: Annotated[
+        str, typer.Option(help="Pixels, one number for squares or WIDTHxHEIGHT.")
+    ] = f"{STYLE.width}x{STYLE.height}",
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another set.")] = 0,
+    sickled: Annotated[float, typer.Option(min=0, max=1, help="Share of cells that are sickled.")] = STYLE.sickled,
+    overlapping: Annotated[
+        float, typer.Option(min=0, max=1, help="Share laid against or over another.")
+    ] = STYLE.overlapping,
+    unlabelled: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of sickled cells without a label; a sixth of it of the others.")
+    ] = STYLE.unlabelled,
+    unlabelled_border: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the cells cut by the border without a label.")
+    ] = STYLE.unlabelled_border,
+) -> None:
+    """Draw blood smears with labels as flawed as a hurried labeller's, and the exact masks beside them."""
+    from cellseg.data.synthetic import write_synthetic
+
+    style = SmearStyle.sized(
+        *_size(size),
+        sickled=sickled,
+        overlapping=overlapping,
+        unlabelled=unlabelled,
+        unlabelled_border=unlabelled_border,
+    )
+    write_synthetic(out, pairs, seed, style, exact=True)
+    typer.echo(f"drew {pairs} smears into {out}: source.jpg, mask.jpg as labelled, exact.png as they are")
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    try:
+        return int(width), int(height or width)
+    except ValueError as error:
+        raise InputError(f"--size must be a number of pixels or WIDTHxHEIGHT, but is {text}") from error

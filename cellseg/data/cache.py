@@ -1,0 +1,205 @@
+"""Pairs read, cleaned and resized once per machine: a memory-mapped copy in the user's cache folder.
+
+An entry is named by the content of the files and the settings, so a changed file means another entry, and a moved or
+renamed data set the same one. It appears whole or not at all. Deleting the folder loses nothing but time.
+"""
+
+import hashlib
+import json
+import logging
+import mmap
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import platformdirs
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cellseg.data.cleaning import resize_image, resize_mask
+from cellseg.data.folders import new_folder
+from cellseg.data.inspection import PairFacts, inspect_pair
+from cellseg.data.kinship import Kin, Likeness, find_kin
+from cellseg.data.pairs import Pair
+from cellseg.errors import InputError
+
+VERSION = 1  # of what is made of a file; another version never reads this one's entries
+AT_ONCE = 256  # pairs in flight: enough for every core, few enough for any memory
+REMEDY = "decoded images are kept there; free space, or set data.cache=PATH to a folder that can be written"
+RESIDENT = 2**28  # bytes of mapped pixels after which the process lets go of them; the system keeps them cached
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+
+
+class MappedRows:
+    """Equal arrays of uint8 in a file, mapped and not read: a row is copied when it is asked for."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._rows = np.frombuffer(self._map, np.uint8).reshape(shape)
+        self._touched = 0
+
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        copy: NDArray[np.uint8] = self._rows[row].copy()
+        self._touched += copy.nbytes
+        if self._touched > RESIDENT and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._touched = 0
+        return copy
+
+
+@dataclass(frozen=True)
+class DecodedPairs:
+    """Every pair of a data set, cleaned and resized.
+
+    Attributes:
+        pairs: Where each came from.
+        facts: What is known of each, in the same order.
+        kin: Which of them are related, by position in ``pairs``.
+        images: Rows of shape (3, S, S), uint8.
+        masks: Rows of shape (1, S, S), uint8, 0 or 1.
+        row: Of each pair, where in ``images`` and ``masks`` it lies.
+    """
+
+    pairs: Sequence[Pair]
+    facts: Sequence[PairFacts]
+    kin: Sequence[Kin]
+    images: MappedRows
+    masks: MappedRows
+    row: Sequence[int]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all content, the same in whatever order or folder the pairs lie."""
+        lines = sorted(f"{facts.sha256} {facts.mask_sha256}" for facts in self.facts)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def positions(self, names: Sequence[str]) -> list[int]:
+        """Return where in ``pairs`` the named ones are."""
+        position = {pair.name: index for index, pair in enumerate(self.pairs)}
+        return [position[name] for name in names]
+
+
+def load_pairs(pairs: Sequence[Pair], image_size: int, mask_threshold: int, folder: Path | None = None) -> DecodedPairs:
+    """Map the cached pairs; read, clean and resize them first where these very files are not cached yet.
+
+    Args:
+        pairs: What to load.
+        image_size: Side in pixels of the resized pairs.
+        mask_threshold: As for ``read_mask``.
+        folder: Where entries are kept; by default the user's cache folder.
+
+    Raises:
+        InputError: If a file cannot be used, or the cache cannot be written.
+    """
+    folder = folder or platformdirs.user_cache_path("cellseg")
+    digests = list(in_parallel(_digest, pairs, "looking at files"))
+    order = sorted(range(len(pairs)), key=lambda index: digests[index])
+    settings = {"version": VERSION, "image_size": image_size, "mask_threshold": mask_threshold}
+    key = hashlib.sha256(json.dumps([settings, [digests[index] for index in order]]).encode()).hexdigest()
+    entry = folder / key[:32]
+    stored = _stored(entry)
+    if stored is None:
+        stored = _build(entry, [pairs[index] for index in order], image_size, mask_threshold)
+    count, position = len(pairs), dict(enumerate(order))
+    row = [0] * count
+    for number, index in enumerate(order):
+        row[index] = number
+    kin = [
+        Kin(min(position[a], position[b]), max(position[a], position[b]), relation) for a, b, relation in stored["kin"]
+    ]
+    return DecodedPairs(
+        pairs=pairs,
+        facts=[PairFacts(**stored["facts"][number]) for number in row],
+        kin=sorted(kin, key=astuple),
+        images=MappedRows(entry / "images", (count, 3, image_size, image_size)),
+        masks=MappedRows(entry / "masks", (count, 1, image_size, image_size)),
+        row=row,
+    )
+
+
+def in_parallel(function: Callable[[Item], Result], items: Sequence[Item], doing: str) -> Iterator[Result]:
+    """Yield the function's results in the order of the items; a bar appears where that takes more than a second."""
+    with ThreadPoolExecutor() as pool, tqdm(total=len(items), desc=doing, unit="pair", delay=1, leave=False) as bar:
+        for start in range(0, len(items), AT_ONCE):
+            for result in pool.map(function, items[start : start + AT_ONCE]):
+                yield result
+                bar.update()
+
+
+def _digest(pair: Pair) -> str:
+    """Return a hash of the bytes of a pair's files."""
+    whole = hashlib.sha256()
+    for path in (pair.image, *pair.masks):
+        try:
+            with path.open("rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error}); see who may read it") from error
+    return whole.hexdigest()
+
+
+def _stored(entry: Path) -> dict[str, Any] | None:
+    """Return what an entry says of its pairs; None where there is no whole entry."""
+    try:
+        stored: dict[str, Any] = json.loads((entry / "facts.json").read_text("utf-8"))
+        sizes = {name: (entry / name).stat().st_size for name in ("images", "masks")}
+    except (OSError, ValueError):
+        return None
+    return stored if sizes == stored["bytes"] else None
+
+
+def _build(entry: Path, pairs: Sequence[Pair], image_size: int, mask_threshold: int) -> dict[str, Any]:
+    """Write an entry, or wait until the run that is writing it has done so."""
+    lock = FileLock(entry.with_suffix(".lock"))
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another run that is reading the same images")
+        lock.acquire()
+    except OSError as error:
+        raise InputError(f"{entry.parent} cannot be written ({error.strerror or error}); {REMEDY}") from error
+    try:
+        if stored := _stored(entry):
+            return stored
+        for left in (entry, *entry.parent.glob(f".{entry.name}-*")):  # damaged, or of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        return _write(entry, pairs, image_size, mask_threshold)
+    finally:
+        lock.release()
+
+
+def _write(entry: Path, pairs: Sequence[Pair], image_size: int, mask_threshold: int) -> dict[str, Any]:
+    def read(pair: Pair) -> tuple[bytes, bytes, PairFacts, Likeness]:
+        clean = inspect_pair(pair, mask_threshold)
+        image, mask = resize_image(clean.picture, image_size), resize_mask(clean.mask, image_size)
+        return image.tobytes(), mask.tobytes(), clean.facts, clean.likeness
+
+    facts, likenesses = [], []
+    with new_folder(entry, remedy=REMEDY) as unfinished:
+        # written and not mapped: on a full disk a write fails with an error, a mapped page kills the process
+        with (unfinished / "images").open("wb") as images, (unfinished / "masks").open("wb") as masks:
+            for image, mask, known, likeness in in_parallel(read, pairs, "reading images"):
+                images.write(image)
+                masks.write(mask)
+                facts.append(known)
+                likenesses.append(likeness)
+        kin = find_kin([known.sha256 for known in facts], likenesses)
+        stored = {
+            "facts": [asdict(known) for known in facts],
+            "kin": [astuple(relation) for relation in kin],
+            "bytes": {name: (unfinished / name).stat().st_size for name in ("images", "masks")},
+        }
+        (unfinished / "facts.json").write_text(json.dumps(stored), encoding="utf-8")
+    log.info("cached %d decoded pairs in %s", len(pairs), entry)
+    return stored

@@ -1,0 +1,119 @@
+"""Looking a data set over before training: what training would stumble over, and what it would make of the rest."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from cellseg.data.cache import in_parallel
+from cellseg.data.findings import ERROR, NOTE, WARNING, Finding, look_at_kin, look_at_pairs, some
+from cellseg.data.inspection import PairFacts, inspect_pair
+from cellseg.data.kinship import Likeness, families, find_kin
+from cellseg.data.montage import draw_tile
+from cellseg.data.pairs import Pair, Problem, scan_pairs
+from cellseg.data.splits import SplitPlan, Subsets
+from cellseg.errors import InputError
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a look at a data set gave.
+
+    Attributes:
+        headline: How many pairs, in which layout.
+        findings: Errors first, then warnings, then notes.
+        groups: Of every pair, the family of duplicates and siblings it was found to belong to; called by the
+            family's first member.
+        tiles: A small picture of every readable pair with its mask outlined, in order, where they were asked for.
+    """
+
+    headline: str
+    findings: list[Finding]
+    groups: dict[str, str]
+    tiles: list[Image.Image]
+
+    @property
+    def failed(self) -> bool:
+        """Whether training would stop."""
+        return any(finding.severity == ERROR for finding in self.findings)
+
+
+def check_data(root: Path, groups: Path | None = None, threshold: int = 20, *, tiles: bool = False) -> Check:
+    """Look at every pair of a data set as training would with its default split.
+
+    Args:
+        root: Folder of pairs.
+        groups: As for ``scan_pairs``.
+        threshold: As for ``read_mask``.
+        tiles: Whether to draw a small picture of each pair.
+    """
+    try:
+        scan = scan_pairs(root, groups)
+    except InputError as error:
+        return Check("no data set", [Finding(ERROR, str(root), str(error).removeprefix(f"{root} "), "refused")], {}, [])
+    findings = _problems(scan.problems, root)
+    if scan.ignored:
+        where = some([_short(path, root) for path in scan.ignored])
+        findings.append(Finding(WARNING, where, "belongs to no pair", "left out"))
+
+    def look(pair: Pair) -> tuple[PairFacts, Likeness, Image.Image | None] | InputError:
+        try:
+            clean = inspect_pair(pair, threshold)
+        except InputError as error:
+            return error
+        return clean.facts, clean.likeness, draw_tile(clean.picture, clean.mask, pair.name) if tiles else None
+
+    pairs: list[Pair] = []
+    seen: list[tuple[PairFacts, Likeness, Image.Image | None]] = []
+    for pair, result in zip(scan.pairs, in_parallel(look, scan.pairs, "looking at images"), strict=True):
+        if isinstance(result, InputError):
+            findings.append(_unusable(pair, result, root))
+        else:
+            pairs.append(pair)
+            seen.append(result)
+    facts = [known for known, _, _ in seen]
+    kin = find_kin([known.sha256 for known in facts], [likeness for _, likeness, _ in seen])
+    subsets = _default_split(pairs, facts, findings)
+    findings += look_at_pairs(pairs, facts, root)
+    findings += look_at_kin(pairs, kin, subsets, grouped=scan.grouped)
+    found = {pair.name: pair.name for pair in scan.pairs}
+    for family in families(len(pairs), kin):
+        found |= {pairs[index].name: pairs[family[0]].name for index in family}
+    return Check(
+        headline=f"found {len(scan.pairs)} pairs, {scan.layout}",
+        findings=sorted(findings, key=lambda finding: (ERROR, WARNING, NOTE).index(finding.severity)),
+        groups=found,
+        tiles=[tile for _, _, tile in seen if tile],
+    )
+
+
+def _problems(problems: Sequence[Problem], root: Path) -> list[Finding]:
+    """Return one finding for all places with the same problem."""
+    places: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for problem in problems:
+        places[problem.seen, problem.remedy].append(_short(problem.path, root))
+    return [Finding(ERROR, some(names), seen, f"refused: {remedy}") for (seen, remedy), names in places.items()]
+
+
+def _unusable(pair: Pair, error: InputError, root: Path) -> Finding:
+    path = next((path for path in (pair.image, *pair.masks) if str(error).startswith(f"{path}: ")), pair.image)
+    seen, _, remedy = str(error).removeprefix(f"{path}: ").partition("; ")
+    return Finding(ERROR, _short(path, root), seen, f"refused: {remedy}" if remedy else "refused")
+
+
+def _default_split(pairs: Sequence[Pair], facts: Sequence[PairFacts], findings: list[Finding]) -> Subsets | None:
+    try:
+        subsets = SplitPlan().divide({pair.name: pair.group for pair in pairs})
+    except InputError as error:
+        findings.append(Finding(ERROR, "the default split", str(error), "refused"))
+        return None
+    training = set(subsets["train"])
+    if not any(known.cells for pair, known in zip(pairs, facts, strict=True) if pair.name in training):
+        findings.append(Finding(ERROR, "the default split", "none of the training masks has a cell in it", "refused"))
+    return subsets
+
+
+def _short(path: Path, root: Path) -> str:
+    return str(path.relative_to(root)) if path.is_relative_to(root) and path != root else str(path)

@@ -1,0 +1,89 @@
+"""A data set written out as training sees it: PNG, masks of 0 and 255, and a list of what was changed."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cellseg.data.cache import in_parallel
+from cellseg.data.folders import new_folder
+from cellseg.data.groups import write_groups
+from cellseg.data.inspection import PairFacts, inspect_pair
+from cellseg.data.pairs import Pair, find_pairs
+from cellseg.errors import InputError
+
+COLUMNS = ("pair", "file", "written", "change")
+
+
+def write_cleaned(root: Path, out: Path, groups: Path | None = None, threshold: int = 20) -> int:
+    """Write the cleaned data set and ``changes.csv`` to a new folder in the same layout; return how many pairs.
+
+    Images become 8-bit RGB, masks single-channel 0 and 255, the union where an image has several. Training on the
+    result is training on ``root``, bit for bit. The folder appears whole or not at all.
+
+    Args:
+        root: Folder of pairs; nothing in it is changed.
+        out: Folder to make.
+        groups: As for ``scan_pairs``.
+        threshold: As for ``read_mask``.
+
+    Raises:
+        InputError: If ``out`` exists or lies in ``root``, a file of ``root`` cannot be used, or writing fails.
+    """
+    if out.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"{out} lies in {root}, where nothing is written; name a folder outside of it")
+    scan = find_pairs(root, groups)
+    with new_folder(out) as unfinished:
+
+        def write(pair: Pair) -> list[tuple[str, ...]]:
+            clean = inspect_pair(pair, threshold)
+            union = len(pair.masks) > 1
+            mask = pair.masks[0].with_name(f"{pair.name}.png") if union else pair.masks[0]
+            image_file, mask_file = (path.relative_to(root).with_suffix(".png") for path in (pair.image, mask))
+            for file, picture in ((image_file, clean.picture), (mask_file, _black_and_white(clean.mask))):
+                (unfinished / file).parent.mkdir(parents=True, exist_ok=True)
+                picture.save(unfinished / file)
+            labels = mask.parent / "*" if union else mask
+            return [
+                (pair.name, str(pair.image.relative_to(root)), str(image_file), _image_change(clean.facts)),
+                (pair.name, str(labels.relative_to(root)), str(mask_file), _mask_change(clean.facts, len(pair.masks))),
+            ]
+
+        changes = [row for rows in in_parallel(write, scan.pairs, "cleaning") for row in rows]
+        with (unfinished / "changes.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(changes)
+        if scan.grouped:
+            write_groups(unfinished / "groups.csv", {pair.name: pair.group for pair in scan.pairs})
+    return len(scan.pairs)
+
+
+def _black_and_white(mask: NDArray[np.bool_]) -> Image.Image:
+    return Image.fromarray(mask.astype(np.uint8) * 255)
+
+
+def _image_change(facts: PairFacts) -> str:
+    changes = [f"{facts.image_mode} to RGB"] if facts.image_mode != "RGB" else []
+    if facts.turned:
+        changes.append("turned upright")
+    if facts.stretched:
+        changes.append("stretched from its 0.1 to its 99.9 percentile")
+    if facts.truncated_depth:
+        changes.append("upper 8 of 16 bits kept")
+    return "; ".join(changes) or "pixels as they were"
+
+
+def _mask_change(facts: PairFacts, files: int) -> str:
+    changes = [f"union of {files} files"] if files > 1 else []
+    if facts.mask_mode != "L":
+        changes.append(f"{facts.mask_mode} to one channel")
+    if facts.mask_kind == "labels" and facts.mask_brightest != 255:
+        changes.append(f"labels up to {facts.mask_brightest} made 255")
+    if facts.grey:
+        changes.append(f"grey pixels made cell, {facts.grey:.2%} of the cell pixels")
+    if facts.faint:
+        changes.append(f"faint pixels made background, {facts.faint:.2%} of all pixels")
+    return "; ".join(changes) or "brightest values made 255"

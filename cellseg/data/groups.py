@@ -1,0 +1,61 @@
+"""Groups of siblings, as ``groups.csv`` beside the pairs says them."""
+
+import csv
+import logging
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from cellseg.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+def read_groups(path: Path, names: Collection[str]) -> dict[str, str]:
+    """Return the group of every named pair, from a CSV file with the columns ``pair`` and ``group``.
+
+    Raises:
+        InputError: If the file cannot be read, leaves a pair out, or puts one into two groups.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            if not {"pair", "group"} <= set(table.fieldnames or ()):
+                found = ", ".join(table.fieldnames or ["nothing"])
+                raise InputError(f"{path}: must have the columns pair and group, parted by commas, but has: {found}")
+            rows = [(row["pair"].strip(), row["group"].strip()) for row in table]
+    except (AttributeError, OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: must be a UTF-8 CSV file with pair and group in every row ({error})") from error
+    groups = dict(rows)
+    if torn := [name for name, group in rows if groups[name] != group]:
+        raise InputError(f"{path}: puts {torn[0]} into more than one group; keep one row for every pair")
+    if missing := sorted((name for name in names if not groups.get(name)), key=natural):
+        raise InputError(
+            f"{path}: has no group for {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}; "
+            "name a group for every pair, so that siblings can be kept on one side of the split"
+        )
+    if unknown := sorted(groups.keys() - set(names), key=natural):
+        log.warning("%s names %d pairs that are not in the folder, %s first", path, len(unknown), unknown[0])
+    return {name: groups[name] for name in names}
+
+
+def write_groups(path: Path, groups: Mapping[str, str]) -> None:
+    """Write the group of every pair as ``read_groups`` reads it.
+
+    Raises:
+        InputError: If the file exists already, or cannot be written.
+    """
+    try:
+        with path.open("x", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("pair", "group"))
+            writer.writerows(groups.items())
+    except FileExistsError as error:
+        raise InputError(f"{path} exists already; nothing is written over it: move it away first") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error}); name another file") from error
+
+
+def natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Sort key by the numbers in a name (cell_2 before cell_10); the name itself settles cell_1 against cell_01."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)], name
