@@ -11,6 +11,7 @@ from cellseg.data.synthetic import SmearStyle
 from cellseg.errors import InputError
 
 STYLE = SmearStyle()
+SIZES = (32, 20_000)  # least and most pixels a side of a drawn smear
 
 
 class _PlainErrors(TyperGroup):
@@ -121,7 +122,9 @@ def synthesize(
 
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.lower().partition("x")
-    try:
-        return int(width), int(height or width)
-    except ValueError as error:
-        raise InputError(f"--size must be a number of pixels or WIDTHxHEIGHT, but is {text}") from error
+    numbers = [int(part) if part.isdecimal() else 0 for part in (width, height or width)]
+    if not all(SIZES[0] <= number <= SIZES[1] for number in numbers):
+        raise InputError(
+            f"--size must be a number of pixels or WIDTHxHEIGHT, from {SIZES[0]} to {SIZES[1]}, not {text}"
+        )
+    return numbers[0], numbers[1]

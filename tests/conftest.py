@@ -1,5 +1,6 @@
 """Small smears on disk, and runs composed as the command line composes them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ from cellseg.data.synthetic import SmearStyle, write_synthetic
 
 CONF = Path(train.__file__).parent / "conf"
 TINY = SmearStyle(width=96, height=72, radius=9, cells=(6, 10))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps the user's cache folder out of the tests, in this process and in those it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 import cellseg
 
 PACKAGE = Path(cellseg.__file__).parent
-TORCH, DATA = {"torch"}, {"numpy", "PIL", "torch", "tqdm"}
+TORCH, PIXELS = {"torch"}, {"numpy", "PIL"}
 OUTSIDE = {
     "errors": set(),
     "networks": TORCH,
@@ -15,19 +15,29 @@ OUTSIDE = {
     "metrics": TORCH | {"torchmetrics"},
     "hardware": TORCH,
     "objects": {"numpy", "scipy"},
+    "data/groups": set(),
     "data/pairs": set(),
     "data/splits": set(),
-    "data/cleaning": DATA,
-    "data/synthetic": DATA,
-    "data/augmentation": DATA,
-    "data/dataset": DATA,
-    "data/datamodule": DATA | {"lightning"},
+    "data/folders": set(),
+    "data/cleaning": PIXELS,
+    "data/kinship": PIXELS | {"scipy"},
+    "data/inspection": PIXELS,
+    "data/findings": set(),
+    "data/cache": {"numpy", "tqdm", "filelock", "platformdirs"},
+    "data/montage": PIXELS,
+    "data/check": {"PIL"},
+    "data/cleaned": PIXELS,
+    "data/synthetic": PIXELS | {"tqdm"},
+    "data/augmentation": TORCH,
+    "data/dataset": {"numpy", "torch"},
+    "data/datamodule": TORCH | {"lightning"},
     "data/__init__": set(),
     "module": {"torch", "lightning"},
     "callbacks": {"torch", "lightning", "numpy", "PIL"},
     "runs": {"torch", "omegaconf", "numpy", "PIL"},
     "summary": {"torch", "lightning"},
     "console": {"rich"},
+    "cli": {"typer", "rich"},
     "__init__": set(),
 }
 LINE = [  # a room may use the rooms before it
@@ -37,9 +47,18 @@ LINE = [  # a room may use the rooms before it
     "metrics",
     "hardware",
     "objects",
+    "data/groups",
     "data/pairs",
-    "data/cleaning",
     "data/splits",
+    "data/folders",
+    "data/cleaning",
+    "data/kinship",
+    "data/inspection",
+    "data/findings",
+    "data/cache",
+    "data/montage",
+    "data/check",
+    "data/cleaned",
     "data/synthetic",
     "data/augmentation",
     "data/dataset",
@@ -50,6 +69,7 @@ LINE = [  # a room may use the rooms before it
     "callbacks",
     "summary",
     "console",
+    "cli",
     "__init__",
 ]
 

@@ -1,23 +1,36 @@
+"""What a file means: every kind of image becomes RGB, every kind of mask cell or not."""
+
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 
 from cellseg.data.cleaning import content_hash, read_image, read_mask, resize_image, resize_mask
 from cellseg.errors import InputError
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
+BLOCKS = np.kron(np.array([[0, 1], [1, 0]], np.uint8), np.ones((8, 8), np.uint8))  # cell or not
 
 
 def save(path, values, **options):
-    Image.fromarray(np.asarray(values, np.uint8)).save(path, **options)
+    Image.fromarray(np.asarray(values)).save(path, **options)
     return path
 
 
+def cell(path, threshold=20):
+    return read_mask([path], threshold).cell
+
+
 def test_grey_mask_becomes_cell_where_it_is_above_the_threshold(tmp_path):
-    mask = read_mask(save(tmp_path / "mask.png", [[0, 20, 21, 115, 255]]), threshold=20)
-    assert mask.tolist() == [[False, False, True, True, True]]
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (4, 1))  # a smooth edge: no value fills an area
+    reading = read_mask([save(tmp_path / "mask.png", ramp)], 20)
+    assert np.array_equal(reading.cell, ramp > 20)
+    assert reading.kind == "grey"
+    assert reading.faint_pixels == 4 * 20
 
 
 def test_jpeg_noise_around_the_outline_is_gone_and_overlaps_stay(tmp_path):
@@ -25,50 +38,169 @@ def test_jpeg_noise_around_the_outline_is_gone_and_overlaps_stay(tmp_path):
     truth[17:42, 17:42], truth[34:51, 34:51] = 255, 255
     grey = truth.copy()
     grey[34:42, 34:42] = 115
-    path = save(tmp_path / "mask.jpg", grey, quality=95)
-    with Image.open(path) as file:
+    noisy = save(tmp_path / "mask.jpg", grey, quality=95)
+    with Image.open(noisy) as file:
         assert len(np.unique(np.asarray(file))) > 3  # the file itself is noisy
-    assert np.array_equal(read_mask(path, threshold=20), truth > 0)
+        file.save(tmp_path / "again.png")  # and stays so when it is exported again without loss
+    for path in (noisy, tmp_path / "again.png"):
+        reading = read_mask([path], 20)
+        assert np.array_equal(reading.cell, truth > 0)
+        assert reading.kind == "grey"
+        assert 64 <= reading.grey_pixels < 150
+        assert reading.faint_pixels > 0
+
+
+def test_flat_grey_overlaps_in_a_clean_file_are_grey_and_not_ids(tmp_path):
+    mask = np.zeros((40, 40), np.uint8)
+    mask[5:35, 5:35], mask[10:15, 10:15] = 255, 115
+    reading = read_mask([save(tmp_path / "mask.png", mask)], 20)
+    assert (reading.kind, reading.grey_pixels) == ("grey", 25)
+    assert np.array_equal(reading.cell, mask > 0)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK"])
 def test_a_mask_means_the_same_in_every_mode(tmp_path, mode):
-    values = np.kron(np.array([[0, 255], [255, 0]], np.uint8), np.ones((4, 4), np.uint8))
     path = tmp_path / ("mask.tif" if mode == "CMYK" else "mask.png")
-    Image.fromarray(values).convert(mode).save(path)
-    assert np.array_equal(read_mask(path, threshold=20), values > 0)
+    Image.fromarray(BLOCKS * 255).convert(mode).save(path)
+    reading = read_mask([path], 20)
+    assert np.array_equal(reading.cell, BLOCKS > 0)
+    assert (reading.mode, reading.brightest) == (mode, 255)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("png", BLOCKS),
+        ("png", BLOCKS * 255),
+        ("png", BLOCKS * 7),
+        ("png", BLOCKS * np.uint16(300)),
+        ("tif", BLOCKS * np.uint16(65535)),
+        ("tif", BLOCKS * np.int32(70000)),
+        ("tif", BLOCKS.astype(np.float32)),
+        ("bmp", BLOCKS),
+    ],
+)
+def test_values_decide_and_not_their_size(tmp_path, name, values):
+    reading = read_mask([save(tmp_path / f"mask.{name}", values)], 20)
+    assert np.array_equal(reading.cell, BLOCKS > 0)
+    assert (reading.kind, reading.brightest) == ("labels", int(values.max()))
+
+
+@given(count=st.integers(2, 400), seed=st.integers(0, 2**32 - 1))
+def test_no_instance_id_is_lost_however_small(tmp_path_factory, count, seed):
+    ids = np.zeros((160, 160), np.uint16)
+    places = np.random.default_rng(seed).permutation(400)[:count]
+    for number, place in enumerate(places, start=1):
+        y, x = divmod(int(place), 20)
+        ids[8 * y : 8 * y + 7, 8 * x : 8 * x + 7] = number
+    values = ids.astype(np.uint8) if count < 256 else ids
+    path = save(tmp_path_factory.mktemp("ids") / "mask.png", values)
+    assert np.array_equal(cell(path), ids > 0)
 
 
 def test_a_dark_label_colour_is_not_lost(tmp_path):
-    path = save(tmp_path / "mask.png", np.full((2, 2, 3), (0, 0, 128)))  # luma 14
-    assert read_mask(path, threshold=20).all()
+    for colour in ((0, 0, 128), (10, 0, 0)):
+        path = save(tmp_path / "mask.png", BLOCKS[..., None] * np.array(colour, np.uint8))
+        assert np.array_equal(cell(path), BLOCKS > 0)
 
 
-def test_labels_0_and_1_are_refused_rather_than_emptied(tmp_path):
-    path = save(tmp_path / "mask.png", [[0, 1]])
-    with pytest.raises(InputError, match=r"mask\.png: the brightest value is 1, .*save them as 0 and 255"):
-        read_mask(path, threshold=20)
-    assert read_mask(path, threshold=0).tolist() == [[False, True]]
+def test_palette_masks_count_by_colour_whatever_the_index(tmp_path):
+    for palette in ([0, 0, 0, 128, 0, 0], [255, 255, 255, 0, 0, 0]):
+        picture = Image.fromarray(BLOCKS if palette[0] == 0 else 1 - BLOCKS, "P")
+        picture.putpalette(palette)
+        picture.save(tmp_path / "mask.png")
+        assert np.array_equal(cell(tmp_path / "mask.png"), BLOCKS > 0)
+
+
+def test_transparent_pixels_are_background(tmp_path):
+    white = np.dstack([np.full((*BLOCKS.shape, 3), 255, np.uint8), BLOCKS * 255])
+    assert np.array_equal(cell(save(tmp_path / "mask.png", white)), BLOCKS > 0)
+
+
+def test_labels_0_and_1_in_a_lossy_file_are_refused_rather_than_emptied(tmp_path):
+    path = save(tmp_path / "mask.jpg", np.kron(BLOCKS, np.ones((4, 4), np.uint8)) * 9)
+    with pytest.raises(InputError, match=r"mask\.jpg: the brightest value is \d+, so .*save them as 0 and 255"):
+        read_mask([path], threshold=20)
+    assert cell(path, threshold=0).any()
 
 
 def test_an_empty_mask_is_a_mask(tmp_path):
-    assert not read_mask(save(tmp_path / "mask.png", [[0, 0]]), threshold=20).any()
+    reading = read_mask([save(tmp_path / "mask.png", BLOCKS * 0)], 20)
+    assert (reading.kind, reading.cell.any()) == ("empty", False)
+
+
+def test_several_masks_are_united(tmp_path):
+    top, bottom = BLOCKS.copy(), BLOCKS.copy()
+    top[8:], bottom[:8] = 0, 0
+    paths = [save(tmp_path / f"{n}.png", part) for n, part in enumerate((top * 255, bottom * 0, bottom))]
+    assert np.array_equal(read_mask(paths, 20).cell, BLOCKS > 0)
+    save(paths[2], BLOCKS[:4])
+    with pytest.raises(InputError, match=r"2\.png: the mask is 16x4 pixels, but 0\.png is 16x16"):
+        read_mask(paths, 20)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "CMYK", "LA"])
-def test_images_of_every_mode_become_rgb(tmp_path, mode):
-    path = tmp_path / "source.tif"
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_images_of_every_mode_become_rgb(tmp_path, mode, suffix):
+    if (mode, suffix) == ("CMYK", ".png"):
+        return  # PNG knows no CMYK
+    path = tmp_path / f"source{suffix}"
     Image.fromarray(np.full((4, 6), 255, np.uint8)).convert(mode).save(path)
-    image = read_image(path)
-    assert (image.mode, image.size) == ("RGB", (6, 4))
-    assert np.asarray(image).min() == 255
+    reading = read_image(path)
+    assert (reading.picture.mode, reading.picture.size, reading.mode) == ("RGB", (6, 4), mode)
+    assert np.asarray(reading.picture).min() == 255
+
+
+@pytest.mark.parametrize(
+    ("depth", "dtype"), [(4095, np.uint16), (65535, np.uint16), (70000, np.int32), (1, np.float32)]
+)
+def test_deep_images_use_the_whole_range_whatever_their_bits(tmp_path, depth, dtype):
+    ramp = np.tile(np.linspace(0, 1, 64), (64, 1))
+    reading = read_image(save(tmp_path / "source.tif", (ramp * depth).astype(dtype)))
+    grey = np.asarray(reading.picture)[..., 0]
+    assert (grey.min(), grey.max()) == (0, 255)
+    assert abs(grey - ramp * 255).max() < 3
+    assert reading.mode in ("I;16", "I", "F")
+
+
+def test_a_flat_deep_image_is_no_error(tmp_path):
+    flat = save(tmp_path / "source.png", np.full((4, 4), 4000, np.uint16))
+    assert np.asarray(read_image(flat).picture).max() == 0
+
+
+@pytest.mark.parametrize("read", [lambda path: read_image(path), lambda path: read_mask([path], 20)])
+def test_pixels_that_are_not_numbers_are_refused(tmp_path, read):
+    path = save(tmp_path / "bad.tif", np.full((4, 4), np.nan, np.float32))
+    with pytest.raises(InputError, match=r"bad\.tif: holds pixels that are not numbers"):
+        read(path)
+
+
+def test_16_bit_colour_is_told(tmp_path):
+    colour = np.random.default_rng(0).integers(0, 65535, (4, 4, 3), np.uint16)
+    (tmp_path / "source.png").write_bytes(png16(colour))
+    assert read_image(tmp_path / "source.png").truncated_depth
+    assert not read_image(save(tmp_path / "eight.png", colour.astype(np.uint8))).truncated_depth
+
+
+def png16(colour):
+    """A PNG of 16 bits a channel, which Pillow reads but does not write."""
+    import struct
+    import zlib
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colour)
+    header = struct.pack(">IIBBBBB", colour.shape[1], colour.shape[0], 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def test_photographs_are_turned_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn a quarter clockwise to see it upright
     Image.new("RGB", (6, 4)).save(tmp_path / "source.jpg", exif=exif)
-    assert read_image(tmp_path / "source.jpg").size == (4, 6)
+    reading = read_image(tmp_path / "source.jpg")
+    assert (reading.picture.size, reading.turned) == ((4, 6), True)
 
 
 def test_an_opened_image_is_read_like_its_file(tmp_path):
@@ -76,13 +208,12 @@ def test_an_opened_image_is_read_like_its_file(tmp_path):
     exif[0x0112] = 6
     Image.new("RGB", (6, 4)).save(tmp_path / "source.jpg", exif=exif)
     with Image.open(tmp_path / "source.jpg") as opened:
-        assert np.array_equal(np.asarray(read_image(opened)), np.asarray(read_image(tmp_path / "source.jpg")))
-    with pytest.raises(InputError, match="not 8 bits"):
-        read_image(Image.fromarray(np.full((4, 4), 4000, np.uint16)))
+        ours, files = read_image(opened).picture, read_image(tmp_path / "source.jpg").picture
+    assert np.array_equal(np.asarray(ours), np.asarray(files))
 
 
 def truncated(path):
-    save(path, np.random.default_rng(0).integers(0, 255, (64, 64, 3)))
+    save(path, np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
@@ -94,12 +225,12 @@ def text(path):
     path.write_text("not an image")
 
 
-def sixteen_bit(path):
-    Image.fromarray(np.full((4, 4), 4000, np.uint16)).save(path)
-
-
 def animated(path):
     Image.new("L", (4, 4)).save(path, format="TIFF", save_all=True, append_images=[Image.new("L", (4, 4))])
+
+
+def lab(path):
+    Image.new("LAB", (4, 4)).save(path, format="TIFF")
 
 
 @pytest.mark.parametrize(
@@ -108,11 +239,12 @@ def animated(path):
         (truncated, r"bad\.png: cannot be read as an image \(.*truncated.*\); export it again"),
         (empty, r"bad\.png: cannot be read as an image"),
         (text, r"bad\.png: cannot be read as an image"),
-        (sixteen_bit, r"bad\.png: has pixels of kind I;16, which is not 8 bits a channel"),
         (animated, r"bad\.png: holds 2 pictures"),
+        (lab, r"bad\.png: has pixels of kind LAB; save it as an RGB or grey file"),
+        (lambda path: None, r"bad\.png does not exist"),
     ],
 )
-@pytest.mark.parametrize("read", [read_image, lambda path: read_mask(path, 20)])
+@pytest.mark.parametrize("read", [lambda path: read_image(path), lambda path: read_mask([path], 20)])
 def test_unusable_files_are_named(tmp_path, broken, message, read):
     broken(tmp_path / "bad.png")
     with pytest.raises(InputError, match=message):
@@ -137,9 +269,11 @@ def test_content_hash_knows_pixels_and_shape_only():
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real images lie beside a development checkout only")
-def test_cleaning_restores_the_exact_masks_of_real_tissue():
+def test_cleaning_restores_the_exact_masks_of_real_tissue(tmp_path):
     for folder in (REAL / "tissue50").glob("cell_*"):
         with Image.open(REAL / "tissue50-truth" / f"{folder.name}.png") as file:
             truth = np.asarray(file) > 0
-        mask = read_mask(folder / "mask.jpg", threshold=20)
+        mask = cell(folder / "mask.jpg")
         assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) >= 0.999, folder.name
+        ids = save(tmp_path / "ids.png", ndimage.label(truth)[0].astype(np.uint8))
+        assert np.array_equal(cell(ids), truth), folder.name

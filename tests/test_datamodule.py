@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from cellseg.data import Dihedral, SplitPlan
 from cellseg.data.datamodule import EMBEDDED_ROOT
 from cellseg.data.dataset import CellDataset, EpochSampler, derived_seed
 from cellseg.errors import InputError
+from test_kinship import texture, tiles
 
 
 def prepared(root, **options):
@@ -126,8 +128,8 @@ def test_a_changed_image_changes_its_hash_and_the_fingerprint(own_smears):
         image.putpixel((0, 0), (0, 255, 0))
         image.save(own_smears / "cell_1" / "source.jpg")
     after = prepared(own_smears).decoded
-    assert before.record("cell_1")["sha256"] != after.record("cell_1")["sha256"]
-    assert before.record("cell_2") == after.record("cell_2")
+    assert before.facts[0].sha256 != after.facts[0].sha256
+    assert before.facts[1:] == after.facts[1:]
     assert before.fingerprint != after.fingerprint
 
 
@@ -171,16 +173,142 @@ def test_an_incomplete_embedded_set_is_not_trained_on(tmp_path, monkeypatch, sme
         datamodule.setup()
 
 
+def copy_to_all(root, change=lambda picture: picture):
+    with Image.open(root / "cell_3" / "source.jpg") as picture:
+        picture.load()
+    for n in range(1, 16):
+        if n != 3:
+            change(picture).save(root / f"cell_{n}" / "source.jpg", quality=90)
+
+
+def group_all(root, group):
+    rows = "\n".join(f"cell_{n},{group(n)}" for n in range(1, 16))
+    (root / "groups.csv").write_text(f"pair,group\n{rows}\n")
+
+
 def test_the_same_picture_on_both_sides_of_a_split_is_refused(own_smears):
     for n in range(1, 16):
         if n != 3:
             shutil.copy(own_smears / "cell_3" / "source.jpg", own_smears / f"cell_{n}" / "source.jpg")
-    with pytest.raises(InputError, match=r"cell_\d+ and cell_\d+ are the same picture, but one would be in train"):
+    with pytest.raises(InputError, match=r"cell_\d+ and cell_\d+ are the same picture, but one .*--write-groups"):
         prepared(own_smears)
-    rows = "\n".join(f"cell_{n},{'same' if n < 10 else f'own_{n}'}" for n in range(1, 16))
-    (own_smears / "groups.csv").write_text(f"pair,group\n{rows}\n")
+    group_all(own_smears, lambda n: "same" if n < 10 else f"own_{n}")
     with pytest.raises(InputError, match=r"cell_\d+ and cell_1\d"):  # the group is whole, the others still leak
         prepared(own_smears)
+
+
+def test_nearly_the_same_picture_on_both_sides_is_refused(own_smears):
+    copy_to_all(own_smears, lambda picture: picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    with pytest.raises(InputError, match=r"are nearly the same picture, but one would be in .* more leaks like this"):
+        prepared(own_smears)
+
+
+def slide(root, columns):
+    """Tiles of two slides, twelve in all."""
+    number = 0
+    for seed in (0, 1):
+        for tile in tiles(texture(seed, (96, 96 * columns)), columns, 1):
+            number += 1
+            folder = root / f"tile_{number}"
+            folder.mkdir(parents=True)
+            tile.save(folder / "source.png")
+            Image.fromarray(((np.asarray(tile.convert("L")) > 150) * 255).astype(np.uint8)).save(folder / "mask.png")
+    return root
+
+
+def test_siblings_on_both_sides_are_refused_unless_told_and_that_is_on_record(tmp_path):
+    root = slide(tmp_path / "tiles", 6)
+    with pytest.raises(InputError, match=r"tile_\d+ and tile_\d+ are relatives \(siblings\), but one would be in"):
+        prepared(root)
+    leaky = prepared(root, split=SplitPlan(allow_leaks=True))
+    record = leaky.data_record()
+    assert record["allow_leaks"] is True
+    assert record["leaks"]
+    assert all("siblings" in leak for leak in record["leaks"])
+    rows = "\n".join(f"tile_{n},{'left' if n < 7 else 'right'}" for n in range(1, 13))
+    (root / "groups.csv").write_text(f"pair,group\n{rows}\n")
+    honest = prepared(root, split=SplitPlan(test_fraction=0.5)).data_record()
+    assert (honest["allow_leaks"], honest["leaks"]) == (False, [])
+
+
+def written(datamodule, path):
+    path.write_text(json.dumps(datamodule.split_record()))
+    return SplitPlan(file=str(path))
+
+
+def test_a_split_file_repeats_a_split_whatever_the_files_are_called_today(own_smears, tmp_path):
+    group_all(own_smears, lambda n: f"slide_{n // 3}")
+    before = prepared(own_smears, split=SplitPlan(seed=7, val_fraction=0.2))
+    plan = written(before, tmp_path / "split.json")
+    (own_smears / "groups.csv").unlink()
+    for n in range(1, 16):
+        (own_smears / f"cell_{n}").rename(own_smears / f"other_{16 - n}")
+    after = prepared(own_smears, split=plan).split_record()
+    old = before.split_record()
+    for subset in ("train", "val", "test"):
+        assert {entry["sha256"] for entry in after[subset]} == {entry["sha256"] for entry in old[subset]}
+        assert {entry["group"] for entry in after[subset]} == {entry["group"] for entry in old[subset]}
+    assert {key: after[key] for key in ("seed", "val_fraction")} == {"seed": 7, "val_fraction": 0.2}
+
+
+def test_twins_of_one_content_are_both_repeated(own_smears, tmp_path):
+    shutil.copytree(own_smears / "cell_3", own_smears / "cell_33")
+    shutil.copytree(own_smears / "cell_3", own_smears / "cell_34")
+    rows = "\n".join(f"cell_{n},{'g' if n in (3, 33, 34) else n}" for n in [*range(1, 16), 33, 34])
+    (own_smears / "groups.csv").write_text(f"pair,group\n{rows}\n")
+    before = prepared(own_smears)
+    assert prepared(own_smears, split=written(before, tmp_path / "s.json")).split_record() == before.split_record()
+
+
+def test_a_changed_or_missing_or_new_image_does_not_slip_into_a_repeated_split(own_smears, tmp_path):
+    plan = written(prepared(own_smears), tmp_path / "split.json")
+    shutil.copytree(own_smears / "cell_1", tmp_path / "kept")
+    with Image.open(own_smears / "cell_1" / "source.jpg") as image:
+        image.rotate(180).save(own_smears / "cell_1" / "source.jpg")
+    with pytest.raises(InputError, match=r"split\.json: no image has the content that cell_1 had, so it was"):
+        prepared(own_smears, split=plan)
+    shutil.move(own_smears / "cell_1", own_smears / "new")
+    shutil.copytree(tmp_path / "kept", own_smears / "cell_1")
+    with pytest.raises(InputError, match=r"split\.json: does not know 1 of the images, new first; move them away"):
+        prepared(own_smears, split=plan)
+
+
+def test_a_changed_mask_is_told_when_a_split_is_repeated(own_smears, tmp_path, caplog):
+    before = prepared(own_smears)
+    plan = written(before, tmp_path / "split.json")
+    Image.new("L", (96, 72), 255).save(own_smears / "cell_1" / "mask.jpg")
+    assert prepared(own_smears, split=plan).counts == before.counts
+    assert "1 masks have changed, cell_1 first" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"train": 1}', '{"train": [], "val": [], "test": []}'])
+def test_a_split_file_that_is_none_is_named(smears, tmp_path, content):
+    (tmp_path / "split.json").write_text(content)
+    with pytest.raises(InputError, match=r"split\.json: (cannot be read as the|needs at least one)"):
+        prepared(smears, split=SplitPlan(file=str(tmp_path / "split.json")))
+
+
+def test_a_split_file_goes_with_no_other_plan():
+    with pytest.raises(InputError, match=r"data\.split\.file repeats a split as it was; remove data\.split\.fold"):
+        SplitPlan(file="split.json", fold=1)
+    with pytest.raises(InputError, match=r"data\.split\.allow_leaks must be true or false, but is 'maybe'"):
+        SplitPlan(allow_leaks="maybe")
+
+
+def test_hand_made_splits_that_tear_a_group_are_refused(own_smears, tmp_path):
+    group_all(own_smears, lambda n: f"slide_{n // 3}")
+    record = prepared(own_smears).split_record()
+    record["test"].append(record["train"].pop())
+    (tmp_path / "split.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"cell_\d+ and cell_\d+ are relatives \(group slide_\d\), but one"):
+        prepared(own_smears, split=SplitPlan(file=str(tmp_path / "split.json")))
+
+
+def test_what_looks_wrong_is_said_before_training(own_smears, caplog):
+    Image.new("L", (96, 72)).save(own_smears / "cell_1" / "mask.jpg")
+    prepared(own_smears)
+    assert "cell_1/mask.jpg: the mask is empty; kept; the Dice loss learns nothing" in caplog.text
+    assert "grey" not in caplog.text  # what is dealt with is left to cellseg check
 
 
 def test_masks_without_any_cell_are_no_training_set(own_smears):

@@ -5,8 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 import train
+from cellseg.cli import app
 from conftest import composed
 
 ROOT = Path(train.__file__).parent
@@ -20,6 +22,9 @@ COMMANDS = sorted(
         if line.strip().startswith("python train.py")
     }
 )
+CELLSEG = sorted(
+    {line.split("#")[0].strip() for text in BLOCKS for line in text.splitlines() if line.startswith("cellseg ")}
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -28,8 +33,15 @@ def test_every_training_command_composes(command):
     composed(*(override.partition(",")[0] for override in overrides))  # of a sweep, its first run
 
 
+@pytest.mark.parametrize("command", CELLSEG)
+def test_every_cellseg_command_parses(command):
+    _, name, *words = shlex.split(command)
+    get_command(app).commands[name].make_context(name, words)
+
+
 def test_there_are_commands_to_test():
     assert len(COMMANDS) > 8
+    assert len(CELLSEG) > 4
 
 
 def test_every_make_target_exists():

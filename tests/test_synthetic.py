@@ -5,6 +5,7 @@ from PIL import Image
 from cellseg.data import synthetic
 from cellseg.data.cleaning import read_mask
 from cellseg.data.synthetic import SmearStyle, draw_smear, write_synthetic
+from cellseg.errors import InputError
 from conftest import TINY
 
 
@@ -70,14 +71,15 @@ def test_the_default_labels_miss_about_a_tenth_as_the_original_study_found():
 
 def test_labels_survive_the_jpeg_file(tmp_path):
     write_synthetic(tmp_path / "set", pairs=2, style=TINY)
-    written = read_mask(tmp_path / "set" / "cell_2" / "mask.jpg", threshold=20)
+    written = read_mask([tmp_path / "set" / "cell_2" / "mask.jpg"], threshold=20).cell
     drawn = draw_smear(0, 2, TINY).mask > 20
     assert 2 * (written & drawn).sum() / (written.sum() + drawn.sum()) > 0.98
 
 
 def test_an_existing_folder_is_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
-    write_synthetic(tmp_path / "mine", pairs=1, style=TINY)
+    with pytest.raises(InputError, match="mine exists already, and nothing is written over it"):
+        write_synthetic(tmp_path / "mine", pairs=1, style=TINY)
     assert not list((tmp_path / "mine").iterdir())
 
 

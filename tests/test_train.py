@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from cellseg import UNet, load_run
+from cellseg.data.cleaned import write_cleaned
 from cellseg.errors import InputError
 from cellseg.hardware import native_precision
 from cellseg.metrics import image_scores
@@ -44,6 +46,34 @@ def weights(folder):
 
 def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_training_on_the_cleaned_set_is_training_on_the_raw_one_bit_for_bit(own_smears, tmp_path):
+    write_cleaned(own_smears, tmp_path / "clean")
+    folders = [tmp_path / name for name in ("on_raw", "on_clean")]
+    for root, folder in zip((own_smears, tmp_path / "clean"), folders, strict=True):
+        train.run(smoke(f"data.root={root}", "trainer.max_epochs=1"), folder)
+    assert same(weights(folders[0]), weights(folders[1]))
+    splits = [json.loads((folder / "split.json").read_text()) for folder in folders]
+    assert splits[0] == splits[1]
+    assert rows(folders[0] / "per_image.csv") == rows(folders[1] / "per_image.csv")
+
+
+def test_allowed_leaks_are_on_record(finished, smears, tmp_path):
+    assert json.loads((finished / "summary.json").read_text())["data"]["leaks"] == []
+    leaky = tmp_path / "leaky"
+    shutil.copytree(smears, leaky)
+    for n in range(2, 8):
+        shutil.copy(leaky / "cell_1" / "source.jpg", leaky / f"cell_{n}" / "source.jpg")
+    train.run(smoke(f"data.root={leaky}", "data.split.allow_leaks=true", "trainer.max_epochs=1"), tmp_path / "run")
+    data = json.loads((tmp_path / "run" / "summary.json").read_text())["data"]
+    assert data["allow_leaks"] is True
+    assert any("same picture" in leak for leak in data["leaks"])
+
+
+def test_a_split_is_repeated_from_the_file_of_a_run(finished, smears, tmp_path):
+    train.run(smoke(f"data.root={smears}", f"data.split.file={finished}/split.json"), tmp_path / "run")
+    assert (tmp_path / "run" / "split.json").read_text() == (finished / "split.json").read_text()
 
 
 def test_a_run_leaves_the_promised_files(finished):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import mmap
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ from cellseg.errors import InputError
 VERSION = 1  # of what is made of a file; another version never reads this one's entries
 AT_ONCE = 256  # pairs in flight: enough for every core, few enough for any memory
 REMEDY = "decoded images are kept there; free space, or set data.cache=PATH to a folder that can be written"
-RESIDENT = 2**28  # bytes of mapped pixels after which the process lets go of them; the system keeps them cached
+RESIDENT = 2**25  # bytes of mapped pixels after which the process lets go of them; the system keeps them cached
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -129,11 +130,14 @@ def load_pairs(pairs: Sequence[Pair], image_size: int, mask_threshold: int, fold
 
 def in_parallel(function: Callable[[Item], Result], items: Sequence[Item], doing: str) -> Iterator[Result]:
     """Yield the function's results in the order of the items; a bar appears where that takes more than a second."""
+    some = max(1, min(16, len(items) // (4 * (os.cpu_count() or 1))))  # a task each would cost more than a small file
+    blocks = [items[start : start + some] for start in range(0, len(items), some)]
+    at_once = max(1, AT_ONCE // some)
     with ThreadPoolExecutor() as pool, tqdm(total=len(items), desc=doing, unit="pair", delay=1, leave=False) as bar:
-        for start in range(0, len(items), AT_ONCE):
-            for result in pool.map(function, items[start : start + AT_ONCE]):
-                yield result
-                bar.update()
+        for start in range(0, len(blocks), at_once):
+            for results in pool.map(lambda block: [function(item) for item in block], blocks[start : start + at_once]):
+                yield from results
+                bar.update(len(results))
 
 
 def _digest(pair: Pair) -> str:
@@ -141,8 +145,11 @@ def _digest(pair: Pair) -> str:
     whole = hashlib.sha256()
     for path in (pair.image, *pair.masks):
         try:
-            with path.open("rb") as file:
-                whole.update(hashlib.file_digest(file, "sha256").digest())
+            with path.open("rb", buffering=0) as file:
+                part = hashlib.sha256()
+                while chunk := file.read(2**20):
+                    part.update(chunk)
+            whole.update(part.digest())
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror or error}); see who may read it") from error
     return whole.hexdigest()

@@ -10,28 +10,34 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import uniform_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 Floats = NDArray[np.float32]
 
-THUMBNAIL = 24  # pixels a side: enough to tell smears apart, too few to be fooled by compression
+THUMBNAIL = 72  # pixels a side: enough to tell single round cells apart
+COARSE = 24  # pixels a side at which all pairs are compared
 SIDE = 256  # points along a side
 LEFT, RIGHT, TOP, BOTTOM = range(4)
-BLOCK = 1024  # images compared at once, so that memory stays flat
+FEW = 8  # images, below which nothing can be said of what is usual among them
+BLOCK = 256  # images compared at once, so that memory stays flat
 
 # Set on BBBC038 tissue tiles (51 true neighbours) and 2000 drawn smears (no relatives): in brackets the worst true, and
 # the best false value seen.
-NEAR = 0.9  # correlation of thumbnails (0.96 after JPEG at quality 30, 0.45)
+NEAR = 0.9  # correlation of coarse thumbnails (0.97 after JPEG at quality 30, 0.45)
+FINE = 0.85  # of those as near, correlation of the whole thumbnails (0.95, 0.2)
+APART = 0.3  # how far from 1, over how far it is from 1 between two images of the set (0.06, 0.45 in one black frame)
 DISTINCT = 0.55  # distance of two sides over that of the second best match (0.46, 0.60)
 STEP = 2.5  # distance over the step from one row of pixels to the next inside the tiles (2.3, no use alone)
 ALIKE = 0.5  # correlation of the two sides' detail (0.60, no use alone)
+SHORTEST = 24  # pixels; a shorter side tells nothing
 FAINTEST = 1.0  # grey levels: less detail than this in a side or a thumbnail tells nothing
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """What of a picture is compared: a thumbnail (24, 24), its four sides two pixels deep (4, 2, 256, 3), its size."""
+    """What of a picture is compared: a thumbnail (72, 72), its four sides two pixels deep (4, 2, 256, 3), its size."""
 
     thumbnail: NDArray[np.uint8]
     sides: NDArray[np.uint8]
@@ -96,19 +102,39 @@ def families(count: int, kin: Sequence[Kin]) -> list[list[int]]:
 
 
 def _near_duplicates(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]]:
-    """Compare thumbnails in all eight flips and turns, blind to brightness, contrast and slow shading."""
-    if len(likenesses) < 2:
+    """Compare thumbnails in all eight flips and turns, blind to brightness, contrast and slow shading.
+
+    Images that share a frame, a vignette or a cell in the middle are all alike; a duplicate is much more alike.
+    """
+    count = len(likenesses)
+    if count < 2:
         return
-    thumbnails = np.stack([likeness.thumbnail for likeness in likenesses]).astype(np.float32)
-    padded = np.pad(thumbnails, ((0, 0), (2, 2), (2, 2)), "edge")
-    around = sum(padded[:, i : i + THUMBNAIL, j : j + THUMBNAIL] for i in range(5) for j in range(5)) / 25
-    detail = thumbnails - around
-    turned = [_unit(np.rot90(view, turns, (1, 2))) for view in (detail, detail[:, :, ::-1]) for turns in range(4)]
-    for start in range(0, len(detail), BLOCK):
-        block = turned[0][start : start + BLOCK]
-        alike = np.maximum.reduce([block @ view[start:].T for view in turned])
-        for a, b in np.argwhere(np.triu(alike, 1) >= NEAR):
-            yield start + int(a), start + int(b)
+    thumbnails = np.stack([likeness.thumbnail for likeness in likenesses])
+    factor = THUMBNAIL // COARSE
+    coarse = thumbnails.reshape(count, COARSE, factor, COARSE, factor).mean((2, 4), dtype=np.float32)
+    detail = _surroundings_removed(coarse)
+    upright = _unit(detail)
+    usual = np.zeros(count, np.float32)
+    if count >= FEW:
+        for start in range(0, count, BLOCK):
+            usual[start : start + BLOCK] = np.median(upright[start : start + BLOCK] @ upright.T, axis=1)
+    for start in range(0, count, BLOCK):
+        block = detail[start : start + BLOCK]
+        alike = np.maximum.reduce([_unit(view) @ upright[start:].T for view in _eight_ways(block)])
+        needed = 1 - APART * (1 - np.maximum(usual[start : start + BLOCK, None], usual[start:]))
+        for a, b in np.argwhere(np.triu(alike >= np.maximum(NEAR, needed), 1)) + start:
+            first, second = (_surroundings_removed(thumbnails[[index]].astype(np.float32)) for index in (a, b))
+            if max(float(_unit(view)[0] @ _unit(second)[0]) for view in _eight_ways(first)) >= FINE:
+                yield int(a), int(b)
+
+
+def _surroundings_removed(pictures: Floats) -> Floats:
+    """Take the mean of the 5x5 pixels around from every pixel, shape (N, S, S)."""
+    return pictures - uniform_filter(pictures, size=(1, 5, 5), mode="nearest")
+
+
+def _eight_ways(pictures: Floats) -> list[Floats]:
+    return [np.rot90(view, turns, (1, 2)) for view in (pictures, pictures[:, :, ::-1]) for turns in range(4)]
 
 
 def _neighbours(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]]:
@@ -123,22 +149,23 @@ def _neighbours(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]]:
         lengths = [likeness.size[along] for likeness in likenesses]
         for length in set(lengths):
             members = [index for index, other in enumerate(lengths) if other == length]
-            if length < THUMBNAIL or len(members) < 2:
+            if length < SHORTEST or len(members) < 2:
                 continue
             ends, starts = (np.stack([likenesses[i].sides[side] for i in members]) for side in (near, far))
-            for a, b in _matching_sides(ends.astype(np.float32), starts.astype(np.float32)):
+            for a, b in _matching_sides(ends, starts):
                 yield members[a], members[b]
 
 
-def _matching_sides(ends: Floats, starts: Floats) -> Iterator[tuple[int, int]]:
+def _matching_sides(ends: NDArray[np.uint8], starts: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
     """Match sides (N, 2, 256, 3), of which ``[:, 0]`` is the outermost row."""
     count = len(ends)
-    a, b = (sides[:, 0].reshape(count, -1) for sides in (ends, starts))
-    best, nearest, second = np.zeros(count, int), np.empty(count), np.empty(count)
-    best_back, nearest_back, second_back = np.zeros(count, int), np.full(count, np.inf), np.full(count, np.inf)
+    a, b = (sides[:, 0].reshape(count, -1).astype(np.float32) for sides in (ends, starts))
+    squares_a, squares_b = ((sides**2).sum(1) for sides in (a, b))
+    best, best_back = np.zeros(count, int), np.zeros(count, int)
+    nearest, second, nearest_back, second_back = np.full((4, count), np.inf, np.float32)
     for first in range(0, count, BLOCK):
         rows = np.arange(first, min(first + BLOCK, count))
-        distance = (a[rows] ** 2).sum(1)[:, None] + (b**2).sum(1) - 2 * a[rows] @ b.T
+        distance = squares_a[rows, None] + squares_b - 2 * a[rows] @ b.T
         distance = np.sqrt(np.maximum(distance, 0) / a.shape[1])
         distance[np.arange(len(rows)), rows] = np.inf  # no tile is its own neighbour
         best[rows] = distance.argmin(1)
@@ -148,17 +175,12 @@ def _matching_sides(ends: Floats, starts: Floats) -> Iterator[tuple[int, int]]:
         best_back[closer] = rows[distance.argmin(0)][closer]
         nearest_back, second_back = _two_smallest(candidates)
     mutual = np.flatnonzero(best_back[best] == np.arange(count))
-    detail = [_unit(_detail(sides[:, 0])) for sides in (ends, starts)]
-    for i in mutual:
-        j = best[i]
-        inner = np.sqrt(0.5 * sum(((sides[0] - sides[1]) ** 2).mean() for sides in (ends[i], starts[j])))
-        runner_up = min(second[i], second_back[j])
-        if (
-            nearest[i] <= DISTINCT * runner_up
-            and nearest[i] <= STEP * max(float(inner), FAINTEST)
-            and float(detail[0][i] @ detail[1][j]) >= ALIKE
-        ):
-            yield int(i), int(j)
+    for i in mutual[nearest[mutual] <= DISTINCT * np.minimum(second[mutual], second_back[best[mutual]])]:
+        here, there = (sides.astype(np.float32) for sides in (ends[i], starts[best[i]]))
+        inner = float(np.sqrt((((here[0] - here[1]) ** 2).mean() + ((there[0] - there[1]) ** 2).mean()) / 2))
+        detail = _unit(_detail(np.stack([here[0], there[0]])))
+        if nearest[i] <= STEP * max(inner, FAINTEST) and detail[0] @ detail[1] >= ALIKE:
+            yield int(i), int(best[i])
 
 
 def _two_smallest(values: NDArray[np.floating]) -> tuple[Floats, Floats]:

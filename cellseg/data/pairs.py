@@ -5,12 +5,12 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from cellseg.data.groups import natural, read_groups
 from cellseg.errors import InputError
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 SYSTEM_NAMES = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
 IMAGE_FOLDERS = frozenset({"images", "imgs", "imagestr"})
 MASK_FOLDERS = frozenset({"masks", "labels", "labelstr", "annotations"})
@@ -112,7 +112,7 @@ def scan_pairs(root: Path, groups: Path | None = None) -> Scan:
 
 @dataclass(frozen=True)
 class _Folder:
-    """The pictures and folders in a folder, hidden and system ones left out, in natural order."""
+    """The pictures and folders in a folder by name, hidden and system ones left out."""
 
     path: Path
     pictures: list[Path]
@@ -122,12 +122,12 @@ class _Folder:
     def read(cls, path: Path) -> "_Folder":
         pictures, folders = [], []
         with os.scandir(path) as entries:
-            for entry in sorted(entries, key=lambda entry: natural(entry.name)):
+            for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
                     continue
                 if entry.is_dir():
                     folders.append(path / entry.name)
-                elif PurePath(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+                elif entry.name.lower().endswith(IMAGE_SUFFIXES):
                     pictures.append(path / entry.name)
         return cls(path, pictures, folders)
 
@@ -142,7 +142,7 @@ class _Found:
     layout: str
     pairs: list[tuple[str, Path, tuple[Path, ...]]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    mentioned: set[Path] = field(default_factory=set)  # pictures that a problem is about already
+    mentioned: set[Path] = field(default_factory=set)  # pictures that need no further telling
 
     def example(self, root: Path) -> str:
         return str(self.pairs[0][1].relative_to(root))
@@ -158,10 +158,12 @@ def _folder_a_pair(top: _Folder, inside: list[_Folder]) -> _Found | None:
     for folder in inside:
         if not folder.pictures or folder.path in parallel:
             continue
-        roles = {role: [path for path in folder.pictures if path.stem.lower() == role] for role in ("source", "mask")}
-        masks = [path for path in folder.pictures if MASK_WORD.search(path.stem)]
-        if len(roles["source"]) == len(roles["mask"]) == 1:  # other pictures may lie beside them
+        stems = [(path, path.stem.lower()) for path in folder.pictures]
+        roles = {role: [path for path, stem in stems if stem == role] for role in ("source", "mask")}
+        masks = [path for path, stem in stems if MASK_WORD.search(stem)]
+        if len(roles["source"]) == len(roles["mask"]) == 1:
             found.pairs.append((folder.path.name, roles["source"][0], (roles["mask"][0],)))
+            found.mentioned.update(folder.pictures)  # what lies beside them needs no telling
         elif len(folder.pictures) == 2 and len(masks) == 1:
             [image] = set(folder.pictures) - set(masks)
             found.pairs.append((folder.path.name, image, (masks[0],)))

@@ -1,0 +1,229 @@
+"""The cache of decoded pairs: built once, whole or not at all, for these files and no others."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cellseg.data import cache
+from cellseg.data.cache import load_pairs
+from cellseg.data.cleaning import resize_image, resize_mask
+from cellseg.data.inspection import inspect_pair
+from cellseg.data.pairs import find_pairs
+from cellseg.errors import InputError
+
+LOAD = """
+import sys
+from pathlib import Path
+from cellseg.data.cache import load_pairs
+from cellseg.data.pairs import find_pairs
+decoded = load_pairs(find_pairs(Path(sys.argv[1])).pairs, 32, 20, Path(sys.argv[2]))
+print(decoded.fingerprint)
+"""
+
+
+def load(root, folder, size=32, threshold=20):
+    return load_pairs(find_pairs(root).pairs, size, threshold, folder)
+
+
+def pixels(decoded):
+    return {
+        pair.name: (decoded.images[row].tobytes(), decoded.masks[row].tobytes())
+        for pair, row in zip(decoded.pairs, decoded.row, strict=True)
+    }
+
+
+def entries(folder):
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "decoded"
+
+
+def no_building(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("built again")
+
+    monkeypatch.setattr(cache, "_write", refuse)
+
+
+def test_rows_are_the_cleaned_and_resized_pairs(smears, folder):
+    decoded = load(smears, folder)
+    for pair, row, facts in zip(decoded.pairs, decoded.row, decoded.facts, strict=True):
+        clean = inspect_pair(pair, 20)
+        assert np.array_equal(decoded.images[row], resize_image(clean.picture, 32))
+        assert np.array_equal(decoded.masks[row], resize_mask(clean.mask, 32))
+        assert facts == clean.facts
+
+
+def test_a_second_start_reads_the_entry_and_a_moved_or_renamed_set_finds_it(own_smears, folder, monkeypatch):
+    before = load(own_smears, folder)
+    no_building(monkeypatch)
+    assert pixels(load(own_smears, folder)) == pixels(before)
+    moved = own_smears.rename(own_smears.with_name("moved"))
+    (moved / "cell_1").rename(moved / "zebra")  # the last one now
+    after = pixels(load(moved, folder))
+    assert after.pop("zebra") == pixels(before)["cell_1"]
+    assert len(after) == 14
+
+
+def change_a_pixel(root):
+    with Image.open(root / "cell_3" / "source.jpg") as image:
+        image.load()
+        image.putpixel((0, 0), (0, 255, 0))
+        image.save(root / "cell_3" / "source.jpg")
+
+
+def keep_size_and_time(root):
+    path = root / "cell_3" / "mask.jpg"
+    times = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def remove_a_pair(root):
+    shutil.rmtree(root / "cell_3")
+
+
+@pytest.mark.parametrize("change", [change_a_pixel, keep_size_and_time, remove_a_pair])
+def test_whatever_changes_makes_another_entry(own_smears, folder, change):
+    load(own_smears, folder)
+    change(own_smears)
+    load(own_smears, folder)
+    assert len(entries(folder)) == 2
+
+
+@pytest.mark.parametrize("settings", [{"size": 48}, {"threshold": 100}])
+def test_other_settings_make_another_entry(smears, folder, settings):
+    load(smears, folder)
+    load(smears, folder, **settings)
+    assert len(entries(folder)) == 2
+
+
+def test_it_can_be_removed_without_loss(smears, folder):
+    before = pixels(load(smears, folder))
+    shutil.rmtree(folder)
+    assert pixels(load(smears, folder)) == before
+
+
+@pytest.mark.parametrize("damage", ["images", "facts.json"])
+def test_a_damaged_entry_is_built_again(smears, folder, damage):
+    before = pixels(load(smears, folder))
+    path = folder / entries(folder)[0] / damage
+    path.write_bytes(path.read_bytes()[:-100])
+    assert pixels(load(smears, folder)) == before
+
+
+def test_mapped_pixels_stay_right_when_memory_is_given_back(smears, folder, monkeypatch):
+    monkeypatch.setattr(cache, "RESIDENT", 1)
+    decoded = load(smears, folder)
+    assert pixels(decoded) == pixels(decoded)
+
+
+def test_pairs_of_the_same_content_are_all_there(own_smears, folder):
+    shutil.copytree(own_smears / "cell_2", own_smears / "cell_99")
+    found = pixels(load(own_smears, folder))
+    assert found["cell_2"] == found["cell_99"]
+    assert len(found) == 16
+
+
+def test_kin_are_told_by_position_whatever_order_they_are_stored_in(own_smears, folder):
+    shutil.copytree(own_smears / "cell_2", own_smears / "cell_99")
+    [relation] = load(own_smears, folder).kin
+    assert (relation.first, relation.second, relation.relation) == (1, 15, "same picture")
+
+
+def start(root, folder):
+    return subprocess.Popen(
+        [sys.executable, "-c", LOAD, str(root), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_two_that_start_at_once_share_one_entry(smears, folder):
+    both = [start(smears, folder), start(smears, folder)]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert said[0][0] == said[1][0] != ""
+    assert len(entries(folder)) == 1
+
+
+def test_one_waits_for_another_that_is_building(smears, folder):
+    folder.mkdir()
+    finished = load(smears, folder)
+    [name] = entries(folder)
+    (folder / name).rename(folder / "aside")
+    with cache.FileLock(folder / f"{name}.lock"):
+        waiting = start(smears, folder)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(timeout=4)
+        (folder / "aside").rename(folder / name)
+    assert waiting.communicate(timeout=60)[0].strip() == finished.fingerprint
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")
+def test_killed_while_building_it_leaves_nothing_that_is_taken_for_an_entry(tmp_path, folder, smears):
+    root = tmp_path / "many"
+    for copy in range(40):  # long enough to be caught in the middle
+        for pair in smears.iterdir():
+            shutil.copytree(pair, root / f"{pair.name}_{copy}")
+    for wanted in (1, 20):
+        process = start(root, folder)
+        while not any(path.stat().st_size > wanted * 3072 for path in folder.glob(".*/images")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not entries(folder)[1:], "only the unfinished folder"
+        assert all(name.startswith(".") for name in entries(folder))
+    assert len(load(root, folder).pairs) == 400
+    assert [name for name in entries(folder) if name.startswith(".")] == []
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(smears, small_disk):
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\); .* set data\.cache=PATH"):
+        load(smears, small_disk, size=512)
+    assert not [name for name in entries(small_disk) if not name.endswith(".lock")]
+    assert len(load(smears, small_disk).pairs) == 10  # 32 x 32 pixels fit
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = shutil.which("mount")
+    if not mount or subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", place]).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_folder_that_cannot_be_written_is_named(smears, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file.* cannot be written .* set data\.cache=PATH"):
+        load(smears, tmp_path / "file" / "cache")
+
+
+def test_a_file_that_cannot_be_used_leaves_no_entry(own_smears, folder):
+    (own_smears / "cell_3" / "source.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"cell_3.source\.jpg: cannot be read as an image"):
+        load(own_smears, folder)
+    assert entries(folder) == []
+
+
+def test_the_data_folder_may_be_read_only(own_smears, folder):
+    before = {path: path.stat().st_mtime_ns for path in own_smears.rglob("*")}
+    load(own_smears, folder)
+    assert {path: path.stat().st_mtime_ns for path in own_smears.rglob("*")} == before
+    assert isinstance(folder, Path)

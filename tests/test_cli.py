@@ -1,0 +1,330 @@
+"""The cellseg command, as it is typed: what it prints, what it writes, how it exits."""
+
+import csv
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from cellseg.cli import app
+from cellseg.data.groups import read_groups
+from cellseg.data.pairs import find_pairs
+from test_kinship import texture, tiles
+
+
+def run(*words, columns="600"):
+    result = CliRunner(env={"COLUMNS": columns}).invoke(app, [str(word) for word in words])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, re.sub(r"\s+", " ", re.sub(r"[│┃━─┏┓┡┩├┤└┘┬┴┼╇╈┳┻╋┿]", " ", result.output))
+
+
+@pytest.fixture
+def sheets(tmp_path):
+    """Twelve pairs, tiles of three slides, without a word on who belongs together."""
+    root = tmp_path / "sheets"
+    number = 0
+    for seed in range(3):
+        for tile in tiles(texture(seed), 2, 2):
+            number += 1
+            folder = root / f"tile_{number}"
+            folder.mkdir(parents=True)
+            tile.save(folder / "source.png")
+            Image.fromarray(((np.asarray(tile.convert("L")) > 150) * 255).astype(np.uint8)).save(folder / "mask.png")
+    return root
+
+
+def test_check_of_synthetic_smears_finds_no_relatives_and_nothing_wrong(smears):
+    code, said = run("check", smears)
+    assert code == 0
+    assert said.startswith("found 10 pairs, one folder a pair")
+    assert "sibling" not in said
+    assert "duplicate" not in said
+    assert said.rstrip().endswith("0 errors, 0 warnings, 2 notes: training would run")
+
+
+def test_check_tells_siblings_and_writes_groups_that_make_training_possible(sheets):
+    code, said = run("check", sheets)
+    assert code == 1
+    assert re.search(
+        r"error tile_1, tile_2, tile_3, tile_4 siblings, 4 images refused: tile_\d+ and tile_\d+ are on", said
+    )
+    assert "training would stop" in said
+    assert run("check", sheets, "--write-groups", sheets / "groups.csv")[0] == 1  # as the folder was when it was read
+    groups = read_groups(sheets / "groups.csv", [f"tile_{n}" for n in range(1, 13)])
+    assert list(groups.values()) == ["tile_1"] * 4 + ["tile_5"] * 4 + ["tile_9"] * 4
+    code, said = run("check", sheets)
+    assert (code, said.count("kept on one side of every split, as group tile_")) == (0, 3)
+
+
+def test_check_writes_over_nothing(smears, tmp_path):
+    for option in ("--write-groups", "--montage"):
+        mine = tmp_path / "mine"
+        mine.write_text("mine")
+        code, said = run("check", smears, option, mine)
+        assert code == 1
+        assert "mine exists already; nothing is written over it" in said
+        assert mine.read_text() == "mine"
+
+
+def test_montage_shows_every_pair_with_its_outline(smears, tmp_path):
+    assert run("check", smears, "--montage", tmp_path / "sheet.png")[0] == 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    assert pixels.shape == (3 * 200, 4 * 200, 3)
+    for n in range(10):
+        tile = pixels[n // 4 * 200 : n // 4 * 200 + 200, n % 4 * 200 : n % 4 * 200 + 200]
+        assert (tile == (255, 120, 0)).all(axis=2).sum() > 100
+    assert (pixels[400:, 400:] == 255).all()
+
+
+def grey(path, values):
+    Image.fromarray(np.asarray(values, np.uint8)).save(path)
+
+
+def missing(root):
+    (root / "cell_3" / "mask.jpg").unlink()
+
+
+def unreadable(root):
+    (root / "cell_3" / "source.jpg").write_bytes(b"no image")
+
+
+def truncated(root):
+    path = root / "cell_3" / "source.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def other_size(root):
+    grey(root / "cell_3" / "mask.jpg", np.zeros((10, 20)))
+
+
+def all_empty(root):
+    for mask in root.glob("*/mask.jpg"):
+        grey(mask, np.zeros((72, 96)))
+
+
+def copied(root):
+    for n in range(4, 16):
+        shutil.copy(root / "cell_3" / "source.jpg", root / f"cell_{n}" / "source.jpg")
+
+
+def two_pairs(root):
+    for n in range(2, 16):
+        shutil.rmtree(root / f"cell_{n}")
+
+
+def gone(root):
+    shutil.rmtree(root)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (missing, r"error cell_3 a pair is source\.\* and mask\.\*, .* here is no mask .* refused: complete the pair"),
+        (unreadable, r"error cell_3/source\.jpg cannot be read as an image .* refused: export it again"),
+        (truncated, r"error cell_3/source\.jpg cannot be read as an image .*truncated"),
+        (other_size, r"error cell_3/mask\.jpg the mask is 20x10 pixels, .* refused: export both at the same size"),
+        (all_empty, r"error the default split none of the training masks has a cell in it"),
+        (
+            copied,
+            r"error cell_3, cell_4, .* and 5 more same picture, 13 images refused: cell_\d+ and cell_\d+ ",
+        ),
+        (two_pairs, r"error the default split data\.split\.test_fraction of 1 images leaves 0"),
+        (gone, r"error \S+smears data\.root must be a folder"),
+        (
+            lambda root: (root / "groups.csv").write_text("a,b\n"),
+            r"error .*groups\.csv: must have the columns",
+        ),
+    ],
+)
+def test_check_exits_with_1_where_training_would_stop(own_smears, broken, message):
+    broken(own_smears)
+    code, said = run("check", own_smears)
+    assert code == 1
+    assert re.search(message, said), said
+    assert "training would stop" in said
+
+
+def square(value, at=slice(10, 40), size=(72, 96)):
+    mask = np.zeros(size, np.uint8)
+    mask[at, at] = value
+    return mask
+
+
+def ids():
+    mask = square(1)
+    mask[50:60, 50:60], mask[50:60, 70:80] = 2, 3
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("mask.png", square(1), r"note cell_3/mask\.png values 0 and 1 1 is cell"),
+        (
+            "mask.png",
+            ids(),
+            r"note cell_3/mask\.png flat labels such as instance ids, up to 3 every value above 0 is cell",
+        ),
+        ("mask.png", square(0), r"warning cell_3/mask\.png the mask is empty kept"),
+        ("mask.png", square(255, slice(None)), r"warning cell_3/mask\.png the mask is cell everywhere"),
+        (
+            "mask.png",
+            255 - square(255),
+            r"warning cell_3/mask\.png looks inverted: 87\.0% is cell, the sides",
+        ),
+        (
+            "mask.png",
+            np.dstack([square(255)] * 3),
+            r"note cell_3/mask\.png, cell_14/mask\.jpg an RGB mask, not",
+        ),
+        (
+            "mask.png",
+            np.dstack([square(255)] * 4),
+            r"note cell_3/mask\.png an RGBA mask, .* transparent pixels",
+        ),
+    ],
+)
+def test_check_says_what_a_mask_is_taken_for(own_smears, file, values, message):
+    (own_smears / "cell_3" / "mask.jpg").unlink()
+    grey(own_smears / "cell_3" / file, values)
+    code, said = run("check", own_smears)
+    assert code == 0, said
+    assert re.search(message, said), said
+
+
+def test_check_tells_mixed_sizes_and_modalities_and_deep_images(own_smears):
+    dark = np.tile(np.arange(0, 60, dtype=np.uint16), (60, 1))
+    for n in (1, 2):
+        (own_smears / f"cell_{n}" / "source.jpg").unlink()
+        (own_smears / f"cell_{n}" / "mask.jpg").unlink()
+        grey(own_smears / f"cell_{n}" / "source.png", (dark.T if n == 1 else dark))
+        grey(own_smears / f"cell_{n}" / "mask.png", square(255, slice(5, 20), (60, 60)))
+    Image.fromarray(dark[::-1, ::-1] ** 2).save(own_smears / "cell_1" / "source.png")
+    code, said = run("check", own_smears)
+    assert code == 0
+    assert "2 image sizes; 13 of 15 are 96x72" in said
+    assert "mixed modalities: 13 bright colour, 1 bright grey, 1 dark grey" in said
+    assert (
+        "cell_1/source.png more than 8 bits a pixel each image is stretched from its 0.1 to its 99.9 percentile" in said
+    )
+
+
+def test_pictures_that_belong_to_no_pair_are_told(own_smears):
+    shutil.copy(own_smears / "cell_1" / "source.jpg", own_smears / "overview.jpg")
+    assert "warning overview.jpg belongs to no pair left out" in run("check", own_smears)[1]
+
+
+def changes(folder):
+    with (folder / "changes.csv").open(newline="") as file:
+        return {row["file"]: row for row in csv.DictReader(file)}
+
+
+def test_clean_writes_black_and_white_masks_and_what_it_changed(own_smears, tmp_path):
+    before = {path: path.read_bytes() for path in own_smears.rglob("*.jpg")}
+    code, said = run("clean", own_smears, tmp_path / "out")
+    assert (code, said.strip()) == (0, f"wrote 15 cleaned pairs and changes.csv to {tmp_path / 'out'}")
+    for pair in find_pairs(tmp_path / "out").pairs:
+        with Image.open(pair.masks[0]) as mask, Image.open(pair.image) as image:
+            assert (mask.mode, image.mode, mask.format, image.format) == ("L", "RGB", "PNG", "PNG")
+            assert set(np.unique(np.asarray(mask))) == {0, 255}
+    told = changes(tmp_path / "out")
+    assert len(told) == 30
+    assert told["cell_14/mask.jpg"]["change"].startswith("RGB to one channel")
+    assert "faint pixels made background" in told["cell_1/mask.jpg"]["change"]
+    assert told["cell_1/source.jpg"]["written"] == "cell_1/source.png"
+    assert {path: path.read_bytes() for path in own_smears.rglob("*.jpg")} == before
+
+
+def test_clean_unites_instance_masks_and_keeps_the_layout_and_the_groups(tmp_path):
+    for n in range(3):
+        folder = tmp_path / "bowl" / f"id.{n}"
+        (folder / "images").mkdir(parents=True)
+        (folder / "masks").mkdir()
+        Image.fromarray(np.full((40, 40, 4), 50 + n, np.uint8)).save(folder / "images" / f"id.{n}.png")
+        for k, at in enumerate((slice(2, 9), slice(20, 30))):
+            grey(folder / "masks" / f"{k}.png", square(255, at, (40, 40)))
+    (tmp_path / "bowl" / "groups.csv").write_text("pair,group\nid.0,a\nid.1,a\nid.2,b\n")
+    assert run("clean", tmp_path / "bowl", tmp_path / "out")[0] == 0
+    before, after = find_pairs(tmp_path / "bowl"), find_pairs(tmp_path / "out")
+    assert after.layout == before.layout
+    assert [(pair.name, pair.group) for pair in after.pairs] == [(pair.name, pair.group) for pair in before.pairs]
+    with Image.open(after.pairs[0].masks[0]) as mask:
+        assert int((np.asarray(mask) > 0).sum()) == 49 + 100
+    assert changes(tmp_path / "out")["id.0/masks/*"]["change"] == "union of 2 files"
+
+
+@pytest.mark.parametrize("where", ["inside", "existing"])
+def test_clean_writes_neither_into_the_data_nor_over_anything(own_smears, tmp_path, where):
+    out = own_smears / "clean" if where == "inside" else tmp_path / "mine"
+    if where == "existing":
+        out.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    code, said = run("clean", own_smears, out)
+    assert code == 1
+    assert ("lies in" if where == "inside" else "exists already, and nothing is written over it") in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_clean_stops_at_a_bad_file_and_leaves_nothing(own_smears, tmp_path):
+    unreadable(own_smears)
+    code, said = run("clean", own_smears, tmp_path / "out")
+    assert code == 1
+    assert "cell_3/source.jpg: cannot be read as an image" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["smears"]
+
+
+def test_synthesize_writes_flawed_and_exact_masks(tmp_path):
+    code, said = run("synthesize", tmp_path / "out", "--pairs", 3, "--size", "128x96", "--unlabelled", 1, "--seed", 7)
+    assert code == 0
+    assert "drew 3 smears into" in said
+    for pair in find_pairs(tmp_path / "out").pairs:
+        with Image.open(pair.image) as image, Image.open(pair.image.with_name("exact.png")) as exact:
+            assert image.size == exact.size == (128, 96)
+            cells = np.asarray(exact) > 0
+        with Image.open(pair.masks[0]) as mask:
+            labelled = np.asarray(mask.convert("L")) > 20
+        assert labelled.sum() < cells.sum()
+
+
+def test_many_smears_are_the_same_in_several_processes(tmp_path, monkeypatch):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run("synthesize", first, "--pairs", 4, "--size", 48)[0] == 0
+    monkeypatch.setattr("cellseg.data.synthetic.WORTH_PROCESSES", 2)
+    assert run("synthesize", second, "--pairs", 4, "--size", 48)[0] == 0
+    one, two = ({path.relative_to(root): path.read_bytes() for path in root.rglob("*.*")} for root in (first, second))
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (
+            ["synthesize", "out", "--size", "big"],
+            1,
+            "error: --size must be a number .* not big",
+        ),
+        (["synthesize", "out", "--size", "0"], 1, "from 32 to 20000, not 0"),
+        (["synthesize", "out", "--pairs", "0"], 2, "should be greater than or equal to 1"),
+        (["synthesize", "out", "--sickled", "2"], 2, "should be less than or equal to 1"),
+        (["check", "nowhere"], 1, "data.root must be a folder, but nowhere does not exist"),
+        (["clean", "nowhere", "out"], 1, "error: data.root must be a folder, but nowhere does not exist"),
+    ],
+)
+def test_bad_input_is_said_plainly(tmp_path, monkeypatch, words, code, message):
+    monkeypatch.chdir(tmp_path)
+    result, said = run(*words)
+    assert result == code
+    assert re.search(message, said), said
+    assert "Traceback" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_does_not_wait_for_torch():
+    heavy = "import sys, cellseg.cli; print({'torch', 'lightning', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "set()\n"
