@@ -220,6 +220,11 @@ def groups(text):
     return lambda root: (root / "groups.csv").write_text(text)
 
 
+def image_folder_without_mask_folder(root):
+    instances_without_masks(root)
+    shutil.rmtree(root / "id_2" / "masks")
+
+
 ROWS = "\n".join(f"cell_{n},a" for n in range(1, 16))
 PROBLEMS = [
     (without_mask, r"cell_3: a pair is source.* but here is no mask \(found: source\.jpg\); complete the pair"),
@@ -238,6 +243,7 @@ PROBLEMS = [
     (masks_and_labels, r"smears can be read in more than one way: it has the folders images, labels, masks"),
     (two_layouts, r"can be read in 2 ways: one folder a pair \(as in cell_1/source\.jpg\) and parallel folders"),
     (instances_without_masks, r"id_2: needs one picture in images/ and at least one in masks/, but has 1 and 0"),
+    (image_folder_without_mask_folder, r"id_2: needs one picture in images/ and .* masks/, but has 1 and 0"),
     (groups("pair,group\ncell_1,a\n"), r"groups\.csv: has no group for cell_2, cell_3, .* and others"),
     (groups("name;slide\ncell_1;a\n"), r"groups\.csv: must have the columns pair and group, .* but has: name;slide"),
     (groups("group,pair\na,cell_1\nb\n"), r"groups\.csv: must be a UTF-8 CSV file with pair and group in every row"),

@@ -201,6 +201,9 @@ def _write(entry: Path, pairs: Sequence[Pair], image_size: int, mask_threshold: 
                 masks.write(mask)
                 facts.append(known)
                 likenesses.append(likeness)
+            for file in (images, masks):  # after a power cut the right size must mean the right content
+                file.flush()
+                os.fsync(file.fileno())
         kin = find_kin([known.sha256 for known in facts], likenesses)
         stored = {
             "facts": [asdict(known) for known in facts],

@@ -105,8 +105,8 @@ def scan_pairs(root: Path, groups: Path | None = None) -> Scan:
     group_of = {name: name for name in names} if table is None else read_groups(table, names)
     pairs = [Pair(name, group_of[name], image, masks) for name, image, masks in found.pairs]
     pairs.sort(key=lambda pair: natural(pair.name))
-    used = {path for pair in pairs for path in (pair.image, *pair.masks)} | found.mentioned
-    ignored = [path for folder in (top, *inside) for path in folder.pictures if path not in used]
+    used = {str(path) for pair in pairs for path in (pair.image, *pair.masks)} | found.mentioned
+    ignored = [path for folder in (top, *inside) for path in folder.pictures if str(path) not in used]
     return Scan(found.layout, pairs, found.problems, ignored, grouped=table is not None)
 
 
@@ -142,14 +142,14 @@ class _Found:
     layout: str
     pairs: list[tuple[str, Path, tuple[Path, ...]]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    mentioned: set[Path] = field(default_factory=set)  # pictures that need no further telling
+    mentioned: set[str] = field(default_factory=set)  # pictures that need no further telling
 
     def example(self, root: Path) -> str:
         return str(self.pairs[0][1].relative_to(root))
 
     def complain(self, path: Path, seen: str, remedy: str, pictures: Iterable[Path] = ()) -> None:
         self.problems.append(Problem(path, seen, remedy))
-        self.mentioned.update(pictures or [path])
+        self.mentioned.update(str(picture) for picture in pictures or [path])
 
 
 def _folder_a_pair(top: _Folder, inside: list[_Folder]) -> _Found | None:
@@ -163,7 +163,7 @@ def _folder_a_pair(top: _Folder, inside: list[_Folder]) -> _Found | None:
         masks = [path for path, stem in stems if MASK_WORD.search(stem)]
         if len(roles["source"]) == len(roles["mask"]) == 1:
             found.pairs.append((folder.path.name, roles["source"][0], (roles["mask"][0],)))
-            found.mentioned.update(folder.pictures)  # what lies beside them needs no telling
+            found.mentioned.update(map(str, folder.pictures))  # what lies beside them needs no telling
         elif len(folder.pictures) == 2 and len(masks) == 1:
             [image] = set(folder.pictures) - set(masks)
             found.pairs.append((folder.path.name, image, (masks[0],)))
@@ -184,9 +184,9 @@ def _folder_an_image(top: _Folder, inside: list[_Folder]) -> _Found | None:
     found = _Found("one folder an image, with a folder of instance masks")
     for folder in inside:
         images, masks = folder.named(frozenset({"images"})), folder.named(frozenset({"masks"}))
-        if not images or not masks:
+        if not images and not masks:
             continue
-        pictures, parts = _Folder.read(images[0]).pictures, _Folder.read(masks[0]).pictures
+        pictures, parts = (_Folder.read(paths[0]).pictures if paths else [] for paths in (images, masks))
         if len(pictures) == 1 and parts:
             found.pairs.append((folder.path.name, pictures[0], tuple(parts)))
         else:
@@ -216,7 +216,7 @@ def _parallel_folders(top: _Folder, inside: list[_Folder]) -> _Found | None:
 def _side_by_side(top: _Folder, inside: list[_Folder]) -> _Found | None:
     found = _Found("side by side, NAME and NAME_mask")
     masks = [path for path in top.pictures if MASK_SUFFIX.search(path.stem)]
-    _match(found, [path for path in top.pictures if path not in set(masks)], masks)
+    _match(found, [path for path in top.pictures if not MASK_SUFFIX.search(path.stem)], masks)
     return found if found.pairs else None
 
 
@@ -262,7 +262,7 @@ def _match(found: _Found, images: list[Path], masks: list[Path]) -> None:
             taken[matching[0]] = twins[0]
             found.pairs.append((stem, twins[0], (matching[0],)))
     for mask in masks:
-        if mask not in taken and mask not in found.mentioned:
+        if mask not in taken and str(mask) not in found.mentioned:
             found.complain(mask, "the mask has no image", "add the image or move the mask away")
 
 
