@@ -1,5 +1,6 @@
 """Train and test one run: ``python train.py model=xopinet``; sweep many: ``-m model=unet,potinet seed=0,1``."""
 
+import gc
 import logging
 import re
 import time
@@ -66,6 +67,7 @@ def prepare(cfg: DictConfig, folder: Path) -> tuple[L.Trainer, SegmentationModul
     """Build everything a run needs and write down its configuration and split, unless something is wrong."""
     warnings.filterwarnings("ignore", message=".*does not have many workers")  # images lie in memory
     warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning 2.6 calls a torch function that torch renamed
+    gc.freeze()  # what the libraries made on import stays: no use in looking through it again and again
     refuse_bad_values(cfg)
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = native_precision(cfg.trainer.accelerator)

@@ -6,6 +6,7 @@
 writes data_loading.md beside this file. Every start is a process of its own, with a cache folder of its own.
 """
 
+import gc
 import json
 import os
 import platform
@@ -36,6 +37,7 @@ def measure(root: str) -> dict[str, float]:
 
     CellDataModule(root)  # the import itself waits for the first use
     figures = {"imports_s": time.perf_counter() - began, "imports_mb": peak_mb()}
+    gc.freeze()  # as train.py does
     began = time.perf_counter()
     datamodule = CellDataModule(root, split=SplitPlan(), augmentation=Dihedral())
     datamodule.prepare_data()
