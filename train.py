@@ -66,6 +66,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
 def prepare(cfg: DictConfig, folder: Path) -> tuple[L.Trainer, SegmentationModule, CellDataModule, ImageRecords]:
     """Build everything a run needs and write down its configuration and split, unless something is wrong."""
     warnings.filterwarnings("ignore", message=".*does not have many workers")  # images lie in memory
+    warnings.filterwarnings("ignore", module="PIL")  # what matters of them is said of the files they are about
     warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning 2.6 calls a torch function that torch renamed
     gc.freeze()  # what the libraries made on import stays: no use in looking through it again and again
     refuse_bad_values(cfg)

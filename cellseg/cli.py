@@ -1,5 +1,8 @@
 """The ``cellseg`` command: what is done around training."""
 
+import io
+import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +45,11 @@ Threshold = Annotated[int, typer.Option(min=0, max=254, help="Pixels of a grey m
 
 
 @app.callback()
-def _main() -> None: ...
+def _main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name the terminal cannot show is no reason to stop
+    warnings.filterwarnings("ignore", module="PIL")  # what matters of them is said as a finding
 
 
 @app.command()
@@ -51,7 +58,7 @@ def check(
     groups: Groups = None,
     mask_threshold: Threshold = 20,
     write_groups: Annotated[
-        Path | None, typer.Option(help="Write the families that were found to this new CSV file.")
+        Path | None, typer.Option(help="Write given and found groups to this new CSV file, and check with them.")
     ] = None,
     montage: Annotated[
         Path | None, typer.Option(help="Draw every image with its mask outlined to this new PNG file.")
@@ -63,12 +70,14 @@ def check(
     from cellseg.data.groups import write_groups as write
     from cellseg.data.montage import save_montage
 
-    report = check_data(data, groups, mask_threshold, tiles=montage is not None)
+    report = check_data(data, groups, mask_threshold, regroup=write_groups is not None, tiles=montage is not None)
     print_check(report.headline, report.findings)
-    if write_groups:
+    if write_groups and report.groups:
         write(write_groups, report.groups)
-    if montage:
+        typer.echo(f"wrote {write_groups}: {len(set(report.groups.values()))} groups of {len(report.groups)} images")
+    if montage and report.tiles:
         save_montage(montage, report.tiles)
+        typer.echo(f"drew {montage}")
     if report.failed:
         raise typer.Exit(1)
 
@@ -82,9 +91,12 @@ def clean(
 ) -> None:
     """Write the data set as training sees it: PNG, masks 0 and 255, same layout, and changes.csv."""
     from cellseg.data.cleaned import write_cleaned
+    from cellseg.data.findings import count
 
-    count = write_cleaned(data, out, groups, mask_threshold)
-    typer.echo(f"wrote {count} cleaned pairs and changes.csv to {out}")
+    pairs, warnings = write_cleaned(data, out, groups, mask_threshold)
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"wrote {count(pairs, 'cleaned pair')} and changes.csv to {out}")
 
 
 @app.command()
@@ -121,8 +133,8 @@ def synthesize(
 
 
 def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    numbers = [int(part) if part.isdecimal() else 0 for part in (width, height or width)]
+    width, cross, height = text.lower().partition("x")
+    numbers = [int(part) if part.isdecimal() else 0 for part in (width, height if cross else width)]
     if not all(SIZES[0] <= number <= SIZES[1] for number in numbers):
         raise InputError(
             f"--size must be a number of pixels or WIDTHxHEIGHT, from {SIZES[0]} to {SIZES[1]}, not {text}"

@@ -43,6 +43,8 @@ def print_results(summary: Mapping[str, Any], folder: Path) -> None:
         table.add_row(label, f"{metrics[f'test/{name}']:.4f}", how)
     console = Console()
     console.print(table)
+    if leaks := summary["data"]["leaks"]:
+        console.print(f"These scores are too good: {len(leaks)} leaks between the subsets were allowed.", style="red")
     for line in (f"run folder: {folder}", f"curves:     tensorboard --logdir {shlex.quote(str(folder.parent))}"):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 

@@ -125,6 +125,38 @@ def test_a_damaged_entry_is_built_again(smears, folder, damage):
     assert pixels(load(smears, folder)) == before
 
 
+@pytest.mark.parametrize("content", ["{}", "null", "[]", '{"bytes": {}}', ""])
+def test_facts_that_are_none_are_made_again(smears, folder, content):
+    before = pixels(load(smears, folder))
+    (folder / entries(folder)[0] / "facts.json").write_text(content)
+    assert pixels(load(smears, folder)) == before
+
+
+def test_a_file_in_the_place_of_an_entry_gives_way(smears, folder):
+    before = pixels(load(smears, folder))
+    [name] = entries(folder)
+    shutil.rmtree(folder / name)
+    (folder / name).write_text("")
+    assert pixels(load(smears, folder)) == before
+
+
+def test_a_file_that_changes_while_it_is_read_does_not_poison_the_entry(own_smears, folder, monkeypatch):
+    mask = own_smears / "cell_1" / "mask.jpg"
+    content = mask.read_bytes()
+
+    def inspect_late(pair, threshold):
+        if pair.name == "cell_1":
+            Image.new("L", (96, 72)).save(mask)
+        return inspect_pair(pair, threshold)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "inspect_pair", inspect_late)
+        with pytest.raises(InputError, match=r"cell_1.source\.jpg or its mask changed while it was read; start again"):
+            load(own_smears, folder)
+    mask.write_bytes(content)
+    assert load(own_smears, folder).facts[0].cells > 0
+
+
 def test_mapped_pixels_stay_right_when_memory_is_given_back(smears, folder, monkeypatch):
     monkeypatch.setattr(cache, "RESIDENT", 1)
     decoded = load(smears, folder)

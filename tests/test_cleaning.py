@@ -98,6 +98,60 @@ def test_no_instance_id_is_lost_however_small(tmp_path_factory, count, seed):
     assert np.array_equal(cell(path), ids > 0)
 
 
+@pytest.mark.parametrize("thickness", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_ids_of_the_thinnest_cells_and_of_slivers_at_the_border_are_kept(tmp_path, thickness, dtype):
+    rods = np.zeros((128, 128), dtype)
+    for number in range(60):
+        y, x = divmod(number, 6)
+        rods[12 * y + 2 : 12 * y + 2 + thickness, 20 * x + 3 : 20 * x + 15] = number + 1
+    assert np.array_equal(cell(save(tmp_path / "rods.png", rods)), rods > 0)
+    slivers = np.zeros((64, 64), dtype)
+    slivers[10:40, 10:40], slivers[:2, 20:50], slivers[62:, 5:40], slivers[50:55, :2] = 30, 5, 12, 17
+    assert np.array_equal(cell(save(tmp_path / "slivers.png", slivers)), slivers > 0)
+
+
+@pytest.mark.parametrize("quality", [50, 90])
+@pytest.mark.parametrize("factor", [1, 3, 4])
+def test_noise_is_noise_however_large_its_pixels_were_made(tmp_path, quality, factor):
+    y, x = np.mgrid[:128, :128]
+    centres = [(20, 30), (64, 64), (90, 30), (40, 100), (100, 100)]
+    truth = np.logical_or.reduce([np.hypot(y - a, x - b) < 17 for a, b in centres])
+    noisy = save(tmp_path / "mask.jpg", truth.astype(np.uint8) * 255, quality=quality)
+    with Image.open(noisy) as file:
+        file.resize((128 * factor, 128 * factor), Image.Resampling.NEAREST).save(tmp_path / "large.png")
+    found = cell(tmp_path / "large.png")
+    assert np.array_equal(found, np.kron(cell(noisy), np.ones((factor, factor), bool)))
+
+
+def test_soft_masks_are_cut_and_not_taken_for_labels(tmp_path):
+    y, x = np.mgrid[:96, :96]
+    soft = (255 * np.exp(-((y - 48) ** 2 + (x - 48) ** 2) / 600)).astype(np.uint8)
+    assert np.array_equal(cell(save(tmp_path / "mask.png", soft)), soft > 20)
+
+
+def test_lossless_webp_keeps_its_ids(tmp_path):
+    ids = np.zeros((80, 80, 3), np.uint8)
+    for number in range(16):
+        y, x = divmod(number, 4)
+        ids[20 * y + 2 : 20 * y + 17, 20 * x + 2 : 20 * x + 17] = number + 1
+    assert np.array_equal(cell(save(tmp_path / "ids.webp", ids, lossless=True)), ids[..., 0] > 0)
+
+
+def test_masks_that_pillow_would_read_wrongly_are_refused(tmp_path):
+    (tmp_path / "deep.png").write_bytes(png16(np.full((4, 4, 3), 300, np.uint16)))
+    with pytest.raises(InputError, match=r"deep\.png: has 16 bits a colour channel; save the mask as a grey file"):
+        cell(tmp_path / "deep.png")
+    white_is_zero = save(tmp_path / "mask.tif", BLOCKS * np.uint16(65535), tiffinfo={262: 0})
+    with pytest.raises(InputError, match=r"mask\.tif: stores white as 0"):
+        cell(white_is_zero)
+
+
+def test_blank_deep_images_stay_blank(tmp_path):
+    noise = np.random.default_rng(0).integers(95, 110, (64, 64)).astype(np.uint16)
+    assert np.asarray(read_image(save(tmp_path / "blank.tif", noise)).picture).max() < 30
+
+
 def test_a_dark_label_colour_is_not_lost(tmp_path):
     for colour in ((0, 0, 128), (10, 0, 0)):
         path = save(tmp_path / "mask.png", BLOCKS[..., None] * np.array(colour, np.uint8))

@@ -1,6 +1,7 @@
 """The cellseg command, as it is typed: what it prints, what it writes, how it exits."""
 
 import csv
+import os
 import re
 import shutil
 import subprocess
@@ -51,14 +52,28 @@ def test_check_tells_siblings_and_writes_groups_that_make_training_possible(shee
     code, said = run("check", sheets)
     assert code == 1
     assert re.search(
-        r"error tile_1, tile_2, tile_3, tile_4 siblings, 4 images refused: tile_\d+ and tile_\d+ are on", said
+        r"error tile_1, tile_2, tile_3, tile_4 siblings, 4 images refused: tile_\d+, tile_\d+ are on", said
     )
     assert "training would stop" in said
-    assert run("check", sheets, "--write-groups", sheets / "groups.csv")[0] == 1  # as the folder was when it was read
+    code, said = run("check", sheets, "--write-groups", sheets / "groups.csv")
+    assert (code, said.count("kept on one side of every split, as group tile_")) == (0, 3)  # with what it wrote
+    assert f"wrote {sheets / 'groups.csv'}: 3 groups of 12 images" in said
     groups = read_groups(sheets / "groups.csv", [f"tile_{n}" for n in range(1, 13)])
     assert list(groups.values()) == ["tile_1"] * 4 + ["tile_5"] * 4 + ["tile_9"] * 4
     code, said = run("check", sheets)
     assert (code, said.count("kept on one side of every split, as group tile_")) == (0, 3)
+
+
+def test_groups_the_user_gave_are_joined_and_not_thrown_away(sheets):
+    names = [f"tile_{n}" for n in range(1, 13)]
+    (sheets / "groups.csv").write_text("pair,group\n" + "".join(f"tile_{n},p{(n - 1) // 6}\n" for n in range(1, 13)))
+    out = sheets.with_name("out.csv")
+    assert run("check", sheets, "--write-groups", out)[0] == 1  # one group is left, which no split can divide
+    assert set(read_groups(out, names).values()) == {"tile_1"}
+    (sheets / "groups.csv").write_text("pair,group\n" + "".join(f"tile_{n},p{(n - 1) // 8}\n" for n in range(1, 13)))
+    out.unlink()
+    assert run("check", sheets, "--write-groups", out)[0] == 0
+    assert list(read_groups(out, names).values()) == ["p0"] * 8 + ["p1"] * 4
 
 
 def test_check_writes_over_nothing(smears, tmp_path):
@@ -67,7 +82,7 @@ def test_check_writes_over_nothing(smears, tmp_path):
         mine.write_text("mine")
         code, said = run("check", smears, option, mine)
         assert code == 1
-        assert "mine exists already; nothing is written over it" in said
+        assert "mine exists already, and nothing is written over it" in said
         assert mine.read_text() == "mine"
 
 
@@ -113,6 +128,35 @@ def copied(root):
         shutil.copy(root / "cell_3" / "source.jpg", root / f"cell_{n}" / "source.jpg")
 
 
+def all_white(root):
+    for mask in root.glob("*/mask.jpg"):
+        grey(mask, np.full((72, 96), 255))
+
+
+def no_background(root):
+    (root / "cell_3" / "mask.jpg").unlink()
+    mask = np.ones((72, 96))
+    mask[20:40, 20:40] = 2
+    grey(root / "cell_3" / "mask.png", mask)
+
+
+def loop(root):
+    (root / "loop").symlink_to(root / "loop")
+
+
+def latin_1(root):
+    (root / "cell_3").rename(root / os.fsdecode(b"caf\xe9"))
+
+
+def endless(root):
+    (root / "cell_3").rename(root / ("n" * 210))
+
+
+def two_groups(root):
+    for name in ("groups.csv", "Groups.csv"):
+        (root / name).write_text("pair,group\n")
+
+
 def two_pairs(root):
     for n in range(2, 16):
         shutil.rmtree(root / f"cell_{n}")
@@ -132,8 +176,17 @@ def gone(root):
         (all_empty, r"error the default split none of the training masks has a cell in it"),
         (
             copied,
-            r"error cell_3, cell_4, .* and 5 more same picture, 13 images refused: cell_\d+ and cell_\d+ ",
+            r"error cell_3, cell_4, .* and 5 more same picture, 13 images refused: cell_\d+, cell_\d+ are ",
         ),
+        (all_white, r"error the default split every training mask is cell everywhere; background must be 0, or black"),
+        (
+            no_background,
+            r"error cell_3/mask\.png no pixel is 0, so nothing is background refused: save background as 0",
+        ),
+        (loop, r"error .*loop: cannot be looked into \(Too many levels of symbolic links\)"),
+        (latin_1, r"the name 'caf\\udce9' in it is not UTF-8; rename it"),
+        (endless, r"the name n{20}… in it has 210 bytes; shorten it to 200"),
+        (two_groups, r"holds Groups\.csv, groups\.csv; keep one of them"),
         (two_pairs, r"error the default split data\.split\.test_fraction of 1 images leaves 0"),
         (gone, r"error \S+smears data\.root must be a folder"),
         (
@@ -169,7 +222,7 @@ def ids():
         (
             "mask.png",
             ids(),
-            r"note cell_3/mask\.png flat labels such as instance ids, up to 3 every value above 0 is cell",
+            r"note cell_3/mask\.png labels such as instance ids: up to 3 values, 3 the largest every",
         ),
         ("mask.png", square(0), r"warning cell_3/mask\.png the mask is empty kept"),
         ("mask.png", square(255, slice(None)), r"warning cell_3/mask\.png the mask is cell everywhere"),
@@ -181,12 +234,12 @@ def ids():
         (
             "mask.png",
             np.dstack([square(255)] * 3),
-            r"note cell_3/mask\.png, cell_14/mask\.jpg an RGB mask, not",
+            r"note cell_3/mask\.png, cell_14/mask\.jpg RGB, not grey of 8 bits",
         ),
         (
             "mask.png",
             np.dstack([square(255)] * 4),
-            r"note cell_3/mask\.png an RGBA mask, .* transparent pixels",
+            r"note cell_3/mask\.png RGBA, not grey of 8 bits .* transparent pixels",
         ),
     ],
 )
@@ -218,6 +271,35 @@ def test_check_tells_mixed_sizes_and_modalities_and_deep_images(own_smears):
 def test_pictures_that_belong_to_no_pair_are_told(own_smears):
     shutil.copy(own_smears / "cell_1" / "source.jpg", own_smears / "overview.jpg")
     assert "warning overview.jpg belongs to no pair left out" in run("check", own_smears)[1]
+
+
+def test_names_with_line_breaks_and_endings_in_spaces_survive(own_smears, tmp_path):
+    for n, name in ((1, "a\nb"), (2, "-c ")):
+        (own_smears / f"cell_{n}").rename(own_smears / name)
+    code, said = run("check", own_smears, "--write-groups", own_smears / "groups.csv", "--montage", tmp_path / "m.png")
+    assert code == 0, said
+    assert {pair.group for pair in find_pairs(own_smears).pairs} >= {"a\nb", "-c"}
+    assert run("clean", own_smears, tmp_path / "out")[0] == 0
+    assert {pair.name for pair in find_pairs(tmp_path / "out").pairs} >= {"-c ", "a\nb"}
+
+
+def test_turned_images_with_masks_that_are_not_are_told(own_smears):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(own_smears / "cell_3" / "source.jpg") as image:
+        image.save(own_smears / "cell_3" / "source.jpg", exif=exif)
+    said = run("check", own_smears)[1]
+    assert "warning cell_3/source.jpg a camera's orientation tag in the image or in its mask" in said
+
+
+def test_every_mistake_is_told_once_for_all_files_that_share_it(own_smears):
+    for n in range(1, 16):
+        (own_smears / f"cell_{n}" / "source.jpg").unlink()
+    shutil.copy(own_smears / "cell_1" / "mask.jpg", own_smears / "cell_1" / "source.jpg")
+    code, said = run("check", own_smears)
+    assert code == 1
+    assert said.count("error cell_") == 1
+    assert "and 11 more a pair is source.* and mask.*" in said
 
 
 def changes(folder):

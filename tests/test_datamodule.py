@@ -260,6 +260,18 @@ def test_twins_of_one_content_are_both_repeated(own_smears, tmp_path):
     assert prepared(own_smears, split=written(before, tmp_path / "s.json")).split_record() == before.split_record()
 
 
+def test_twins_with_masks_of_their_own_are_told_apart_by_them(own_smears, tmp_path):
+    shutil.copy(own_smears / "cell_1" / "source.jpg", own_smears / "cell_2" / "source.jpg")
+    before = prepared(own_smears, split=SplitPlan(allow_leaks=True)).split_record()
+    (tmp_path / "split.json").write_text(json.dumps(before))
+    (own_smears / "cell_1").rename(own_smears / "t")
+    (own_smears / "cell_2").rename(own_smears / "a")
+    after = prepared(own_smears, split=SplitPlan(file=str(tmp_path / "split.json"), allow_leaks=True)).split_record()
+    for subset in ("train", "test"):
+        masks = [{entry["mask_sha256"] for entry in record[subset]} for record in (before, after)]
+        assert masks[0] == masks[1]
+
+
 def test_a_changed_or_missing_or_new_image_does_not_slip_into_a_repeated_split(own_smears, tmp_path):
     plan = written(prepared(own_smears), tmp_path / "split.json")
     shutil.copytree(own_smears / "cell_1", tmp_path / "kept")

@@ -105,6 +105,22 @@ def test_black_images_and_black_borders_are_no_relatives():
     assert kin([black, *framed]) == set()
 
 
+def test_a_few_fields_through_one_eyepiece_are_no_relatives():
+    y, x = np.mgrid[:120, :160]
+    inside = np.hypot(y - 60, x - 80) < 55
+    fields = [np.where(inside[..., None], np.asarray(smear(n)), 0).astype(np.uint8) for n in range(6)]
+    for count in (2, 4, 6):
+        assert kin([Image.fromarray(field) for field in fields[:count]]) == set()
+
+
+def test_a_copy_that_comes_first_does_not_hide_the_neighbours_of_its_original():
+    left, right = tiles(texture(0, (128, 256)), 2, 1)
+    for copy in (left.transpose(Image.Transpose.FLIP_LEFT_RIGHT), left.resize((64, 64)), jpeg(left, 80)):
+        for order in ([copy, left, right], [left, copy, right], [right, left, copy]):
+            found = find_kin(["a", "b", "c"], [measure_likeness(picture) for picture in order])
+            assert families(3, found) == [[0, 1, 2]]
+
+
 def test_images_of_different_height_cannot_be_neighbours():
     parent = texture(0, (256, 400))
     assert not kin([parent.crop((0, 0, 200, 256)), parent.crop((200, 0, 400, 128))])

@@ -220,6 +220,18 @@ def groups(text):
     return lambda root: (root / "groups.csv").write_text(text)
 
 
+def second_channel(root):
+    parallel(root)
+    (root / "images" / "cell_3.jpg").rename(root / "images" / "cell_3_0000.jpg")
+    shutil.copy(root / "images" / "cell_3_0000.jpg", root / "images" / "cell_3_0001.jpg")
+
+
+def two_mask_folders(root):
+    instances_without_masks(root)
+    picture(root / "id_2" / "masks" / "z.png")
+    picture(root / "id_1" / "Masks" / "z.png")
+
+
 def image_folder_without_mask_folder(root):
     instances_without_masks(root)
     shutil.rmtree(root / "id_2" / "masks")
@@ -243,6 +255,8 @@ PROBLEMS = [
     (masks_and_labels, r"smears can be read in more than one way: it has the folders images, labels, masks"),
     (two_layouts, r"can be read in 2 ways: one folder a pair \(as in cell_1/source\.jpg\) and parallel folders"),
     (instances_without_masks, r"id_2: needs one picture in images/ and at least one in masks/, but has 1 and 0"),
+    (second_channel, r"images/cell_3_0001\.jpg: a second channel; merge the channels into one image"),
+    (two_mask_folders, r"id_1: has more than one folder of images or of masks \(Masks, images, masks\)"),
     (image_folder_without_mask_folder, r"id_2: needs one picture in images/ and .* masks/, but has 1 and 0"),
     (groups("pair,group\ncell_1,a\n"), r"groups\.csv: has no group for cell_2, cell_3, .* and others"),
     (groups("name;slide\ncell_1;a\n"), r"groups\.csv: must have the columns pair and group, .* but has: name;slide"),
@@ -257,6 +271,24 @@ def test_what_is_wrong_is_named_with_its_place(own_smears, broken, message):
     broken(own_smears)
     with pytest.raises(InputError, match=message):
         find_pairs(own_smears)
+
+
+@pytest.mark.parametrize("name", ["labelfree", "unlabelled", "unmasked", "label-free_1"])
+def test_a_photograph_is_not_taken_for_a_mask_by_its_name(tmp_path, name):
+    for n in (1, 2):
+        picture(tmp_path / f"p{n}" / f"{name}.png")
+        picture(tmp_path / f"p{n}" / "mask_x.png")
+    assert {pair.image.stem for pair in find_pairs(tmp_path).pairs} == {name}
+
+
+def test_a_data_set_close_by_is_named(tmp_path):
+    for n in (1, 2):
+        picture(tmp_path / "train" / "images" / f"{n}.png")
+        picture(tmp_path / "train" / "masks" / f"{n}.png")
+    with pytest.raises(InputError, match=r"train looks like a data set: name that folder"):
+        find_pairs(tmp_path)
+    with pytest.raises(InputError, match=r"train looks like the data set: name that folder"):
+        find_pairs(tmp_path / "train" / "images")
 
 
 def test_all_problems_are_found_at_once(own_smears):

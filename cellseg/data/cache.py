@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ from cellseg.data.kinship import Kin, Likeness, find_kin
 from cellseg.data.pairs import Pair
 from cellseg.errors import InputError
 
-VERSION = 1  # of what is made of a file; another version never reads this one's entries
+VERSION = 2  # of what is made of a file; another version never reads this one's entries
 AT_ONCE = 256  # pairs in flight: enough for every core, few enough for any memory
 REMEDY = "decoded images are kept there; free space, or set data.cache=PATH to a folder that can be written"
 RESIDENT = 2**25  # bytes of mapped pixels after which the process lets go of them; the system keeps them cached
@@ -105,12 +106,18 @@ def load_pairs(pairs: Sequence[Pair], image_size: int, mask_threshold: int, fold
     folder = folder or platformdirs.user_cache_path("cellseg")
     digests = list(in_parallel(_digest, pairs, "looking at files"))
     order = sorted(range(len(pairs)), key=lambda index: digests[index])
-    settings = {"version": VERSION, "image_size": image_size, "mask_threshold": mask_threshold}
+    settings = {
+        "version": VERSION,
+        "pillow": version("pillow"),
+        "image_size": image_size,
+        "mask_threshold": mask_threshold,
+    }
     key = hashlib.sha256(json.dumps([settings, [digests[index] for index in order]]).encode()).hexdigest()
     entry = folder / key[:32]
     stored = _stored(entry)
     if stored is None:
-        stored = _build(entry, [pairs[index] for index in order], image_size, mask_threshold)
+        content = [pairs[index] for index in order], [digests[index] for index in order]
+        stored = _build(entry, *content, image_size, mask_threshold)
     count, position = len(pairs), dict(enumerate(order))
     row = [0] * count
     for number, index in enumerate(order):
@@ -160,12 +167,15 @@ def _stored(entry: Path) -> dict[str, Any] | None:
     try:
         stored: dict[str, Any] = json.loads((entry / "facts.json").read_text("utf-8"))
         sizes = {name: (entry / name).stat().st_size for name in ("images", "masks")}
-    except (OSError, ValueError):
+        whole = sizes == stored["bytes"] and len(stored["facts"]) > 0 <= len(stored["kin"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return stored if sizes == stored["bytes"] else None
+    return stored if whole else None
 
 
-def _build(entry: Path, pairs: Sequence[Pair], image_size: int, mask_threshold: int) -> dict[str, Any]:
+def _build(
+    entry: Path, pairs: Sequence[Pair], digests: Sequence[str], image_size: int, mask_threshold: int
+) -> dict[str, Any]:
     """Write an entry, or wait until the run that is writing it has done so."""
     lock = FileLock(entry.with_suffix(".lock"))
     try:
@@ -180,15 +190,23 @@ def _build(entry: Path, pairs: Sequence[Pair], image_size: int, mask_threshold: 
         if stored := _stored(entry):
             return stored
         for left in (entry, *entry.parent.glob(f".{entry.name}-*")):  # damaged, or of a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        return _write(entry, pairs, image_size, mask_threshold)
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+        return _write(entry, pairs, digests, image_size, mask_threshold)
     finally:
         lock.release()
 
 
-def _write(entry: Path, pairs: Sequence[Pair], image_size: int, mask_threshold: int) -> dict[str, Any]:
-    def read(pair: Pair) -> tuple[bytes, bytes, PairFacts, Likeness]:
+def _write(
+    entry: Path, pairs: Sequence[Pair], digests: Sequence[str], image_size: int, mask_threshold: int
+) -> dict[str, Any]:
+    def read(item: tuple[Pair, str]) -> tuple[bytes, bytes, PairFacts, Likeness]:
+        pair, digest = item
         clean = inspect_pair(pair, mask_threshold)
+        if _digest(pair) != digest:  # or the entry would hold, for ever, what these files no longer are
+            raise InputError(f"{pair.image} or its mask changed while it was read; start again")
         image, mask = resize_image(clean.picture, image_size), resize_mask(clean.mask, image_size)
         return image.tobytes(), mask.tobytes(), clean.facts, clean.likeness
 
@@ -196,7 +214,9 @@ def _write(entry: Path, pairs: Sequence[Pair], image_size: int, mask_threshold: 
     with new_folder(entry, remedy=REMEDY) as unfinished:
         # written and not mapped: on a full disk a write fails with an error, a mapped page kills the process
         with (unfinished / "images").open("wb") as images, (unfinished / "masks").open("wb") as masks:
-            for image, mask, known, likeness in in_parallel(read, pairs, "reading images"):
+            for image, mask, known, likeness in in_parallel(
+                read, list(zip(pairs, digests, strict=True)), "reading images"
+            ):
                 images.write(image)
                 masks.write(mask)
                 facts.append(known)

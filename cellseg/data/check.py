@@ -2,15 +2,25 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from cellseg.data.cache import in_parallel
-from cellseg.data.findings import ERROR, NOTE, WARNING, Finding, look_at_kin, look_at_pairs, some
+from cellseg.data.findings import (
+    ERROR,
+    NOTE,
+    WARNING,
+    Finding,
+    count,
+    look_at_kin,
+    look_at_pairs,
+    nothing_to_learn,
+    some,
+)
 from cellseg.data.inspection import PairFacts, inspect_pair
-from cellseg.data.kinship import Likeness, families, find_kin
+from cellseg.data.kinship import Kin, Likeness, families, find_kin
 from cellseg.data.montage import draw_tile
 from cellseg.data.pairs import Pair, Problem, scan_pairs
 from cellseg.data.splits import SplitPlan, Subsets
@@ -24,8 +34,7 @@ class Check:
     Attributes:
         headline: How many pairs, in which layout.
         findings: Errors first, then warnings, then notes.
-        groups: Of every pair, the family of duplicates and siblings it was found to belong to; called by the
-            family's first member.
+        groups: Of every pair, the group it should be in: the one it was given, joined with those of its relatives.
         tiles: A small picture of every readable pair with its mask outlined, in order, where they were asked for.
     """
 
@@ -40,20 +49,23 @@ class Check:
         return any(finding.severity == ERROR for finding in self.findings)
 
 
-def check_data(root: Path, groups: Path | None = None, threshold: int = 20, *, tiles: bool = False) -> Check:
+def check_data(
+    root: Path, groups: Path | None = None, threshold: int = 20, *, regroup: bool = False, tiles: bool = False
+) -> Check:
     """Look at every pair of a data set as training would with its default split.
 
     Args:
         root: Folder of pairs.
         groups: As for ``scan_pairs``.
         threshold: As for ``read_mask``.
+        regroup: Whether to split by the groups that were found, as training will once they are written down.
         tiles: Whether to draw a small picture of each pair.
     """
     try:
         scan = scan_pairs(root, groups)
     except InputError as error:
         return Check("no data set", [Finding(ERROR, str(root), str(error).removeprefix(f"{root} "), "refused")], {}, [])
-    findings = _problems(scan.problems, root)
+    problems, findings = list(scan.problems), []
     if scan.ignored:
         where = some([_short(path, root) for path in scan.ignored])
         findings.append(Finding(WARNING, where, "belongs to no pair", "left out"))
@@ -69,27 +81,41 @@ def check_data(root: Path, groups: Path | None = None, threshold: int = 20, *, t
     seen: list[tuple[PairFacts, Likeness, Image.Image | None]] = []
     for pair, result in zip(scan.pairs, in_parallel(look, scan.pairs, "looking at images"), strict=True):
         if isinstance(result, InputError):
-            findings.append(_unusable(pair, result, root))
+            problems.append(_unusable(pair, result))
         else:
             pairs.append(pair)
             seen.append(result)
     facts = [known for known, _, _ in seen]
     kin = find_kin([known.sha256 for known in facts], [likeness for _, likeness, _ in seen])
-    subsets = _default_split(pairs, facts, findings)
+    together = _together(pairs, kin)
+    if regroup:
+        pairs = [replace(pair, group=together[pair.name]) for pair in pairs]
+    subsets = _default_split(pairs, facts, findings) if pairs else None
+    findings += _told_once(problems, root)
     findings += look_at_pairs(pairs, facts, root)
     findings += look_at_kin(pairs, kin, subsets, grouped=scan.grouped)
-    found = {pair.name: pair.name for pair in scan.pairs}
-    for family in families(len(pairs), kin):
-        found |= {pairs[index].name: pairs[family[0]].name for index in family}
     return Check(
-        headline=f"found {len(scan.pairs)} pairs, {scan.layout}",
+        headline=f"found {count(len(scan.pairs), 'pair')}, {scan.layout}",
         findings=sorted(findings, key=lambda finding: (ERROR, WARNING, NOTE).index(finding.severity)),
-        groups=found,
+        groups={pair.name: pair.group for pair in scan.pairs} | together,
         tiles=[tile for _, _, tile in seen if tile],
     )
 
 
-def _problems(problems: Sequence[Problem], root: Path) -> list[Finding]:
+def _together(pairs: Sequence[Pair], kin: Sequence[Kin]) -> dict[str, str]:
+    """Join given groups that have relatives in each other; called as given where that is one name."""
+    first: dict[str, int] = {}
+    given = [Kin(first.setdefault(pair.group, index), index, "group") for index, pair in enumerate(pairs)]
+    groups = {pair.name: pair.group for pair in pairs}
+    for family in families(len(pairs), [*kin, *given]):
+        shared = {pairs[index].group for index in family}
+        named = {group for group in shared if group not in groups}  # a group that is only called like its one member
+        name = named.pop() if len(named) == 1 else pairs[family[0]].name
+        groups |= {pairs[index].name: name for index in family}
+    return groups
+
+
+def _told_once(problems: Sequence[Problem], root: Path) -> list[Finding]:
     """Return one finding for all places with the same problem."""
     places: dict[tuple[str, str], list[str]] = defaultdict(list)
     for problem in problems:
@@ -97,10 +123,10 @@ def _problems(problems: Sequence[Problem], root: Path) -> list[Finding]:
     return [Finding(ERROR, some(names), seen, f"refused: {remedy}") for (seen, remedy), names in places.items()]
 
 
-def _unusable(pair: Pair, error: InputError, root: Path) -> Finding:
+def _unusable(pair: Pair, error: InputError) -> Problem:
     path = next((path for path in (pair.image, *pair.masks) if str(error).startswith(f"{path}: ")), pair.image)
     seen, _, remedy = str(error).removeprefix(f"{path}: ").partition("; ")
-    return Finding(ERROR, _short(path, root), seen, f"refused: {remedy}" if remedy else "refused")
+    return Problem(path, seen, remedy or "mend it or remove the pair")
 
 
 def _default_split(pairs: Sequence[Pair], facts: Sequence[PairFacts], findings: list[Finding]) -> Subsets | None:
@@ -110,8 +136,8 @@ def _default_split(pairs: Sequence[Pair], facts: Sequence[PairFacts], findings: 
         findings.append(Finding(ERROR, "the default split", str(error), "refused"))
         return None
     training = set(subsets["train"])
-    if not any(known.cells for pair, known in zip(pairs, facts, strict=True) if pair.name in training):
-        findings.append(Finding(ERROR, "the default split", "none of the training masks has a cell in it", "refused"))
+    if reason := nothing_to_learn(known for pair, known in zip(pairs, facts, strict=True) if pair.name in training):
+        findings.append(Finding(ERROR, "the default split", reason, "refused"))
     return subsets
 
 

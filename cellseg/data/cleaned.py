@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cellseg.data.cache import in_parallel
+from cellseg.data.findings import WARNING, Finding, look_at_pairs
 from cellseg.data.folders import new_folder
 from cellseg.data.groups import write_groups
 from cellseg.data.inspection import PairFacts, inspect_pair
@@ -17,11 +18,12 @@ from cellseg.errors import InputError
 COLUMNS = ("pair", "file", "written", "change")
 
 
-def write_cleaned(root: Path, out: Path, groups: Path | None = None, threshold: int = 20) -> int:
-    """Write the cleaned data set and ``changes.csv`` to a new folder in the same layout; return how many pairs.
+def write_cleaned(root: Path, out: Path, groups: Path | None = None, threshold: int = 20) -> tuple[int, list[Finding]]:
+    """Write the cleaned data set and ``changes.csv`` to a new folder in the same layout.
 
     Images become 8-bit RGB, masks single-channel 0 and 255, the union where an image has several. Training on the
-    result is training on ``root``, bit for bit. The folder appears whole or not at all.
+    result is training on ``root``, bit for bit. The folder appears whole or not at all. Returns how many pairs there
+    are, and what to be warned of.
 
     Args:
         root: Folder of pairs; nothing in it is changed.
@@ -37,7 +39,7 @@ def write_cleaned(root: Path, out: Path, groups: Path | None = None, threshold: 
     scan = find_pairs(root, groups)
     with new_folder(out) as unfinished:
 
-        def write(pair: Pair) -> list[tuple[str, ...]]:
+        def write(pair: Pair) -> tuple[PairFacts, list[tuple[str, ...]]]:
             clean = inspect_pair(pair, threshold)
             union = len(pair.masks) > 1
             mask = pair.masks[0].with_name(f"{pair.name}.png") if union else pair.masks[0]
@@ -46,19 +48,20 @@ def write_cleaned(root: Path, out: Path, groups: Path | None = None, threshold: 
                 (unfinished / file).parent.mkdir(parents=True, exist_ok=True)
                 picture.save(unfinished / file)
             labels = mask.parent / "*" if union else mask
-            return [
+            return clean.facts, [
                 (pair.name, str(pair.image.relative_to(root)), str(image_file), _image_change(clean.facts)),
                 (pair.name, str(labels.relative_to(root)), str(mask_file), _mask_change(clean.facts, len(pair.masks))),
             ]
 
-        changes = [row for rows in in_parallel(write, scan.pairs, "cleaning") for row in rows]
+        facts, changes = zip(*in_parallel(write, scan.pairs, "cleaning"), strict=True)
         with (unfinished / "changes.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
-            writer.writerows(changes)
+            writer.writerows(row for rows in changes for row in rows)
         if scan.grouped:
             write_groups(unfinished / "groups.csv", {pair.name: pair.group for pair in scan.pairs})
-    return len(scan.pairs)
+    found = look_at_pairs(scan.pairs, facts, root)
+    return len(scan.pairs), [finding for finding in found if finding.severity == WARNING]
 
 
 def _black_and_white(mask: NDArray[np.bool_]) -> Image.Image:
@@ -86,4 +89,4 @@ def _mask_change(facts: PairFacts, files: int) -> str:
         changes.append(f"grey pixels made cell, {facts.grey:.2%} of the cell pixels")
     if facts.faint:
         changes.append(f"faint pixels made background, {facts.faint:.2%} of all pixels")
-    return "; ".join(changes) or "brightest values made 255"
+    return "; ".join(changes) or "values as they were"

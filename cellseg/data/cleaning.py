@@ -1,6 +1,7 @@
 """From files as people keep them to clean pixels: an RGB image and a mask that is cell or not."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,9 +18,14 @@ Values = NDArray[Any]  # uint8, uint16, int32 or float32, as the file has it
 
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
 DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})
-LOSSY_FORMATS = frozenset({"JPEG", "MPO", "WEBP"})
+LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
 ORIENTATION = 0x0112  # of the camera, in EXIF
+PHOTOMETRIC = 262  # in TIFF; 0 where white is
 STRETCH = (0.1, 99.9)  # percentiles that become black and white in images of more than 8 bits
+SMALLEST_RANGE = 256  # levels of an image of more than 8 bits that become black to white at least: a blank stays blank
+PIECES = 2.0  # of a label, on average; touching cells cut at corners make more than one
+WHITE = 200  # a mask of 0 and 255 has at least this somewhere
+CLASSES = 8  # flat values that may be in any number of pieces
 SOLID_SHARE = 0.5  # of a label file's values, how many must fill areas of their own; in JPEG noise 0.3 at most do
 
 
@@ -30,15 +36,19 @@ class MaskReading:
     Attributes:
         cell: Shape (H, W), where they say cell.
         mode: The first file's pixels as Pillow calls them: L, RGB, P, I;16, ...
+        turned: Whether a camera's orientation tag was obeyed in it.
         kind: ``empty``; ``labels``, where every value above 0 is cell; ``grey``, where values above the threshold are.
-        brightest: The largest value.
+        values: How many values above 0.
+        brightest: The largest one.
         grey_pixels: Cell pixels that are neither background nor of the brightest value, in a mask of kind grey.
         faint_pixels: Pixels above 0 that the threshold made background.
     """
 
     cell: NDArray[np.bool_]
     mode: str
+    turned: bool
     kind: str
+    values: int
     brightest: int
     grey_pixels: int
     faint_pixels: int
@@ -100,7 +110,9 @@ def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
     return MaskReading(
         cell=np.logical_or.reduce([reading.cell for reading in readings]),
         mode=first.mode,
+        turned=first.turned,
         kind=next((reading.kind for reading in readings if reading.kind != "empty"), "empty"),
+        values=max(reading.values for reading in readings),
         brightest=max(reading.brightest for reading in readings),
         grey_pixels=sum(reading.grey_pixels for reading in readings),
         faint_pixels=sum(reading.faint_pixels for reading in readings),
@@ -128,15 +140,19 @@ def content_hash(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> str:
 def _read_mask(path: Path, threshold: int) -> MaskReading:
     decoded = _decode(path)
     mode, values = decoded.picture.mode, _mask_values(decoded.picture, path)
+    if decoded.deep and mode not in DEEP_MODES:
+        raise InputError(f"{path}: has 16 bits a colour channel; save the mask as a grey file")
     present = _values_present(values)
     if present.size == 0:
-        return MaskReading(values > 0, mode, "empty", 0, 0, 0)
+        return MaskReading(values > 0, mode, decoded.turned, "empty", 0, 0, 0, 0)
     brightest = present[-1].item()
-    if not decoded.lossy and (present.size == 1 or _solid_share(values, present) >= SOLID_SHARE):
+    if not decoded.lossy and _are_labels(values, present):
+        if present.size > 1 and values.min() > 0:
+            raise InputError(f"{path}: no pixel is 0, so nothing is background; save background as 0, or black")
         cells, full = int((values > 0).sum()), int((values == brightest).sum())
         if brightest == 255 and full < cells < 2 * full:  # flat grey on an otherwise white mask, not instance ids
-            return MaskReading(values > 0, mode, "grey", 255, cells - full, 0)
-        return MaskReading(values > 0, mode, "labels", int(brightest), 0, 0)
+            return MaskReading(values > 0, mode, decoded.turned, "grey", present.size, 255, cells - full, 0)
+        return MaskReading(values > 0, mode, decoded.turned, "labels", present.size, int(brightest), 0, 0)
     limit = threshold * (1 if values.dtype == np.uint8 else brightest / 255)
     if brightest <= limit:
         raise InputError(
@@ -146,7 +162,8 @@ def _read_mask(path: Path, threshold: int) -> MaskReading:
     cell = values > limit
     grey = cell & (values < 0.8 * brightest)  # JPEG noise around the brightest value is not grey
     faint = (values > 0) & ~cell
-    return MaskReading(cell, mode, "grey", int(brightest), int(grey.sum()), int(faint.sum()))
+    counts = int(brightest), int(grey.sum()), int(faint.sum())
+    return MaskReading(cell, mode, decoded.turned, "grey", present.size, *counts)
 
 
 @dataclass(frozen=True)
@@ -161,14 +178,20 @@ def _decode(source: Path | Image.Image) -> _Decoded:
     try:
         with Image.open(source) if isinstance(source, Path) else nullcontext(source) as picture:
             frames, mode = getattr(picture, "n_frames", 1), picture.mode
+            if picture.format == "MPO":  # a camera's JPEG; its other pictures are previews
+                frames = 1
+            if mode in DEEP_MODES and getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0:
+                raise InputError(f"{source}: stores white as 0, which is read for 8 bits only; save it as usual")
             if frames == 1 and mode in EIGHT_BIT_MODES | DEEP_MODES:
                 lossy = picture.format in LOSSY_FORMATS
-                deep = ";16" in str(getattr(picture, "tile", ""))  # Pillow's name of how the file packs its pixels
+                deep = re.search(";16[BLN]", str(getattr(picture, "tile", ""))) is not None  # how the file packs pixels
                 turned = picture.getexif().get(ORIENTATION, 1) != 1
                 return _Decoded(ImageOps.exif_transpose(picture), turned, lossy, deep)
     except FileNotFoundError as error:
         raise InputError(f"{source} does not exist") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's decoders let almost any through on a damaged file
         raise InputError(
             f"{source}: cannot be read as an image ({error}); export it again or remove the pair"
         ) from error
@@ -182,7 +205,8 @@ def _stretch(picture: Image.Image, source: Path | Image.Image) -> Image.Image:
     if not np.isfinite(values).all():
         raise InputError(f"{source}: holds pixels that are not numbers; export it again or remove the pair")
     black, white = np.percentile(values, STRETCH)
-    scaled = (values - black) / max(float(white - black), 1e-12)
+    least = 1e-12 if picture.mode == "F" else SMALLEST_RANGE
+    scaled = (values - black) / max(float(white - black), least)
     return Image.fromarray(np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8))
 
 
@@ -206,9 +230,36 @@ def _values_present(values: Values) -> Values:
     return np.unique(values[values > 0])
 
 
-def _solid_share(values: Values, present: Values) -> float:
-    """Return how many of the values present fill at least one 3x3 square of their own."""
-    row = (values[:, 1:-1] == values[:, :-2]) & (values[:, 1:-1] == values[:, 2:])
-    centre = values[1:-1, 1:-1]
-    same = row[1:-1] & row[:-2] & row[2:] & (centre == values[:-2, 1:-1]) & (centre == values[2:, 1:-1])
-    return _values_present(centre[same]).size / present.size
+def _are_labels(values: Values, present: Values) -> bool:
+    """Tell labels from shades: a label lies in one piece or two; shades of noise and of smooth edges are scattered.
+
+    What is in few pieces may still be a smooth edge around one white cell, so labels must also fill squares of their
+    own, or lie apart from each other in a mask that is not mostly white. A few flat classes may be in many pieces.
+    """
+    if present.size == 1:
+        return True
+    across, down = values[:, 1:] == values[:, :-1], values[1:] == values[:-1]
+    triples = across[:, 1:] & across[:, :-1]
+    squares = triples[1:-1] & triples[:-2] & triples[2:] & down[:-1, 1:-1] & down[1:, 1:-1]
+    solid = _values_present(values[1:-1, 1:-1][squares]).size / present.size >= SOLID_SHARE
+    if solid and present.size <= CLASSES:
+        return True
+    number = np.searchsorted(present, values) + 1
+    if np.maximum(_pieces(np.where(values > 0, number, 0))[1:], 1).mean() > PIECES:
+        return False
+    cells = values > 0
+    white = present[-1] >= WHITE and (values >= 0.9 * present[-1]).sum() > 0.5 * cells.sum()
+    mixed = (~across & cells[:, 1:] & cells[:, :-1]).sum() + (~down & cells[1:] & cells[:-1]).sum()
+    return solid or (not white and mixed <= 0.5 * cells.sum())
+
+
+def _pieces(values: Values) -> NDArray[np.int64]:
+    """Return, for every value from 0, its pieces that touch by side, less the holes in them: Euler's number."""
+    across, down = values[:, 1:] == values[:, :-1], values[1:] == values[:-1]
+    squares = across[1:] & across[:-1] & down[:, 1:] & down[:, :-1]
+    length = int(values.max()) + 1
+    pixels, rows, columns, full = (
+        np.bincount(part.ravel(), minlength=length)
+        for part in (values, values[:, 1:][across], values[1:][down], values[1:, 1:][squares])
+    )
+    return pixels - rows - columns + full

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.dataset import Augmentation, CellDataset, EpochSampler
-from cellseg.data.findings import WARNING, Leak, find_leaks, look_at_pairs
+from cellseg.data.findings import WARNING, Leak, count, find_leaks, look_at_pairs, nothing_to_learn
 from cellseg.data.pairs import find_pairs
 from cellseg.data.splits import RecordedSplit, SplitPlan, Subsets
 from cellseg.data.synthetic import write_synthetic
@@ -64,9 +64,9 @@ class CellDataModule(L.LightningDataModule):
         ):
             if not isinstance(value, int) or not least <= value <= most:
                 raise InputError(f"data.{name} must be a whole number from {least} to {most}, but is {value!r}")
-        self.root = EMBEDDED_ROOT if root is None else Path(root).expanduser()
+        self.root = EMBEDDED_ROOT if root is None else Path(str(root)).expanduser()
         self.embedded = root is None
-        self.groups, self.cache = (Path(path).expanduser() if path else None for path in (groups, cache))
+        self.groups, self.cache = (Path(str(path)).expanduser() if path else None for path in (groups, cache))
         self.image_size, self.batch_size, self.mask_threshold = image_size, batch_size, mask_threshold
         self.origin = origin
         self.split, self.augmentation, self.seed = split, augmentation, seed
@@ -98,10 +98,10 @@ class CellDataModule(L.LightningDataModule):
                 f"{self.root} should hold the {EMBEDDED_PAIRS} embedded pairs, but holds {len(pairs)}; "
                 "delete it and it is drawn again"
             )
-        log.info("found %d pairs in %s, %s", len(pairs), self.root, scan.layout)
+        log.info("found %s in %s, %s", count(len(pairs), "pair"), self.root, scan.layout)
         if scan.ignored:
-            log.warning("%s and %d more pictures belong to no pair", scan.ignored[0], len(scan.ignored) - 1)
-        recorded = RecordedSplit.read(Path(self.split.file).expanduser()) if self.split.file else None
+            log.warning("%s left out, in no pair: %s first", count(len(scan.ignored), "picture"), scan.ignored[0])
+        recorded = RecordedSplit.read(Path(self.split.file).expanduser()) if self.split.file is not None else None
         subsets = {} if recorded else self.split.divide({pair.name: pair.group for pair in pairs})
         decoded = load_pairs(pairs, self.image_size, self.mask_threshold, self.cache)
         if recorded:
@@ -110,14 +110,14 @@ class CellDataModule(L.LightningDataModule):
             decoded = replace(decoded, pairs=[replace(pair, group=groups[pair.name]) for pair in pairs])
         leaks = find_leaks(decoded.pairs, decoded.kin, subsets)
         if leaks and not self.split.allow_leaks:
-            raise InputError(_leak_message(leaks, self.root))
-        if not any(decoded.facts[index].cells for index in decoded.positions(subsets["train"])):
-            raise InputError(f"{self.root}: none of the training masks has a cell in it; look at the masks")
+            raise InputError(_leak_message(leaks, self.root, repeated=recorded is not None))
+        if reason := nothing_to_learn(decoded.facts[index] for index in decoded.positions(subsets["train"])):
+            raise InputError(f"{self.root}: {reason}")
         for finding in look_at_pairs(decoded.pairs, decoded.facts, self.root):
             if finding.severity == WARNING:
                 log.warning("%s", finding)
         if leaks:
-            log.warning("%d leaks between the subsets, allowed by data.split.allow_leaks", len(leaks))
+            log.warning("%s between the subsets, allowed by data.split.allow_leaks", count(len(leaks), "leak"))
         self._decoded, self._subsets, self._leaks = decoded, subsets, leaks
         self._plan = recorded.plan if recorded else self.split.record()
         log.info("split: %s", ", ".join(f"{count} {subset}" for subset, count in self.counts.items()))
@@ -177,12 +177,16 @@ class CellDataModule(L.LightningDataModule):
         return DataLoader(CellDataset(self.decoded, self._subsets[subset], augmentation=None, seed=self.seed))
 
 
-def _leak_message(leaks: Sequence[Leak], root: Path) -> str:
+def _leak_message(leaks: Sequence[Leak], root: Path, *, repeated: bool) -> str:
     a, side, b, other, relation = leaks[0]
     more = f" ({len(leaks) - 1} more leaks like this)" if len(leaks) > 1 else ""
     what = {"same picture": "are the same picture", "near duplicate": "are nearly the same picture"}
+    remedy = (
+        "the split of data.split.file leaks; draw a new one"
+        if repeated
+        else f"write relatives into one group, as cellseg check {root} --write-groups {root / 'groups.csv'} does"
+    )
     return (
         f"{a} and {b} {what.get(relation, f'are relatives ({relation})')}, but one would be in {side} and one in "
-        f"{other}{more}; write relatives into one group, as cellseg check {root} --write-groups {root / 'groups.csv'} "
-        "does, or set data.split.allow_leaks=true"
+        f"{other}{more}; {remedy}, or set data.split.allow_leaks=true"
     )

@@ -1,7 +1,7 @@
 """What is worth knowing about a data set before training on it, each with what training makes of it."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,6 +14,14 @@ from cellseg.data.splits import Subsets
 ERROR, WARNING, NOTE = "error", "warning", "note"
 DARK = 70  # mean brightness of 255: fluorescence lies below, stained tissue and brightfield above
 COLOURED = 5  # mean colourfulness of 255; a grey picture saved as JPEG in colour has up to 2
+LONGEST_NAME = 36
+MODES = {
+    "P": "palette colours",
+    "I;16": "16 bits",
+    "I": "32 bits",
+    "F": "floating-point numbers",
+    "LA": "grey and alpha",
+}
 MOST_FAMILIES = 20  # told one by one
 INVERTED_CELLS, INVERTED_BORDER = 0.5, 0.8  # more cell than that, most of all along the sides, looks like background
 
@@ -75,18 +83,30 @@ def look_at_pairs(pairs: Sequence[Pair], facts: Sequence[PairFacts], root: Path)
     yield from finding(NOTE, faint, seen, "at or below data.mask_threshold they are background")
     ones = those(lambda fact: fact.mask_kind == "labels" and fact.mask_brightest == 1, masks=True)
     yield from finding(NOTE, ones, "values 0 and 1", "1 is cell")
-    ids = those(lambda fact: fact.mask_kind == "labels" and fact.mask_brightest not in (1, 255), masks=True)
-    values = sorted({fact.mask_brightest for _, fact in ids})
-    seen = f"flat labels such as instance ids, up to {values[-1] if values else 0}"
+    ids = those(lambda fact: fact.mask_kind == "labels" and fact.mask_values > 1, masks=True)
+    most = max(ids, key=lambda found: found[1].mask_values)[1] if ids else None
+    seen = (
+        f"labels such as instance ids: up to {most.mask_values} values, {most.mask_brightest} the largest"
+        if most
+        else ""
+    )
     yield from finding(NOTE, ids, seen, "every value above 0 is cell")
+    odd = those(
+        lambda f: f.mask_kind == "labels" and f.mask_values == 1 and f.mask_brightest not in (1, 255), masks=True
+    )
+    seen = f"values 0 and {odd[0][1].mask_brightest}" if odd else ""
+    yield from finding(NOTE, odd, seen, "everything above 0 is cell")
     modes = Counter(fact.mask_mode for fact in facts)
     for mode in sorted(modes.keys() - {"1", "L"}):
         odd = those(lambda fact, mode=mode: fact.mask_mode == mode, masks=True)  # type: ignore[misc]  # mypy and lambdas
-        yield from finding(NOTE, odd, f"an {mode} mask, not a grey one", _mask_effect(mode))
+        yield from finding(NOTE, odd, f"{MODES.get(mode, mode)}, not grey of 8 bits", _mask_effect(mode))
 
     stretched = those(lambda fact: fact.stretched, masks=False)
     effect = "each image is stretched from its 0.1 to its 99.9 percentile"
     yield from finding(NOTE, stretched, "more than 8 bits a pixel", effect)
+    askew = those(lambda fact: fact.turned != fact.mask_turned, masks=False)
+    seen = "a camera's orientation tag in the image or in its mask, not in both"
+    yield from finding(WARNING, askew, seen, "the one that has it is turned upright: see with --montage if they fit")
     turned = those(lambda fact: fact.turned, masks=False)
     yield from finding(NOTE, turned, "a camera's orientation tag", "the image is turned upright")
     yield from _mixtures(facts)
@@ -106,7 +126,10 @@ def look_at_kin(
         if torn := next((pair for pair in leaks if pair <= set(names)), None):
             a, b = sorted(torn, key=names.index)
             severity = ERROR
-            effect = f"refused: {a} and {b} are on two sides of the default split; write them into one group"
+            effect = (
+                f"refused: {some([a, b])} are on two sides of the default split; "
+                "write the family into one group, as --write-groups does"
+            )
         elif len(groups) == 1:
             severity, effect = NOTE, f"kept on one side of every split, as group {groups.pop()}"
         else:
@@ -143,10 +166,29 @@ def find_leaks(pairs: Sequence[Pair], kin: Sequence[Kin], subsets: Subsets) -> l
     return [(a, side[a], b, side[b], relation) for a, b, relation in leaks]
 
 
+def nothing_to_learn(training: Iterable[PairFacts]) -> str | None:
+    """Say why no network could learn from these masks, if none could."""
+    shares = [fact.cells for fact in training]
+    if not any(shares):
+        return "none of the training masks has a cell in it; look at the masks"
+    if all(share == 1 for share in shares):
+        return "every training mask is cell everywhere; background must be 0, or black"
+    return None
+
+
+def count(number: int, noun: str) -> str:
+    """Return 1 pair, 2 pairs."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def some(names: Collection[str], most: int = 3) -> str:
-    """Name a few of many."""
-    shown = ", ".join(list(names)[:most])
+    """Name a few of many, the middle of long names left out."""
+    shown = ", ".join(_shortened(name) for name in list(names)[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME // 2]}…{name[-LONGEST_NAME // 2 :]}"
 
 
 def _mask_effect(mode: str) -> str:

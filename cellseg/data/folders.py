@@ -1,5 +1,6 @@
-"""New folders that appear whole or not at all, and never over an existing one."""
+"""New folders and files that appear whole or not at all, and never over an existing one."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -34,3 +35,29 @@ def new_folder(path: Path, remedy: str = "free space there, or name another fold
     finally:
         if unfinished:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give a file to write, which becomes ``path`` when the block ends, and vanishes if it fails.
+
+    Raises:
+        InputError: If ``path`` exists, or it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        if path.exists():
+            raise FileExistsError
+        yield unfinished
+        try:
+            os.link(unfinished, path)  # unlike a rename, never over a file
+        except OSError:
+            if path.exists():
+                raise
+            os.replace(unfinished, path)  # where the file system knows no links
+    except FileExistsError as error:
+        raise InputError(f"{path} exists already, and nothing is written over it; move it away first") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error}); name another file") from error
+    finally:
+        unfinished.unlink(missing_ok=True)

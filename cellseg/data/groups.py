@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from cellseg.data.folders import new_file
 from cellseg.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -17,24 +18,29 @@ def read_groups(path: Path, names: Collection[str]) -> dict[str, str]:
     Raises:
         InputError: If the file cannot be read, leaves a pair out, or puts one into two groups.
     """
+    if not path.exists():
+        raise InputError(f"{path} does not exist; name a CSV file with the columns pair and group")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             if not {"pair", "group"} <= set(table.fieldnames or ()):
                 found = ", ".join(table.fieldnames or ["nothing"])
                 raise InputError(f"{path}: must have the columns pair and group, parted by commas, but has: {found}")
-            rows = [(row["pair"].strip(), row["group"].strip()) for row in table]
+            rows = [(row["pair"], row["group"].strip()) for row in table]
+            rows = [(pair if pair in names else pair.strip(), group) for pair, group in rows]
     except (AttributeError, OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: must be a UTF-8 CSV file with pair and group in every row ({error})") from error
     groups = dict(rows)
     if torn := [name for name, group in rows if groups[name] != group]:
         raise InputError(f"{path}: puts {torn[0]} into more than one group; keep one row for every pair")
+    unknown = sorted(groups.keys() - set(names), key=natural)
     if missing := sorted((name for name in names if not groups.get(name)), key=natural):
+        stray = f" ({unknown[0]}, which it names, is no pair)" if unknown else ""
         raise InputError(
-            f"{path}: has no group for {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}; "
+            f"{path}: has no group for {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}{stray}; "
             "name a group for every pair, so that siblings can be kept on one side of the split"
         )
-    if unknown := sorted(groups.keys() - set(names), key=natural):
+    if unknown:
         log.warning("%s names %d pairs that are not in the folder, %s first", path, len(unknown), unknown[0])
     return {name: groups[name] for name in names}
 
@@ -45,15 +51,10 @@ def write_groups(path: Path, groups: Mapping[str, str]) -> None:
     Raises:
         InputError: If the file exists already, or cannot be written.
     """
-    try:
-        with path.open("x", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("pair", "group"))
-            writer.writerows(groups.items())
-    except FileExistsError as error:
-        raise InputError(f"{path} exists already; nothing is written over it: move it away first") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror or error}); name another file") from error
+    with new_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("pair", "group"))
+        writer.writerows(groups.items())
 
 
 def natural(name: str) -> tuple[list[tuple[int, str]], str]:

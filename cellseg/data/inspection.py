@@ -20,12 +20,13 @@ class PairFacts:
         sha256, mask_sha256: Content hashes of the cleaned pixels at full size.
         width, height: Size in pixels, upright.
         image_mode, mask_mode: How the files hold pixels, in Pillow's names.
-        turned: Whether a camera's orientation tag was obeyed.
+        turned, mask_turned: Whether a camera's orientation tag was obeyed.
         stretched: Whether an image of more than 8 bits was brought to 8.
         truncated_depth: Whether only the upper 8 bits of a colour image of 16 are used.
         brightness: Mean of the image, 0 to 255.
         colourfulness: Mean difference between a pixel's largest and smallest channel, 0 to 255.
         mask_kind: As ``MaskReading.kind``.
+        mask_values: How many values above 0 the mask files hold, at most in one.
         mask_brightest: The largest value in the mask files.
         grey: Share of the cell pixels that are grey in the file.
         faint: Share of all pixels that were above 0 and became background.
@@ -40,11 +41,13 @@ class PairFacts:
     image_mode: str
     mask_mode: str
     turned: bool
+    mask_turned: bool
     stretched: bool
     truncated_depth: bool
     brightness: float
     colourfulness: float
     mask_kind: str
+    mask_values: int
     mask_brightest: int
     grey: float
     faint: float
@@ -85,11 +88,13 @@ def inspect_pair(pair: Pair, threshold: int) -> CleanPair:
         image_mode=image.mode,
         mask_mode=reading.mode,
         turned=image.turned,
+        mask_turned=reading.turned,
         stretched=image.mode in DEEP_MODES,
         truncated_depth=image.truncated_depth,
         brightness=float(pixels.mean()),
         colourfulness=float((pixels.max(axis=2) - pixels.min(axis=2)).mean()),
         mask_kind=reading.kind,
+        mask_values=reading.values,
         mask_brightest=reading.brightest,
         grey=reading.grey_pixels / max(int(mask.sum()), 1),
         faint=reading.faint_pixels / mask.size,

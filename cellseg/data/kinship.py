@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import maximum_filter, uniform_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -20,6 +20,7 @@ THUMBNAIL = 72  # pixels a side: enough to tell single round cells apart
 COARSE = 24  # pixels a side at which all pairs are compared
 SIDE = 256  # points along a side
 LEFT, RIGHT, TOP, BOTTOM = range(4)
+MOST_TURNS = 8  # members of one family that stand for it
 FEW = 8  # images, below which nothing can be said of what is usual among them
 BLOCK = 256  # images compared at once, so that memory stays flat
 
@@ -85,9 +86,14 @@ def find_kin(hashes: Sequence[str], likenesses: Sequence[Likeness]) -> list[Kin]
     unique = list(first_of.values())
     near = [(unique[a], unique[b]) for a, b in _near_duplicates([likenesses[index] for index in unique])]
     kin += [Kin(a, b, "near duplicate") for a, b in near]
-    followers = {max(pair) for pair in near}  # one of each is enough to find its neighbours
-    tiles = [index for index in unique if index not in followers]
-    kin += [Kin(tiles[a], tiles[b], "siblings") for a, b in _neighbours([likenesses[i] for i in tiles])]
+    # a duplicate makes a tile's best match no better than the second: let one of each family stand for it in turn
+    twins = families(len(likenesses), [Kin(a, b, "") for a, b in near])
+    turns = max((len(family) for family in twins), default=1)
+    for turn in range(min(turns, MOST_TURNS)):
+        absent = {index for family in twins for index in family if index != family[min(turn, len(family) - 1)]}
+        tiles = [index for index in unique if index not in absent]
+        found = {(tiles[a], tiles[b]) for a, b in _neighbours([likenesses[index] for index in tiles])}
+        kin += [Kin(a, b, "siblings") for a, b in sorted(found) if Kin(a, b, "siblings") not in kin]
     return kin
 
 
@@ -112,7 +118,8 @@ def _near_duplicates(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]
     thumbnails = np.stack([likeness.thumbnail for likeness in likenesses])
     factor = THUMBNAIL // COARSE
     coarse = thumbnails.reshape(count, COARSE, factor, COARSE, factor).mean((2, 4), dtype=np.float32)
-    detail = _surroundings_removed(coarse)
+    frame = _shared_frame(thumbnails)
+    detail = _surroundings_removed(coarse) * ~frame[::factor, ::factor]
     upright = _unit(detail)
     usual = np.zeros(count, np.float32)
     if count >= FEW:
@@ -123,9 +130,15 @@ def _near_duplicates(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]
         alike = np.maximum.reduce([_unit(view) @ upright[start:].T for view in _eight_ways(block)])
         needed = 1 - APART * (1 - np.maximum(usual[start : start + BLOCK, None], usual[start:]))
         for a, b in np.argwhere(np.triu(alike >= np.maximum(NEAR, needed), 1)) + start:
-            first, second = (_surroundings_removed(thumbnails[[index]].astype(np.float32)) for index in (a, b))
+            first, second = (_surroundings_removed(thumbnails[[index]].astype(np.float32)) * ~frame for index in (a, b))
             if max(float(_unit(view)[0] @ _unit(second)[0]) for view in _eight_ways(first)) >= FINE:
                 yield int(a), int(b)
+
+
+def _shared_frame(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return where all images are black or white, and a little around: an eyepiece or a scanner, not a likeness."""
+    saturated = ((thumbnails < 8) | (thumbnails > 247)).all(axis=0)
+    return maximum_filter(saturated, size=4 * (THUMBNAIL // COARSE) + 1)
 
 
 def _surroundings_removed(pictures: Floats) -> Floats:

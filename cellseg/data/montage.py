@@ -6,29 +6,32 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
-from cellseg.errors import InputError
+from cellseg.data.folders import new_file
 
 TILE = 200  # pixels a side, name included
 CAPTION = 18
 OUTLINE = (255, 120, 0)
+TINT = 50  # of 255, over all of a cell
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 
 
 def draw_tile(picture: Image.Image, mask: NDArray[np.bool_], name: str) -> Image.Image:
-    """Draw an RGB picture small, the outline of its mask (H, W) in orange, its name below."""
+    """Draw an RGB picture small, the cells of its mask (H, W) tinted and outlined in orange, its name below."""
     room = TILE - 4, TILE - CAPTION - 4
     scale = min(room[0] / picture.width, room[1] / picture.height)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     small = picture.resize(size, Image.Resampling.BILINEAR)
     cells = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)
-    inner = np.asarray(cells.filter(ImageFilter.MinFilter(3)))
-    outline = Image.fromarray(np.where(np.asarray(cells) > inner, np.uint8(255), np.uint8(0)))
-    small.paste(OUTLINE, (0, 0, *size), outline)
+    framed = ImageOps.expand(cells, border=1)  # so that cells cut by the border have an outline there too
+    inner = np.asarray(framed.filter(ImageFilter.MinFilter(3)))[1:-1, 1:-1]
+    marked = np.where(np.asarray(cells) > inner, np.uint8(255), np.asarray(cells) // 255 * np.uint8(TINT))
+    small.paste(OUTLINE, (0, 0, *size), Image.fromarray(marked))
     tile = Image.new("RGB", (TILE, TILE), PAPER)
     tile.paste(small, ((TILE - size[0]) // 2, 2))
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(12)
+    name = "".join(letter if letter.isprintable() else "?" for letter in name)
     while draw.textlength(name, font) > room[0]:
         name = f"{name[: len(name) // 2 - 1]}…{name[len(name) // 2 + 2 :]}"
     draw.text((TILE / 2, size[1] + CAPTION / 2 + 2), name, INK, font, anchor="mm")
@@ -39,19 +42,12 @@ def save_montage(path: Path, tiles: Sequence[Image.Image]) -> None:
     """Lay tiles out in rows, about as wide as high, and write the sheet to a new PNG file.
 
     Raises:
-        InputError: If there are no tiles, the file exists already, or it cannot be written.
+        InputError: If the file exists already, or it cannot be written.
     """
-    if not tiles:
-        raise InputError(f"{path}: there is no readable pair to draw")
     columns = math.ceil(math.sqrt(len(tiles)))
     rows = math.ceil(len(tiles) / columns)
     sheet = Image.new("RGB", (columns * TILE, rows * TILE), PAPER)
     for number, tile in enumerate(tiles):
         sheet.paste(tile, (number % columns * TILE, number // columns * TILE))
-    try:
-        with path.open("xb") as file:
-            sheet.save(file, format="PNG")
-    except FileExistsError as error:
-        raise InputError(f"{path} exists already; nothing is written over it: move it away first") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror or error}); name another file") from error
+    with new_file(path) as unfinished:
+        sheet.save(unfinished, format="PNG")

@@ -14,8 +14,10 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 SYSTEM_NAMES = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
 IMAGE_FOLDERS = frozenset({"images", "imgs", "imagestr"})
 MASK_FOLDERS = frozenset({"masks", "labels", "labelstr", "annotations"})
-MASK_WORD = re.compile(r"mask|label|(?<![a-z])gt(?![a-z])", re.IGNORECASE)
+MASK_WORD = re.compile(r"(?<!un)mask|(?<!un)label(?![-_ ]?free)|(?<![a-z])gt(?![a-z])", re.IGNORECASE)
 MASK_SUFFIX = re.compile(r"_masks?$", re.IGNORECASE)
+LONGEST_NAME = 200  # bytes, so that a run can add to it
+CHANNEL = re.compile(r"_\d{4}$")
 LAYOUTS = (
     "one folder a pair (cell_1/source.jpg and cell_1/mask.jpg), one folder an image "
     "(ID/images/ID.png and many ID/masks/*), parallel folders (images/a.png and masks/a.png), "
@@ -88,19 +90,26 @@ def scan_pairs(root: Path, groups: Path | None = None) -> Scan:
     Raises:
         InputError: If the folder is missing, holds no pairs, or could be read in more than one way.
     """
-    if not root.is_dir():
+    try:
+        found_there = root.is_dir()
+    except OSError as error:
+        raise InputError(f"data.root must be a folder, but {root} cannot be looked into ({error.strerror})") from error
+    if not found_there:
         what = "is a file" if root.exists() else "does not exist"
         raise InputError(f"data.root must be a folder, but {root} {what}; expected {LAYOUTS}")
     top = _Folder.read(root)
     inside = [_Folder.read(path) for path in top.folders]
     candidates = [found for recognise in RECOGNISERS if (found := recognise(top, inside))]
     if not candidates:
-        raise InputError(f"{root} holds no pairs; expected {LAYOUTS}; {_describe(top, inside)}")
+        raise InputError(f"{root} holds no pairs; expected {LAYOUTS}; {_describe(top, inside)}{_hint(root, inside)}")
     if len(candidates) > 1:
         seen = " and ".join(f"{found.layout} (as in {found.example(root)})" for found in candidates)
         raise InputError(f"{root} can be read in {len(candidates)} ways: {seen}; leave one of them in the folder")
     [found] = candidates
-    table = groups or next((file for file in root.iterdir() if file.name.lower() == "groups.csv"), None)
+    tables = [groups] if groups else sorted(file for file in root.iterdir() if file.name.lower() == "groups.csv")
+    if len(tables) > 1:
+        raise InputError(f"{root} holds {_names(tables)}; keep one of them")
+    table = tables[0] if tables else None
     names = [name for name, _, _ in found.pairs]
     group_of = {name: name for name in names} if table is None else read_groups(table, names)
     pairs = [Pair(name, group_of[name], image, masks) for name, image, masks in found.pairs]
@@ -121,14 +130,18 @@ class _Folder:
     @classmethod
     def read(cls, path: Path) -> "_Folder":
         pictures, folders = [], []
-        with os.scandir(path) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
-                    continue
-                if entry.is_dir():
-                    folders.append(path / entry.name)
-                elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-                    pictures.append(path / entry.name)
+        try:
+            with os.scandir(path) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
+                        continue
+                    _refuse_name(path, entry.name)
+                    if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
+                        pictures.append(path / entry.name)
+                    elif entry.is_dir():
+                        folders.append(path / entry.name)
+        except OSError as error:
+            raise InputError(f"{error.filename or path}: cannot be looked into ({error.strerror})") from error
         return cls(path, pictures, folders)
 
     def named(self, names: frozenset[str]) -> list[Path]:
@@ -186,6 +199,10 @@ def _folder_an_image(top: _Folder, inside: list[_Folder]) -> _Found | None:
         images, masks = folder.named(frozenset({"images"})), folder.named(frozenset({"masks"}))
         if not images and not masks:
             continue
+        if len(images) > 1 or len(masks) > 1:
+            seen = f"has more than one folder of images or of masks ({_names([*images, *masks])})"
+            found.complain(folder.path, seen, "keep one of each", folder.pictures)
+            continue
         pictures, parts = (_Folder.read(paths[0]).pictures if paths else [] for paths in (images, masks))
         if len(pictures) == 1 and parts:
             found.pairs.append((folder.path.name, pictures[0], tuple(parts)))
@@ -228,6 +245,15 @@ RECOGNISERS: tuple[Callable[[_Folder, list[_Folder]], _Found | None], ...] = (
 )
 
 
+def _refuse_name(folder: Path, name: str) -> None:
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError as error:
+        raise InputError(f"{folder}: the name {name!a} in it is not UTF-8; rename it") from error
+    if size > LONGEST_NAME:
+        raise InputError(f"{folder}: the name {name[:20]}… in it has {size} bytes; shorten it to {LONGEST_NAME}")
+
+
 def _is_parallel(top: _Folder) -> bool:
     return bool(top.named(IMAGE_FOLDERS) and top.named(MASK_FOLDERS))
 
@@ -246,6 +272,8 @@ def _match(found: _Found, images: list[Path], masks: list[Path]) -> None:
         matching = by_key[stem] or by_key[stem.removesuffix("_0000")]
         if len(twins) > 1:
             found.complain(twins[0], f"there is more than one image of this name ({_names(twins)})", "keep one", twins)
+        elif not matching and CHANNEL.search(stem) and by_key[CHANNEL.sub("", stem)]:
+            found.complain(twins[0], "a second channel", "merge the channels into one image, or move it away")
         elif not matching:
             found.complain(twins[0], "the image has no mask", "add the mask or move the image away")
         elif len(matching) > 1:
@@ -276,3 +304,15 @@ def _describe(top: _Folder, inside: list[_Folder]) -> str:
     if with_pictures:
         return f"found images in {_names(with_pictures)}"
     return f"found the images {_names(top.pictures)}" if top.pictures else "found no images"
+
+
+def _hint(root: Path, inside: list[_Folder]) -> str:
+    """Name a data set close by, if there is one."""
+    for folder in inside:
+        deeper = [_Folder.read(path) for path in folder.folders]
+        if _is_parallel(folder) or _folder_a_pair(folder, deeper) or _folder_an_image(folder, deeper):
+            return f"; {folder.path} looks like a data set: name that folder"
+    above = root.resolve().parent
+    if root.resolve().name.lower() in IMAGE_FOLDERS | MASK_FOLDERS and _is_parallel(_Folder.read(above)):
+        return f"; {above} looks like the data set: name that folder"
+    return ""

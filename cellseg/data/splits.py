@@ -6,6 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ Subsets = dict[str, list[str]]
 
 SUBSETS = ("train", "val", "test")
 ENTRY_KEYS = ("name", "group", "sha256", "mask_sha256")
+
+MATCHES = tuple(
+    itemgetter(*keys)
+    for keys in (("name", "sha256", "mask_sha256"), ("sha256", "mask_sha256"), ("name", "sha256"), ("sha256",))
+)
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +61,9 @@ class SplitPlan:
         if not isinstance(self.allow_leaks, bool):
             raise InputError(f"data.split.allow_leaks must be true or false, but is {self.allow_leaks!r}")
         drawn = [entry.name for entry in fields(self) if entry.name not in ("file", "allow_leaks")]
-        if self.file and (other := [name for name in drawn if getattr(self, name) != getattr(SplitPlan, name)]):
+        if self.file is not None and (
+            other := [name for name in drawn if getattr(self, name) != getattr(SplitPlan, name)]
+        ):
             raise InputError(f"data.split.file repeats a split as it was; remove data.split.{other[0]}")
         if not 0 < self.test_fraction < 1:
             raise InputError(f"data.split.test_fraction must lie between 0 and 1, but is {self.test_fraction}")
@@ -154,6 +162,8 @@ class RecordedSplit:
         Raises:
             InputError: If it is missing or was not written by a run.
         """
+        if not path.exists():
+            raise InputError(f"{path} does not exist; name the split.json of a run")
         try:
             content = json.loads(path.read_text("utf-8"))
             subsets = {
@@ -175,27 +185,33 @@ class RecordedSplit:
         Raises:
             InputError: If the images are not exactly those of the split.
         """
-        left: dict[str, list[str]] = defaultdict(list)
-        for name, (image, _) in images.items():
-            left[image].append(name)
+        left = dict(images)
         subsets: Subsets = {subset: [] for subset in SUBSETS}
         groups, relabelled = {}, []
-        for subset, entries in self.subsets.items():
-            for entry in entries:
-                if not (same := left[entry["sha256"]]):
-                    raise InputError(
-                        f"{self.path}: no image has the content that {entry['name']} had, so it was changed or is "
-                        "missing; bring it back, or draw a new split"
-                    )
-                name = entry["name"] if entry["name"] in same else same[0]
-                same.remove(name)
-                if images[name][1] != entry["mask_sha256"]:
+        wanted = [(subset, entry) for subset, entries in self.subsets.items() for entry in entries]
+        for rule in MATCHES:  # the closest match first, as several files may hold one picture
+            there: dict[tuple[str, ...], list[str]] = defaultdict(list)
+            for name, (image, mask) in left.items():
+                there[rule({"name": name, "sha256": image, "mask_sha256": mask})].append(name)
+            unmatched = []
+            for subset, entry in wanted:
+                if not (same := there[rule(entry)]):
+                    unmatched.append((subset, entry))
+                    continue
+                name = same.pop(0)
+                if left.pop(name)[1] != entry["mask_sha256"]:
                     relabelled.append(name)
                 subsets[subset].append(name)
                 groups[name] = entry["group"]
-        if unknown := [name for same in left.values() for name in same]:
+            wanted = unmatched
+        if wanted:
             raise InputError(
-                f"{self.path}: does not know {len(unknown)} of the images, {unknown[0]} first; "
+                f"{self.path}: no image has the content that {wanted[0][1]['name']} had, so it was changed or is "
+                "missing; bring it back, or draw a new split"
+            )
+        if left:
+            raise InputError(
+                f"{self.path}: does not know {len(left)} of the images, {next(iter(left))} first; "
                 "move them away, or draw a new split"
             )
         if relabelled:
