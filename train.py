@@ -2,9 +2,13 @@
 
 import gc
 import logging
+import os
 import re
+import sys
 import time
 import warnings
+from contextlib import nullcontext
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,31 +22,48 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from cellseg import CellDataModule, SegmentationModule, runs
-from cellseg.callbacks import ImageRecords
+from cellseg.callbacks import EpochTable, ImageRecords
 from cellseg.console import print_results
 from cellseg.errors import InputError
 from cellseg.hardware import describe_device, native_precision
+from cellseg.study import sweep
 from cellseg.summary import summarise
 
 log = logging.getLogger("train")
 
-OmegaConf.register_new_resolver("run_name", runs.run_name, replace=True)
-
 
 def run(cfg: DictConfig, folder: Path) -> float:
-    """Train, test and record one run in ``folder``; return the mean Dice over its test images."""
+    """Train, test and record one run in ``folder``; return the mean Dice over its test images.
+
+    What is finished already is only told again; what was interrupted goes on from its last epoch.
+    """
+    settle(cfg)
+    with runs.occupied(folder) if int(os.environ.get("LOCAL_RANK", 0)) == 0 else nullcontext():
+        if summary := runs.finished(folder, cfg):
+            log.info("this run was finished before; nothing is trained again")
+            print_results(summary, folder)
+            return float(summary["metrics"]["test/dice"])
+        return fit_and_test(cfg, folder)
+
+
+def fit_and_test(cfg: DictConfig, folder: Path) -> float:
+    """Do what is left of a run."""
     origin = runs.provenance()  # before anything else: the code may change while the run goes on
     times = [time.perf_counter()]
-    trainer, module, datamodule, records = prepare(cfg, folder)
+    trainer, module, datamodule, records, checkpoint = prepare(cfg, folder)
     times.append(time.perf_counter())
-    trainer.fit(module, datamodule)
+    trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
     times.append(time.perf_counter())
-    train_loss = trainer.callback_metrics["train/loss"]
+    train_metrics = {name: value for name, value in trainer.callback_metrics.items() if name == "train/loss"}
+    if checkpoint and not train_metrics:  # it was interrupted after its last epoch: there was nothing left to train
+        load_weights(module, checkpoint)
+        tables = [callback for callback in trainer.callbacks if isinstance(callback, EpochTable)]
+        train_metrics = {"train/loss": tables[0].rows[-1]["train/loss"]} if tables else {}
     if datamodule.has_validation:
         load_best(module, folder / "checkpoints" / "best.ckpt")
     trainer.test(module, datamodule, verbose=False)
     times.append(time.perf_counter())
-    metrics = {"train/loss": train_loss} | trainer.callback_metrics
+    metrics = train_metrics | trainer.callback_metrics
 
     if trainer.is_global_zero:
         phases = zip(("prepare", "train", "test"), pairwise(times), strict=True)
@@ -63,15 +84,15 @@ def run(cfg: DictConfig, folder: Path) -> float:
     return float(metrics["test/dice"])
 
 
-def prepare(cfg: DictConfig, folder: Path) -> tuple[L.Trainer, SegmentationModule, CellDataModule, ImageRecords]:
+def prepare(
+    cfg: DictConfig, folder: Path
+) -> tuple[L.Trainer, SegmentationModule, CellDataModule, ImageRecords, Path | None]:
     """Build everything a run needs and write down its configuration and split, unless something is wrong."""
     warnings.filterwarnings("ignore", message=".*does not have many workers")  # images lie in memory
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run goes on
     warnings.filterwarnings("ignore", module="PIL")  # what matters of them is said of the files they are about
     warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning 2.6 calls a torch function that torch renamed
     gc.freeze()  # what the libraries made on import stays: no use in looking through it again and again
-    refuse_bad_values(cfg)
-    if cfg.trainer.precision == "auto":
-        cfg.trainer.precision = native_precision(cfg.trainer.accelerator)
     L.seed_everything(cfg.seed, workers=True)
     datamodule, module, callbacks = instantiate(cfg.data), instantiate(cfg.module), instantiate(cfg.callbacks)
     datamodule.prepare_data()
@@ -84,22 +105,31 @@ def prepare(cfg: DictConfig, folder: Path) -> tuple[L.Trainer, SegmentationModul
                 "test images; set data.split.val_fraction"
             )
     records = ImageRecords()
+    checkpoint = runs.start_run(folder, cfg, datamodule.split_record())
+    step = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"] if checkpoint else 0
     trainer = instantiate(
         cfg.trainer,
         default_root_dir=folder,
-        logger=instantiate(cfg.logger, save_dir=folder),
+        logger=instantiate(cfg.logger, save_dir=folder, purge_step=step),  # TensorBoard forgets what comes after
         callbacks=[*callbacks.values(), records],
     )
     if trainer.is_global_zero:
-        runs.start_run(folder, cfg)
-        runs.write_json(folder / "split.json", datamodule.split_record())
         device = describe_device(trainer.strategy.root_device)
-        log.info("training %s on %s in %s", module.network_name, device, trainer.precision)
-    return trainer, module, datamodule, records
+        begun = "going on with" if checkpoint else "training"
+        log.info("%s %s on %s in %s", begun, module.network_name, device, trainer.precision)
+    return trainer, module, datamodule, records, checkpoint
 
 
-def refuse_bad_values(cfg: DictConfig) -> None:
-    """Refuse what nothing further down would refuse by name."""
+def was_finished(cfg: DictConfig, folder: Path) -> bool:
+    """Tell whether the folder holds this run, finished."""
+    settle(cfg)
+    return runs.finished(folder, cfg) is not None
+
+
+def settle(cfg: DictConfig) -> None:
+    """Decide what is left to the machine, and refuse what nothing further down would refuse by name."""
+    if cfg.trainer.precision == "auto":
+        cfg.trainer.precision = native_precision(cfg.trainer.accelerator)
     root = OmegaConf.load(Path(__file__).parent / "conf" / "config.yaml")
     known = {*root, *(group for entry in root.defaults if entry != "_self_" for group in entry)}
     if unknown := sorted(set(cfg) - known):
@@ -119,8 +149,12 @@ def load_best(module: SegmentationModule, checkpoint: Path) -> None:
             f"{checkpoint} was never written, so there are no best weights on the validation images to score; "
             "keep callbacks.best and validate at least once, or set data.split.val_fraction=0"
         )
-    best = torch.load(checkpoint, map_location=module.device, weights_only=True)
-    module.load_state_dict(best["state_dict"])
+    load_weights(module, checkpoint)
+
+
+def load_weights(module: SegmentationModule, checkpoint: Path) -> None:
+    """Put the weights of a checkpoint into the module: the averaged ones, where they are averaged."""
+    module.load_state_dict(torch.load(checkpoint, map_location=module.device, weights_only=True)["state_dict"])
 
 
 def _monitors_validation(callback: L.Callback) -> bool:
@@ -128,16 +162,23 @@ def _monitors_validation(callback: L.Callback) -> bool:
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(cfg: DictConfig) -> float:
+def main(cfg: DictConfig) -> float | None:
     """Run what the command line composed; say what is wrong with its input without a traceback."""
+    job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
+    if job.mode == RunMode.MULTIRUN:
+        overrides = [*job.overrides.task, f"study={cfg.study}"]
+        return sweep.run_isolated(
+            Path(__file__).resolve(), overrides, folder, partial(was_finished, cfg, folder), cfg.n_jobs
+        )
+    sweep.end_with_the_sweep()
     try:
-        return run(cfg, Path(HydraConfig.get().runtime.output_dir))
+        return run(cfg, folder)
     except (InputError, InstantiationException) as error:
         ours = error.__cause__ if isinstance(error.__cause__, InputError) else error
-        if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra itself will only say the first failure of a sweep
-            log.error("this run of the sweep failed: %s", ours)
         raise CompactHydraException(str(ours)) from error
 
 
 if __name__ == "__main__":
     main()
+    sys.exit(sweep.SweepAccount.complaint)  # none: exit code 0

@@ -30,6 +30,14 @@ class EpochTable(L.Callback):
         self.rows: list[dict[str, Any]] = []
         self.validation: dict[str, float] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows, so that a run that is resumed goes on with them."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the rows of the epochs before."""
+        self.rows = list(state_dict["rows"])
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep this epoch's validation, so that an epoch without one stays empty in the table."""
         self.validation = _metrics(trainer, "val/")

@@ -8,7 +8,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -37,7 +39,7 @@ def run_name(model: str, seed: int, overrides: Sequence[str]) -> str:
     parts = [model, f"seed-{seed}"]
     for override in sorted(overrides):
         key, _, value = override.lstrip("+~").partition("=")
-        if key in ("model", "seed", "study"):
+        if key in ("model", "seed", "study", "n_jobs"):
             continue
         if value in ("True", "False"):  # Hydra's sweeper writes false as False
             value = value.lower()
@@ -48,23 +50,79 @@ def run_name(model: str, seed: int, overrides: Sequence[str]) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 7]}-{_short_hash(name)}"
 
 
-def start_run(folder: Path, config: DictConfig) -> None:
-    """Write the resolved configuration into a folder that holds no run yet.
+@contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run folder.
 
     Raises:
-        InputError: If it holds one; its configuration, weights and scores stay as they are.
+        InputError: If another process is at work in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
     try:
-        with (folder / "config.yaml").open(
-            "x", encoding="utf-8"
-        ) as file:  # x: of two runs that start at once, one wins
-            file.write(OmegaConf.to_yaml(config, resolve=True))
-    except FileExistsError as error:
-        state = "a finished run" if (folder / "summary.json").exists() else "an unfinished run"
+        with lock.acquire(timeout=0):
+            yield
+    except Timeout as error:
         raise InputError(
-            f"{folder} holds {state} already; choose another study=NAME, or move the folder away"
+            f"another process is at work in {folder}; wait for it, or choose another study=NAME"
         ) from error
+
+
+def start_run(folder: Path, config: DictConfig, split: Mapping[str, Any]) -> Path | None:
+    """Write down configuration and split, or find that the folder holds the beginning of this very run.
+
+    Returns:
+        The checkpoint to go on from, where there is one.
+
+    Raises:
+        InputError: If the folder holds another run, or this one with other images; everything in it stays as it is.
+    """
+    content = OmegaConf.to_yaml(config, resolve=True)
+    if (folder / "config.yaml").exists():
+        refuse_another_run(folder, config)
+        if (folder / "split.json").exists() and json.loads((folder / "split.json").read_text("utf-8")) != split:
+            raise InputError(
+                f"{folder}: the images or their groups have changed since this run began; choose another study=NAME"
+            )
+    else:
+        write_text(folder / "config.yaml", content)
+    write_json(folder / "split.json", split)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    return checkpoint if checkpoint.exists() else None
+
+
+def finished(folder: Path, config: DictConfig) -> dict[str, Any] | None:
+    """Return the summary of a run that was finished in this folder before; None if there is none.
+
+    Raises:
+        InputError: If the folder holds another run.
+    """
+    if not (folder / "summary.json").exists():
+        return None
+    refuse_another_run(folder, config)
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text("utf-8"))
+    return summary
+
+
+def refuse_another_run(folder: Path, config: DictConfig) -> None:
+    """Refuse a folder whose configuration is not this one, and name the keys that differ."""
+    there = _leaves(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
+    here = _leaves(OmegaConf.to_container(config, resolve=True))
+    keys = (there.keys() | here.keys()) - {"study", "n_jobs"}  # they change nothing in a run
+    different = sorted(key for key in keys if there.get(key, here) != here.get(key, there))
+    if different:
+        shown = "; ".join(f"{key} was {there.get(key)!r}, is {here.get(key)!r}" for key in different[:5])
+        more = f" and {len(different) - 5} more" if len(different) > 5 else ""
+        raise InputError(
+            f"{folder} holds a run with another configuration ({shown}{more}); "
+            "choose another study=NAME, or move the folder away"
+        )
+
+
+def _leaves(node: Any, key: str = "") -> dict[str, Any]:
+    if isinstance(node, dict) and node:
+        return {leaf: value for name, child in node.items() for leaf, value in _leaves(child, f"{key}.{name}").items()}
+    return {key.removeprefix("."): node}
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 from itertools import combinations
 
 import pytest
@@ -40,14 +42,38 @@ def test_a_sweep_names_a_run_as_it_is_named_alone():
     assert runs.run_name("unet", 0, ["model.skip=False"]) == runs.run_name("unet", 0, ["model.skip=false"])
 
 
-def test_a_folder_that_holds_a_run_is_never_started_again(tmp_path):
-    runs.start_run(tmp_path, OmegaConf.create({"seed": 0}))
-    with pytest.raises(InputError, match="holds an unfinished run already; choose another study"):
-        runs.start_run(tmp_path, OmegaConf.create({"seed": 1}))
-    runs.write_json(tmp_path / "summary.json", {})
-    with pytest.raises(InputError, match="holds a finished run already"):
-        runs.start_run(tmp_path, OmegaConf.create({"seed": 1}))
-    assert OmegaConf.load(tmp_path / "config.yaml").seed == 0
+def test_a_folder_that_holds_another_run_is_refused_and_the_keys_are_named(tmp_path):
+    first = OmegaConf.create({"seed": 0, "model": {"depth": 4, "name": "UNet"}, "study": "a"})
+    assert runs.start_run(tmp_path, first, {"test": []}) is None
+    other = OmegaConf.create({"seed": 1, "model": {"depth": 4, "width": 3}, "study": "b"})
+    message = (
+        r"another configuration \(model\.name was 'UNet', is None; model\.width was None, is 3; seed was 0, is 1\)"
+    )
+    with pytest.raises(InputError, match=message):
+        runs.start_run(tmp_path, other, {"test": []})
+    runs.write_json(tmp_path / "summary.json", {"done": True})
+    with pytest.raises(InputError, match="another configuration"):
+        runs.finished(tmp_path, other)
+    assert runs.finished(tmp_path, OmegaConf.merge(first, {"study": "c"})) == {"done": True}
+    assert OmegaConf.load(tmp_path / "config.yaml") == first
+
+
+def test_an_unfinished_run_goes_on_from_its_checkpoint_with_the_same_images_only(tmp_path):
+    config = OmegaConf.create({"seed": 0})
+    runs.start_run(tmp_path, config, {"test": ["a"]})
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"")
+    assert runs.start_run(tmp_path, config, {"test": ["a"]}) == tmp_path / "checkpoints" / "last.ckpt"
+    with pytest.raises(InputError, match="the images or their groups have changed since this run began"):
+        runs.start_run(tmp_path, config, {"test": ["b"]})
+
+
+def test_two_processes_cannot_work_in_one_folder(tmp_path):
+    enter = "import sys, pathlib; from cellseg import runs; runs.occupied(pathlib.Path(sys.argv[1])).__enter__()"
+    with runs.occupied(tmp_path):
+        said = subprocess.run([sys.executable, "-c", enter, tmp_path], capture_output=True, text=True)
+    assert "another process is at work in" in said.stderr
+    subprocess.run([sys.executable, "-c", enter, tmp_path], check=True)
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path):

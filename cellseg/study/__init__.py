@@ -1,0 +1,1 @@
+"""Many runs: sweeping them, and what they say together."""

@@ -1,0 +1,167 @@
+"""Runs and sweeps that are killed and started again: nothing lost, nothing done twice, the same numbers."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train
+from cellseg.errors import InputError
+from conftest import smoke
+
+TRAIN = Path(train.__file__)
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")
+
+
+def start(folder, *overrides, **options):
+    return subprocess.Popen(
+        [sys.executable, str(TRAIN), *overrides, "experiment=smoke"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"COLUMNS": "200"},
+        **options,
+    )
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, "took too long"
+        time.sleep(0.005)
+
+
+def epochs(folder):
+    try:
+        with (folder / "metrics.csv").open(newline="") as file:
+            return [int(row["epoch"]) for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        return []
+
+
+def weights(folder):
+    return torch.load(folder / "weights.pth", weights_only=True)
+
+
+def same(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(smears, tmp_path):
+    overrides = (f"data.root={smears}", "study=s", "trainer.max_epochs=6")
+    folder = tmp_path / "logs" / "s"
+    for wanted in (1, 3):
+        process = start(tmp_path, *overrides)
+        wait_for(lambda: len(epochs(next(folder.glob("unet*"), folder))) >= wanted, process)  # noqa: B023
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        [run] = folder.glob("unet*")
+        assert not (run / "summary.json").exists()
+    process = start(tmp_path, *overrides)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "going on with UNet" in said
+    undisturbed = tmp_path / "undisturbed"
+    train.run(smoke(*overrides), undisturbed)
+    assert same(weights(run), weights(undisturbed))
+    for name in ("metrics.csv", "per_image.csv", "split.json"):
+        assert (run / name).read_text() == (undisturbed / name).read_text(), name
+    metrics = [json.loads((path / "summary.json").read_text())["metrics"] for path in (run, undisturbed)]
+    assert metrics[0] == metrics[1]
+    events = EventAccumulator(str(run)).Reload()
+    steps = [event.step for event in events.Scalars("val/dice")]
+    assert steps == sorted(set(steps))
+    assert len(steps) == 6
+
+
+def interrupted_at(point, cfg, folder, monkeypatch):
+    """Run until ``point`` is called, then stop as an exception would."""
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(point, stop)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(cfg, folder)
+
+
+@pytest.mark.parametrize("point", ["train.summarise", "cellseg.runs.write_weights", "train.runs.start_run"])
+@pytest.mark.parametrize("callbacks", ["ema", "default"])
+def test_a_run_interrupted_before_or_after_its_training_ends_as_if_nothing_had_happened(
+    smears, tmp_path, monkeypatch, point, callbacks
+):
+    def config():
+        return smoke(f"data.root={smears}", f"callbacks={callbacks}")
+
+    interrupted_at(point, config(), tmp_path / "run", monkeypatch)
+    train.run(config(), tmp_path / "run")
+    train.run(config(), tmp_path / "undisturbed")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "undisturbed"))
+    first, second = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("run", "undisturbed"))
+    assert first["metrics"] == second["metrics"]
+    assert first["counts"] == second["counts"]
+
+
+def test_an_interrupted_run_does_not_go_on_with_other_images(own_smears, tmp_path, monkeypatch):
+    interrupted_at("train.summarise", smoke(f"data.root={own_smears}"), tmp_path / "run", monkeypatch)
+    shutil.rmtree(own_smears / "cell_1")
+    with pytest.raises(InputError, match="the images or their groups have changed since this run began"):
+        train.run(smoke(f"data.root={own_smears}"), tmp_path / "run")
+
+
+def outcomes(study):
+    told = {path.stem: json.loads(path.read_text()) for path in (study / ".sweep").glob("*.json")}
+    return {name.partition("_data")[0]: entry["outcome"] for name, entry in told.items()}
+
+
+def test_a_sweep_survives_a_killed_and_a_refused_run_and_the_same_command_does_the_rest(smears, tmp_path):
+    command = ("-m", "seed=0,1,-1", f"data.root={smears}", "study=s", "trainer.max_epochs=40", "n_jobs=2")
+    study = tmp_path / "logs" / "s"
+    sweep = start(tmp_path, *command)
+    wait_for(lambda: any(len(epochs(path)) > 2 for path in study.glob("unet_seed-0*")), sweep)
+    [victim] = study.glob("unet_seed-0*")
+    subprocess.run(["pkill", "-KILL", "-f", f"hydra.run.dir=.*{victim.name}"], check=True)
+    said, _ = sweep.communicate(timeout=300)
+    assert sweep.returncode == 1
+    assert outcomes(study) == {"unet_seed-0": "failed", "unet_seed-1": "done", "unet_seed--1": "failed"}
+    assert "killed by SIGKILL" in said
+    assert "2 of 3 runs failed; see failure.txt in their folders" in said
+    assert "killed by SIGKILL" in (victim / "failure.txt").read_text()
+    [refused] = study.glob("unet_seed--1*")
+    assert "seed must be a whole number" in (refused / "failure.txt").read_text()
+
+    again = start(tmp_path, *command)
+    said, _ = again.communicate(timeout=300)
+    assert again.returncode == 1
+    assert outcomes(study) == {"unet_seed-0": "done", "unet_seed-1": "finished before", "unet_seed--1": "failed"}
+    assert "going on with UNet" in (victim / "train.log").read_text()
+    assert not (victim / "failure.txt").exists()
+    assert epochs(victim) == list(range(40))
+
+
+def test_runs_end_when_their_sweep_is_killed(smears, tmp_path):
+    sweep = start(tmp_path, "-m", "seed=0", f"data.root={smears}", "study=s", "trainer.max_epochs=2000")
+    study = tmp_path / "logs" / "s"
+    wait_for(lambda: any(epochs(path) for path in study.glob("unet*")), sweep)
+    sweep.send_signal(signal.SIGKILL)
+    sweep.communicate()
+    [run] = study.glob("unet*")
+    for _ in range(100):
+        before = epochs(run)
+        time.sleep(0.5)
+        if epochs(run) == before:
+            break
+    with train.runs.occupied(run):  # nobody is at work in it any more
+        pass
