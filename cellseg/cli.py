@@ -132,6 +132,19 @@ def synthesize(
     typer.echo(f"drew {pairs} smears into {out}: source.jpg, mask.jpg as labelled, exact.png as they are")
 
 
+@app.command()
+def report(
+    study: Annotated[Path, typer.Argument(help="Folder of runs, such as logs/first.")],
+) -> None:
+    """Compare the networks of a study and write report.md, networks.csv and comparisons.csv into its folder."""
+    from cellseg.study.collect import read_study
+    from cellseg.study.report import write_report
+
+    for sentence in write_report(read_study(study)):
+        typer.echo(sentence)
+    typer.echo(f"wrote {study / 'report.md'}")
+
+
 def _size(text: str) -> tuple[int, int]:
     width, cross, height = text.lower().partition("x")
     numbers = [int(part) if part.isdecimal() else 0 for part in (width, height if cross else width)]

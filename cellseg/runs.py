@@ -39,7 +39,7 @@ def run_name(model: str, seed: int, overrides: Sequence[str]) -> str:
     parts = [model, f"seed-{seed}"]
     for override in sorted(overrides):
         key, _, value = override.lstrip("+~").partition("=")
-        if key in ("model", "seed", "study", "n_jobs"):
+        if key in ("model", "seed", "study", "n_jobs", "margin"):
             continue
         if value in ("True", "False"):  # Hydra's sweeper writes false as False
             value = value.lower()
@@ -106,9 +106,9 @@ def finished(folder: Path, config: DictConfig) -> dict[str, Any] | None:
 
 def refuse_another_run(folder: Path, config: DictConfig) -> None:
     """Refuse a folder whose configuration is not this one, and name the keys that differ."""
-    there = _leaves(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
-    here = _leaves(OmegaConf.to_container(config, resolve=True))
-    keys = (there.keys() | here.keys()) - {"study", "n_jobs"}  # they change nothing in a run
+    there = leaves(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
+    here = leaves(OmegaConf.to_container(config, resolve=True))
+    keys = (there.keys() | here.keys()) - {"study", "n_jobs", "margin"}  # they change nothing in a run
     different = sorted(key for key in keys if there.get(key, here) != here.get(key, there))
     if different:
         shown = "; ".join(f"{key} was {there.get(key)!r}, is {here.get(key)!r}" for key in different[:5])
@@ -119,9 +119,10 @@ def refuse_another_run(folder: Path, config: DictConfig) -> None:
         )
 
 
-def _leaves(node: Any, key: str = "") -> dict[str, Any]:
+def leaves(node: Any, key: str = "") -> dict[str, Any]:
+    """Return a nested configuration as one level of dotted keys."""
     if isinstance(node, dict) and node:
-        return {leaf: value for name, child in node.items() for leaf, value in _leaves(child, f"{key}.{name}").items()}
+        return {leaf: value for name, child in node.items() for leaf, value in leaves(child, f"{key}.{name}").items()}
     return {key.removeprefix("."): node}
 
 

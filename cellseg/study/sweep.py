@@ -120,6 +120,7 @@ class SweepAccount(Callback):
         told = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((study / ACCOUNT).glob("*.json"))}
         outcomes = {name: entry for name, entry in told.items() if entry["time"] >= self.began}
         print_account(study, outcomes)
+        _report(study)
         failed = [name for name, entry in outcomes.items() if entry["outcome"] == "failed"]
         if failed or len(outcomes) < self.runs:
             lost = f", {self.runs - len(outcomes)} never reported" if len(outcomes) < self.runs else ""
@@ -137,6 +138,19 @@ def print_account(study: Path, outcomes: Mapping[str, Mapping[str, Any]]) -> Non
             Text(name, overflow="fold"), Text(entry["outcome"], COLOURS[entry["outcome"]]), Text(entry["why"])
         )
     Console().print(table)
+
+
+def _report(study: Path) -> None:
+    """Write the report of what is there, and say its verdicts; a sweep with nothing to compare has none."""
+    from cellseg.study.collect import read_study  # pandas is not needed to train
+    from cellseg.study.report import write_report
+
+    try:
+        sentences = write_report(read_study(study))
+    except InputError as error:
+        sentences = [f"no report: {error}"]
+    for sentence in sentences:
+        Console().print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def _environment(n_jobs: int) -> dict[str, str]:

@@ -1,0 +1,262 @@
+"""What runs say about two networks: a difference, its interval, and how sure one may be.
+
+The unit is the image, clustered in its group of siblings; seeds are averaged first. What varies is which groups were
+photographed, which random numbers trained the networks and, with folds, on which images: the first two are resampled.
+Calibrated by simulation, see tests/test_statistics.py.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.signedinteger]
+Part = tuple[Floats, float]  # how far the mean moves in every resample, and the degrees of freedom behind that
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Scores of A minus scores of B, of runs that differ in nothing else.
+
+    Attributes:
+        runs: Mean difference of every pair of runs, shape (R,).
+        fold_of_run: Which fold each was tested on, 0 to F - 1.
+        sums: Sum of the differences over each group's images, shape (R, G); 0 where the group is in another fold.
+        sizes: Images in each group, shape (G,).
+        fold_of_group: Which fold tested on it.
+        test_share: Number of test images over that of training images.
+    """
+
+    runs: Floats
+    fold_of_run: Integers
+    sums: Floats
+    sizes: Integers
+    fold_of_group: Integers
+    test_share: float
+
+    @classmethod
+    def between(cls, a: pd.DataFrame, b: pd.DataFrame, score: str, test_share: float) -> "Differences":
+        """Pair the rows of two networks by seed, fold and image; a run that only one of them has is left out.
+
+        Args:
+            a: A row for every scored image of every run: seed, fold, image, group and the score.
+            b: The same of the other network.
+            score: Column to compare.
+            test_share: Number of test images over that of training images.
+
+        Raises:
+            ValueError: If the two have no seed and fold in common, or scored different images in one.
+        """
+        runs = ["fold", "seed"]
+        both = a.merge(b[runs].drop_duplicates(), on=runs), b.merge(a[runs].drop_duplicates(), on=runs)
+        if both[0].empty:
+            raise ValueError("the two networks have no seed and fold in common")
+        paired = both[0].merge(both[1], on=[*runs, "image", "group"], suffixes=("_a", "_b"))
+        if not len(paired) == len(both[0]) == len(both[1]):
+            raise ValueError("the two networks scored different images in the same seed and fold")
+        paired["difference"] = paired[f"{score}_a"] - paired[f"{score}_b"]
+        paired["cluster"] = pd.MultiIndex.from_frame(paired[["fold", "group"]]).to_flat_index()
+        sums = paired.pivot_table(index=runs, columns="cluster", values="difference", aggfunc="sum", fill_value=0.0)
+        images = paired.drop_duplicates(["fold", "image"])["cluster"].value_counts()
+        folds = sorted(paired["fold"].unique())
+        return cls(
+            runs=paired.groupby(runs)["difference"].mean().reindex(sums.index).to_numpy(),
+            fold_of_run=np.searchsorted(folds, sums.index.get_level_values("fold")),
+            sums=sums.to_numpy(),
+            sizes=np.array(images.reindex(sums.columns), np.int64),
+            fold_of_group=np.searchsorted(folds, [cluster[0] for cluster in sums.columns]),
+            test_share=test_share,
+        )
+
+    @property
+    def folds(self) -> int:
+        """How many folds were tested on."""
+        return int(self.fold_of_run.max()) + 1
+
+    @property
+    def seeds(self) -> Integers:
+        """Pairs of runs in each fold."""
+        return np.bincount(self.fold_of_run)
+
+    @property
+    def group_sums(self) -> Floats:
+        """Sum over each group's images of the difference averaged over seeds."""
+        return self.sums.sum(axis=0) / self.seeds[self.fold_of_group]
+
+    @property
+    def mean(self) -> float:
+        """Mean difference over images, each counting the same, averaged over seeds first."""
+        return float(self.group_sums.sum() / self.sizes.sum())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two networks differ in one score, A minus B, in the score's own unit from 0 to 1.
+
+    Attributes:
+        difference: Mean over images of the difference averaged over seeds.
+        low, high: Its 95 % interval over groups and seeds; None where one run each cannot tell.
+        p: How often chance alone would give a difference at least as large; None as above.
+        p_folds: The same by the corrected resampled t-test over folds; None with one fold.
+        equivalent: Whether the 90 % interval lies within the margin; None where there is no interval.
+        better, better_low, better_high: Share of pairs of runs in which A scores higher, ties half, and its interval.
+        pairs, folds, groups, images: What the comparison rests on.
+        seed_variance: Variance of the difference between runs that differ in their seed only; None if unknown.
+        group_variance: Variance of the mean difference that comes from the choice of groups.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    p: float | None
+    p_folds: float | None
+    equivalent: bool | None
+    better: float
+    better_low: float
+    better_high: float
+    pairs: int
+    folds: int
+    groups: int
+    images: int
+    seed_variance: float | None
+    group_variance: float
+
+    def seeds_needed(self, difference: float) -> int | None:
+        """Return how many seeds a fold would show such a difference with 80 % power; None if no number would."""
+        if self.seed_variance is None:
+            return None
+        needed = (difference / (stats.norm.ppf(0.5 + CONFIDENCE / 2) + stats.norm.ppf(POWER))) ** 2
+        left = needed - self.group_variance
+        return max(2, math.ceil(self.seed_variance / (left * self.folds))) if left > 0 else None
+
+
+def compare(data: Differences, margin: float, seed: int = 0) -> Comparison:
+    """Compare two networks.
+
+    Args:
+        data: Their paired differences.
+        margin: Differences smaller than this do not matter.
+        seed: Of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    one_seed = bool((data.seeds == 1).all())
+    group_part = _resample_groups(rng, data, whole_folds=one_seed and data.folds > 1)
+    parts, seed_variance = [group_part], None
+    if not one_seed:
+        seed_variance, seed_part = _resample_seeds(rng, data)
+        parts.append(seed_part)
+        if data.folds > 1:
+            parts.append(_training_images(rng, data, float(group_part[0].var()), seed_variance))
+    known = (not one_seed or data.folds > 1) and all(freedom > 0 for _, freedom in parts)
+    drift = abs(_as_wide_as_t(rng, parts)) if known else None
+    half = None if drift is None else float(np.quantile(drift, CONFIDENCE))
+    inner = None if drift is None else float(np.quantile(drift, 2 * CONFIDENCE - 1))
+    wins = float((np.sign(data.runs) / 2 + 0.5).sum())
+    share = stats.binomtest(round(wins), len(data.runs)).proportion_ci(CONFIDENCE, "wilson")
+    return Comparison(
+        difference=data.mean,
+        low=None if half is None else data.mean - half,
+        high=None if half is None else data.mean + half,
+        p=None if drift is None else float((1 + (drift >= abs(data.mean)).sum()) / (1 + RESAMPLES)),
+        p_folds=_corrected_test(data),
+        equivalent=None if inner is None else abs(data.mean) + inner < margin,
+        better=wins / len(data.runs),
+        better_low=float(share.low),
+        better_high=float(share.high),
+        pairs=len(data.runs),
+        folds=data.folds,
+        groups=len(data.sizes),
+        images=int(data.sizes.sum()),
+        seed_variance=seed_variance,
+        group_variance=float(group_part[0].var()),
+    )
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p values adjusted for how many there are, by Holm's step-down rule."""
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate([min(1.0, (len(p) - rank) * p[index]) for rank, index in enumerate(order)])
+    result = np.empty(len(p))
+    result[order] = adjusted
+    return [float(value) for value in result]
+
+
+def _resample_groups(rng: np.random.Generator, data: Differences, *, whole_folds: bool) -> Part:
+    """Draw groups again; with one run a fold the folds, as nothing less than a fold has a run of its own."""
+    units = data.fold_of_group if whole_folds else np.arange(len(data.sizes))
+    sums, sizes = (np.bincount(units, weights=values) for values in (data.group_sums, data.sizes))
+    count = len(sums)
+    if count < 2:
+        return np.zeros(RESAMPLES), 0.0
+    weights = rng.multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    moved = weights @ sums / (weights @ sizes) - sums.sum() / sizes.sum()
+    effective = float(sizes.sum() ** 2 / (sizes**2).sum())  # of groups, if one large one outweighs many small
+    return moved * math.sqrt(count / (count - 1)), max(1.0, effective - 1)
+
+
+def _resample_seeds(rng: np.random.Generator, data: Differences) -> tuple[float, Part]:
+    """Give every run another distance from the mean of its fold; also return the variance over seeds.
+
+    Distances are drawn from a normal distribution of the spread that was seen: three seeds are too few to draw from.
+    """
+    seeds, fold = data.seeds, data.fold_of_run
+    freedom = len(data.runs) - data.folds
+    means = np.bincount(fold, weights=data.runs) / seeds
+    images = np.bincount(data.fold_of_group, weights=data.sizes)
+    seen = float(((data.runs - means[fold]) ** 2).sum()) / freedom
+    own = max(0.0, seen - _noise_in_run_means(data, images))
+    moved = rng.normal(0, math.sqrt(own), (RESAMPLES, len(data.runs))) @ (images / images.sum() / seeds)[fold]
+    return own, (moved, float(freedom))
+
+
+def _noise_in_run_means(data: Differences, images: NDArray[Any]) -> float:
+    """Return how much run means vary only because runs differ from group to group: drawing groups covers that."""
+    total = 0.0
+    for fold in range(data.folds):
+        runs, groups = data.fold_of_run == fold, data.fold_of_group == fold
+        many = int(groups.sum())
+        if runs.sum() < 2 or many < 2:
+            continue
+        sums, sizes = data.sums[np.ix_(runs, groups)], data.sizes[groups]
+        own = sums - sums.mean(axis=0)
+        own -= own.sum(axis=1, keepdims=True) / sizes.sum() * sizes
+        total += float((own**2).sum()) / images[fold] ** 2 * many / (many - 1)
+    return total / max(len(data.runs) - data.folds, 1)
+
+
+def _training_images(rng: np.random.Generator, data: Differences, group_variance: float, seed_variance: float) -> Part:
+    """Move the mean by what folds differ beyond their groups and seeds: each trained on other images."""
+    means = np.bincount(data.fold_of_run, weights=data.runs) / data.seeds
+    expected = group_variance * data.folds + seed_variance * float((1 / data.seeds).mean())
+    own = max(0.0, float(means.var(ddof=1)) - expected)
+    return rng.normal(0, math.sqrt(own / data.folds), RESAMPLES), float(data.folds - 1)
+
+
+def _as_wide_as_t(rng: np.random.Generator, parts: Sequence[Part]) -> Floats:
+    """Add the parts, each widened from a normal to a t spread: a variance seen in few units may be far off.
+
+    This is Behrens and Fisher's answer for a sum of two; it covers a little too often rather than too seldom.
+    """
+    widened = [moved * np.sqrt(freedom / rng.chisquare(freedom, RESAMPLES)) for moved, freedom in parts]
+    drift: Floats = np.sum(widened, axis=0)
+    return drift
+
+
+def _corrected_test(data: Differences) -> float | None:
+    """Return Nadeau and Bengio's p: folds overlap in training; https://doi.org/10.1023/A:1024068626366."""
+    if data.folds < 2:
+        return None
+    error = data.runs.std(ddof=1) * math.sqrt(1 / len(data.runs) + data.test_share)
+    if error == 0:
+        return 1.0 if data.runs.mean() == 0 else 0.0
+    return float(2 * stats.t.sf(abs(data.runs.mean() / error), len(data.runs) - 1))
