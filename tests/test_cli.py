@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from cellseg.cli import app
 from cellseg.data.groups import read_groups
 from cellseg.data.pairs import find_pairs
-from test_kinship import texture, tiles
+from test_kinship import texture, tiles, write_tiles
 
 
 def run(*words, columns="600"):
@@ -27,16 +27,7 @@ def run(*words, columns="600"):
 @pytest.fixture
 def sheets(tmp_path):
     """Twelve pairs, tiles of three slides, without a word on who belongs together."""
-    root = tmp_path / "sheets"
-    number = 0
-    for seed in range(3):
-        for tile in tiles(texture(seed), 2, 2):
-            number += 1
-            folder = root / f"tile_{number}"
-            folder.mkdir(parents=True)
-            tile.save(folder / "source.png")
-            Image.fromarray(((np.asarray(tile.convert("L")) > 150) * 255).astype(np.uint8)).save(folder / "mask.png")
-    return root
+    return write_tiles(tmp_path / "sheets", [tile for seed in range(3) for tile in tiles(texture(seed), 2, 2)])
 
 
 def test_check_of_synthetic_smears_finds_no_relatives_and_nothing_wrong(smears):

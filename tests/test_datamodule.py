@@ -11,7 +11,7 @@ from cellseg.data import Dihedral, SplitPlan
 from cellseg.data.datamodule import EMBEDDED_ROOT
 from cellseg.data.dataset import CellDataset, EpochSampler, derived_seed
 from cellseg.errors import InputError
-from test_kinship import texture, tiles
+from test_kinship import texture, tiles, write_tiles
 
 
 def prepared(root, **options):
@@ -203,21 +203,9 @@ def test_nearly_the_same_picture_on_both_sides_is_refused(own_smears):
         prepared(own_smears)
 
 
-def slide(root, columns):
-    """Tiles of two slides, twelve in all."""
-    number = 0
-    for seed in (0, 1):
-        for tile in tiles(texture(seed, (96, 96 * columns)), columns, 1):
-            number += 1
-            folder = root / f"tile_{number}"
-            folder.mkdir(parents=True)
-            tile.save(folder / "source.png")
-            Image.fromarray(((np.asarray(tile.convert("L")) > 150) * 255).astype(np.uint8)).save(folder / "mask.png")
-    return root
-
-
 def test_siblings_on_both_sides_are_refused_unless_told_and_that_is_on_record(tmp_path):
-    root = slide(tmp_path / "tiles", 6)
+    slides = [texture(seed, (96, 96 * 6)) for seed in (0, 1)]
+    root = write_tiles(tmp_path / "tiles", [tile for slide in slides for tile in tiles(slide, 6, 1)])
     with pytest.raises(InputError, match=r"tile_\d+ and tile_\d+ are relatives \(siblings\), but one would be in"):
         prepared(root)
     leaky = prepared(root, split=SplitPlan(allow_leaks=True))

@@ -42,6 +42,16 @@ def tiles(picture, columns, rows):
     ]
 
 
+def write_tiles(root, pictures):
+    """One folder a tile, tile_1 and so on, with a mask of its own brightness."""
+    for number, picture in enumerate(pictures, start=1):
+        folder = root / f"tile_{number}"
+        folder.mkdir(parents=True)
+        picture.save(folder / "source.png")
+        Image.fromarray(((np.asarray(picture.convert("L")) > 150) * 255).astype(np.uint8)).save(folder / "mask.png")
+    return root
+
+
 def jpeg(picture, quality):
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=quality)

@@ -93,6 +93,18 @@ def test_one_run_each_says_nothing(tmp_path):
     assert "there is one run each" in verdict.sentence
 
 
+def test_a_pair_that_cannot_be_judged_does_not_spare_the_others_their_adjustment(tmp_path):
+    study = write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.9, "PotiNet": 0.89}, folds=1)
+    rng = np.random.default_rng(1)
+    write_run(study, "Lone", 0, 0, images(rng, 0, 0.9))
+    verdicts = {(v.a, v.b): v for v in judge(read_study(study))}
+    assert verdicts["Lone", "UNet"].p is None
+    known = [v for v in verdicts.values() if v.p is not None]
+    assert len(known) == 3
+    smallest = min(known, key=lambda v: v.dice.p)
+    assert smallest.p == pytest.approx(min(1, 3 * smallest.dice.p))
+
+
 def test_what_is_missing_is_listed_and_its_partner_left_out(tmp_path):
     study = write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.9})
     (study / "xopinet_seed-1_fold-2_lr-0.001" / "summary.json").unlink()

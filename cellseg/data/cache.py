@@ -167,8 +167,8 @@ def _stored(entry: Path) -> dict[str, Any] | None:
     try:
         stored: dict[str, Any] = json.loads((entry / "facts.json").read_text("utf-8"))
         sizes = {name: (entry / name).stat().st_size for name in ("images", "masks")}
-        whole = sizes == stored["bytes"] and len(stored["facts"]) > 0 <= len(stored["kin"])
-    except (OSError, ValueError, KeyError, TypeError):
+        whole = sizes == stored["bytes"] and {"facts", "kin"} <= stored.keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return stored if whole else None
 

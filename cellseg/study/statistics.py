@@ -184,6 +184,8 @@ def compare(data: Differences, margin: float, seed: int = 0) -> Comparison:
 
 def holm(p: Sequence[float]) -> list[float]:
     """Return p values adjusted for how many there are, by Holm's step-down rule."""
+    if not p:
+        return []
     order = np.argsort(p)
     adjusted = np.maximum.accumulate([min(1.0, (len(p) - rank) * p[index]) for rank, index in enumerate(order)])
     result = np.empty(len(p))

@@ -1,6 +1,6 @@
 """A sweep: every run in a process of its own, whoever launches it, and an account of all of them at the end.
 
-Hydra's launchers decide where and when a job runs: one after the other, several at once, on Slurm. A job does nothing
+Hydra's launcher decides when a job runs: after the others, or several at once. A job does nothing
 but start its run as ``python train.py`` would be typed, and wait. So no run sees another's memory, threads or random
 numbers, and whatever ends one, an exception, ``sys.exit``, ``kill -9``, leaves the others running.
 """

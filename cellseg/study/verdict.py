@@ -93,7 +93,6 @@ def say(a: str, b: str, dice: Comparison, p: float | None, p_folds: float | None
 
 
 def _adjusted(values: Sequence[float | None]) -> list[float | None]:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return list(values)
-    return list(holm(known)) if known else []
+    """Adjust the p values there are for how many there are; a pair that cannot be judged takes no part."""
+    known = iter(holm([value for value in values if value is not None]))
+    return [None if value is None else next(known) for value in values]
