@@ -7,9 +7,9 @@ import re
 import sys
 import time
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import hydra
@@ -19,6 +19,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from cellseg import CellDataModule, SegmentationModule, runs
@@ -49,11 +51,12 @@ def run(cfg: DictConfig, folder: Path) -> float:
 def fit_and_test(cfg: DictConfig, folder: Path) -> float:
     """Do what is left of a run."""
     origin = runs.provenance()  # before anything else: the code may change while the run goes on
-    times = [time.perf_counter()]
+    began = time.perf_counter()
     trainer, module, datamodule, records, checkpoint = prepare(cfg, folder)
-    times.append(time.perf_counter())
+    seconds = {"prepare": time.perf_counter() - began}
     trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
-    times.append(time.perf_counter())
+    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
+    seconds["train"] = timer.time_elapsed("train")  # before an interruption too
     train_metrics = {name: value for name, value in trainer.callback_metrics.items() if name == "train/loss"}
     if checkpoint and not train_metrics:  # it was interrupted after its last epoch: there was nothing left to train
         load_weights(module, checkpoint)
@@ -61,13 +64,12 @@ def fit_and_test(cfg: DictConfig, folder: Path) -> float:
         train_metrics = {"train/loss": tables[0].rows[-1]["train/loss"]} if tables else {}
     if datamodule.has_validation:
         load_best(module, folder / "checkpoints" / "best.ckpt")
+    began = time.perf_counter()
     trainer.test(module, datamodule, verbose=False)
-    times.append(time.perf_counter())
+    seconds["test"] = time.perf_counter() - began
     metrics = train_metrics | trainer.callback_metrics
 
     if trainer.is_global_zero:
-        phases = zip(("prepare", "train", "test"), pairwise(times), strict=True)
-        seconds = {phase: end - start for phase, (start, end) in phases}
         runs.write_weights(folder / "weights.pth", module.network)
         summary = summarise(
             trainer,
@@ -79,9 +81,21 @@ def fit_and_test(cfg: DictConfig, folder: Path) -> float:
             seconds=seconds,
             origin=origin,
         )
+        log_hyperparameters(trainer, cfg, summary["metrics"])
         runs.write_json(folder / "summary.json", summary)
         print_results(summary, folder)
     return float(metrics["test/dice"])
+
+
+def log_hyperparameters(trainer: L.Trainer, cfg: DictConfig, metrics: Mapping[str, float]) -> None:
+    """Show the run in TensorBoard's HPARAMS tab: what was configured beside the test metrics."""
+    settings = runs.leaves(OmegaConf.to_container(cfg, resolve=True))
+    told = {key: value for key, value in settings.items() if not key.startswith("module.")}  # these only repeat others
+    tested = {name: value for name, value in metrics.items() if name.startswith("test/")}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(told, tested, trainer.global_step)
+            logger.save()
 
 
 def prepare(
@@ -92,7 +106,10 @@ def prepare(
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run goes on
     warnings.filterwarnings("ignore", module="PIL")  # what matters of them is said of the files they are about
     warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning 2.6 calls a torch function that torch renamed
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # sweeps go to Slurm by hydra/launcher
     gc.freeze()  # what the libraries made on import stays: no use in looking through it again and again
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
     L.seed_everything(cfg.seed, workers=True)
     datamodule, module, callbacks = instantiate(cfg.data), instantiate(cfg.module), instantiate(cfg.callbacks)
     datamodule.prepare_data()
@@ -111,7 +128,7 @@ def prepare(
         cfg.trainer,
         default_root_dir=folder,
         logger=instantiate(cfg.logger, save_dir=folder, purge_step=step),  # TensorBoard forgets what comes after
-        callbacks=[*callbacks.values(), records],
+        callbacks=[*callbacks.values(), records, Timer()],
     )
     if trainer.is_global_zero:
         device = describe_device(trainer.strategy.root_device)
@@ -138,6 +155,8 @@ def settle(cfg: DictConfig) -> None:
         raise InputError(f"seed must be a whole number from 0 to {2**32 - 1}, but is {cfg.seed}")
     if not re.fullmatch(r"[\w.,+-]+", str(cfg.study)):
         raise InputError(f"study must be a name of letters, digits, and any of _ . , + -, but is {cfg.study}")
+    if cfg.threads is not None and (type(cfg.threads) is not int or cfg.threads < 1):
+        raise InputError(f"threads must be a whole number from 1, or null for all there are, but is {cfg.threads}")
     if cfg.trainer.max_epochs == 0:
         raise InputError("trainer.max_epochs must be at least 1, but is 0")
 

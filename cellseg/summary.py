@@ -9,7 +9,8 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from cellseg.data import CellDataModule
 from cellseg.errors import InputError
@@ -76,12 +77,22 @@ def summarise(
         "seconds": dict(seconds),
         "peak_memory_bytes": {"process": _peak_process_memory(), "device": _peak_device_memory(device)},
         "parameters": sum(parameter.numel() for parameter in module.network.parameters()),
+        "gflop_per_image": _gflop(module.network, datamodule),
         "device": describe_device(device),
         "devices": trainer.world_size,
         "precision": trainer.precision,
         "data": datamodule.data_record(),
         **origin,
     }
+
+
+def _gflop(network: nn.Module, datamodule: CellDataModule) -> float:
+    """Return 10^9 operations of one image's way through the network; a multiplication and its addition count as two."""
+    image = next(iter(datamodule.test_dataloader()[0]))["image"][:1]
+    weight = next(network.parameters())
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network.eval()(image.to(weight))
+    return counter.get_total_flops() / 1e9
 
 
 def _peak_process_memory() -> int | None:

@@ -83,6 +83,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(smears, tmp_pa
     steps = [event.step for event in events.Scalars("val/dice")]
     assert steps == sorted(set(steps))
     assert len(steps) == 6
+    assert "_hparams_/session_start_info" in events.summary_metadata
 
 
 def interrupted_at(point, cfg, folder, monkeypatch):
