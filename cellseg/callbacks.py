@@ -6,19 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import count_unlabelled
+from cellseg.panels import Pixels, draw_panel
 from cellseg.runs import write_csv
-
-MISSED, FALSE = (0, 114, 178), (230, 159, 0)  # blue and orange, told apart by colour-blind eyes too
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +98,7 @@ class PredictionPanels(L.Callback):
             return
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                panel = draw_panel(batch["image"][0], batch["mask"][0], outputs["probability"][0])
+                panel = _panel(batch["image"][0], batch["mask"][0], outputs["probability"][0])
                 logger.experiment.add_image(f"predictions/{batch['name'][0]}", panel, epoch, dataformats="HWC")
 
 
@@ -128,7 +125,7 @@ class ImageRecords(L.Callback):
             for image, mask, probability, name in zip(
                 batch["image"], batch["mask"], outputs["probability"], batch["name"], strict=True
             ):
-                Image.fromarray(draw_panel(image, mask, probability)).save(folder / f"{name}.png")
+                Image.fromarray(_panel(image, mask, probability)).save(folder / f"{name}.png")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the table."""
@@ -136,24 +133,9 @@ class ImageRecords(L.Callback):
             write_csv(_folder(trainer) / "per_image.csv", self.rows)
 
 
-def draw_panel(image: Tensor, truth: Tensor, probability: Tensor) -> NDArray[np.uint8]:
-    """Return image | truth | prediction side by side, shape (H, 3 W + gaps, 3).
-
-    The prediction is white where it is right, orange where it sees cell and the label does not, blue where it misses
-    a labelled cell.
-
-    Args:
-        image: Shape (3, H, W), in [0, 1].
-        truth: Shape (1, H, W), 0 or 1.
-        probability: Shape (1, H, W), in [0, 1].
-    """
+def _panel(image: Tensor, truth: Tensor, probability: Tensor) -> Pixels:
     picture = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    cell, found = (truth[0] > 0).cpu().numpy(), (probability[0] > THRESHOLD).cpu().numpy()
-    labels = np.where(cell[..., None], np.uint8(255), np.zeros((1, 1, 3), np.uint8))
-    prediction = np.where((cell & found)[..., None], np.uint8(255), np.zeros((1, 1, 3), np.uint8))
-    prediction[cell & ~found], prediction[found & ~cell] = MISSED, FALSE
-    gap = np.full((len(picture), 4, 3), 128, np.uint8)
-    return np.concatenate([picture, gap, labels, gap, prediction], axis=1)
+    return draw_panel(picture, (truth[0] > 0).cpu().numpy(), (probability[0] > THRESHOLD).cpu().numpy())
 
 
 def _image_rows(subset: str, outputs: dict[str, Tensor], batch: dict[str, Any]) -> list[dict[str, Any]]:

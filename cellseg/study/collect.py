@@ -1,7 +1,7 @@
 """The runs of a study, read back from their folders."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ NOT_COMPARED = (
     "margin",
     "data.split.fold",
 )  # what runs of one network may differ in
+SPLIT = "data.split."
 SCORES = ("dice", "iou", "soft_dice")
 
 
@@ -32,12 +33,14 @@ class Study:
         folder: Where it lies.
         runs: A row for every finished run: network, seed, fold, run, and what its summary says of it.
         images: A row for every test image of every run: network, seed, fold, image, group and scores.
-        curves: A row for every epoch of every run.
+        curves: A row for every epoch of every run: network, seed, fold, epoch, and what was logged.
         unfinished: Folders of runs that are not finished.
         differences: The configuration keys in which networks differ, and their value for each.
         margin: Differences in Dice below it do not matter.
         test_share: Test images over training images, mean over runs.
         data_fingerprint: Of the data all runs saw.
+        split: The plan all runs share, but for the fold.
+        origin: What runs were made with, by name: root of the data, versions of packages; every value there was.
     """
 
     folder: Path
@@ -49,6 +52,8 @@ class Study:
     margin: float
     test_share: float
     data_fingerprint: str
+    split: dict[str, Any]
+    origin: dict[str, list[str]]
 
     @property
     def networks(self) -> list[str]:
@@ -97,12 +102,27 @@ def read_study(folder: Path) -> Study:
         margin=float(configs[finished[0]].get("margin", 0.005)),
         test_share=float((frame["test_images"] / frame["training_images"]).mean()),
         data_fingerprint=fingerprints[finished[0]],
+        split={
+            key.removeprefix(SPLIT): value
+            for key, value in configs[finished[0]].items()
+            if key.startswith(SPLIT) and key not in (*NOT_COMPARED, f"{SPLIT}_target_") and value is not None
+        },
+        origin=_origin(summaries.values()),
     )
+
+
+def _origin(summaries: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    values: dict[str, set[str]] = {}
+    for summary in summaries:
+        for name, value in {"data": summary["data"].get("root"), **summary.get("versions", {})}.items():
+            values.setdefault(name, set()).add(str(value))
+    return {name: sorted(found) for name, found in values.items()}
 
 
 def _facts(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name.replace("test/", "").replace("/", "_"): value for name, value in summary["metrics"].items()},
+        "model": summary["model"],
         "epochs": summary["counts"]["epochs"],
         "training_images": summary["counts"]["train"],
         "test_images": summary["counts"]["test"],

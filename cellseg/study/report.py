@@ -1,183 +1,158 @@
 """The report of a study: verdicts first, then the numbers they rest on, each with how it was averaged."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-import pandas as pd
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
-from cellseg.errors import InputError
+from cellseg.data.findings import count
 from cellseg.runs import write_csv, write_text
 from cellseg.study.collect import Study
-from cellseg.study.verdict import Verdict, judge
+from cellseg.study.figures import Picture, draw_figures, write_pictures
+from cellseg.study.gallery import Strip, make_gallery
+from cellseg.study.tables import (
+    AVERAGES,
+    COMPARISON_COLUMNS,
+    COST_COLUMNS,
+    NETWORK_COLUMNS,
+    ORIGINAL_COLUMNS,
+    RUN_COLUMNS,
+    Row,
+    cell,
+    comparison_row,
+    difference_rows,
+    image_rows,
+    network_rows,
+    original_rows,
+    run_rows,
+)
+from cellseg.study.verdict import Verdict, caveats, dice_interval, judge
 
-AVERAGES = """- **Dice**, **IoU**, **soft Dice**: mean over test images, each counting the same, seeds averaged first.
-- **± over seeds**: standard deviation of runs around the mean of their fold. **± over folds**: of the folds' means.
-- **pooled**: over all pixels of a run's test images together, mean over runs.
-- **[low, high]**: 95 % interval, groups of images resampled and seeds drawn again, widened for how few there are.
-- **p**: adjusted for the number of pairs by Holm's rule; **p over folds** by Nadeau and Bengio's corrected test.
-- **A better**: share of pairs of runs of one seed and fold in which A has the higher Dice, with its 95 % interval."""
+ORIGINAL = (
+    "DiceScore and IoU as published are soft, and were taken on a split drawn anew after training, so four fifths of "
+    "those images had been trained on. Corrected: 1 - validation loss, which is soft Dice at batches of one; the IoU "
+    "cannot be recovered. This study: DiceScore is soft Dice, IoU is cut at 0.5, both on images no weight has seen."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under headings, as the pages of a report show them."""
+
+    columns: Mapping[str, str]
+    rows: Sequence[Row]
+
+    def texts(self, row: Row) -> list[str]:
+        """Return the cells of a row as they are read."""
+        return [cell(column, row) for column in self.columns]
+
+    def counts(self, column: str) -> bool:
+        """Tell whether a column holds numbers."""
+        return any(isinstance(row.get(column), int | float) for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a report says, before it is put on a page."""
+
+    study: Study
+    verdicts: list[Verdict]
+    caveats: list[str]
+    networks: Table
+    costs: Table
+    comparisons: Table
+    original: Table
+    differences: Table
+    runs: Table
+    images: list[Row]
+    figures: dict[str, list[Picture]]
+    gallery: dict[str, list[Strip]]
+    provenance: dict[str, str]
+
+    @property
+    def sentences(self) -> list[str]:
+        """What can be said, one sentence for each pair of networks, and what none of them can rest on."""
+        said = [verdict.sentence for verdict in self.verdicts]
+        return [*(said or [f"only {self.study.networks[0]} is there: nothing to compare"]), *self.caveats]
 
 
 def write_report(study: Study) -> list[str]:
-    """Write ``report.md``, ``networks.csv`` and ``comparisons.csv`` into the study's folder; return the verdicts.
+    """Write the report of a study into its folder, and return its sentences.
 
-    Raises:
-        InputError: If networks of the study cannot be paired.
+    Writes ``report.html``, which needs no other file, and the same as ``report.md``, CSV and ``figures/*.png``.
     """
-    try:
-        verdicts = judge(study)
-    except ValueError as error:
-        raise InputError(f"{study.folder}: {error}") from error
-    networks, comparisons = network_rows(study), [comparison_row(verdict) for verdict in verdicts]
-    write_csv(study.folder / "networks.csv", networks)
-    if comparisons:
-        write_csv(study.folder / "comparisons.csv", comparisons)
-    write_text(study.folder / "report.md", markdown(study, verdicts, networks, comparisons))
-    return [verdict.sentence for verdict in verdicts] or [f"only {study.networks[0]} is there: nothing to compare"]
+    report = assemble(study)
+    folder = study.folder
+    write_csv(folder / "networks.csv", report.networks.rows)
+    write_csv(folder / "comparisons.csv", report.comparisons.rows)
+    write_csv(folder / "images.csv", report.images)
+    write_pictures(folder / "figures", [picture for part in report.figures.values() for picture in part])
+    write_text(folder / "report.md", page(report, "report.md.jinja"))
+    write_text(folder / "report.html", page(report, "report.html.jinja"))
+    return report.sentences
 
 
-def network_rows(study: Study) -> list[dict[str, Any]]:
-    """Return a row for every network: scores, their spread, and what they cost."""
-    rows = []
-    for network in study.networks:
-        runs, images = (table[table["network"] == network] for table in (study.runs, study.images))
-        means = images.groupby(["fold", "seed"])["dice"].mean()
-        by_fold = means.groupby("fold")
-        freedom = len(means) - by_fold.ngroups
-        around = means - by_fold.transform("mean")
-        per_image = images.groupby(["fold", "image"])[["dice", "iou", "soft_dice"]].mean().mean()
-        rows.append(
-            {
-                "network": network,
-                "runs": len(runs),
-                "seeds": runs["seed"].nunique(),
-                "folds": runs["fold"].nunique(),
-                "images": len(images.drop_duplicates(["fold", "image"])),
-                "dice": per_image["dice"],
-                "sd_over_seeds": float((around**2).sum() / freedom) ** 0.5 if freedom else None,
-                "sd_over_folds": float(by_fold.mean().std(ddof=1)) if by_fold.ngroups > 1 else None,
-                "iou": per_image["iou"],
-                "soft_dice": per_image["soft_dice"],
-                "dice_pooled": runs["dice_pooled"].mean(),
-                "iou_pooled": runs["iou_pooled"].mean(),
-                "train_loss": runs["train_loss"].mean() if "train_loss" in runs else None,
-                "test_loss": runs["loss"].mean(),
-                "parameters": int(runs["parameters"].iloc[0]),
-                "seconds_per_epoch": (runs["seconds"] / runs["epochs"]).median(),
-                "peak_memory_mb": runs["peak_memory_bytes"].max() / 1e6,
-            }
-        )
-    return rows
+def assemble(study: Study) -> Report:
+    """Compute everything a report says."""
+    verdicts = judge(study)
+    networks = network_rows(study, {network: dice_interval(study, network) for network in study.networks})
+    differences, images = difference_rows(study), image_rows(study)
+    return Report(
+        study=study,
+        verdicts=verdicts,
+        caveats=caveats(study),
+        networks=Table(NETWORK_COLUMNS, networks),
+        costs=Table(COST_COLUMNS, networks),
+        comparisons=Table(COMPARISON_COLUMNS, [comparison_row(verdict) for verdict in verdicts]),
+        original=Table(ORIGINAL_COLUMNS, original_rows(study, networks)),
+        differences=Table({"key": "key"} | {network: network for network in study.networks}, differences),
+        runs=Table(RUN_COLUMNS, run_rows(study)),
+        images=images,
+        figures=draw_figures(study, verdicts),
+        gallery=make_gallery(study, images),
+        provenance=_provenance(study),
+    )
 
 
-def comparison_row(verdict: Verdict) -> dict[str, Any]:
-    """Return the numbers behind a verdict; differences are A minus B."""
-    dice, iou = verdict.dice, verdict.iou
+def page(report: Report, template: str) -> str:
+    """Return the report on a page; every name in it is escaped for where it stands."""
+    environment = Environment(
+        loader=PackageLoader("cellseg", "study"),
+        autoescape=template.endswith(".html.jinja"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"plain": _plain, "drawn": Markup}
+    return environment.get_template(template).render(report=report, averages=AVERAGES, about_original=ORIGINAL)
+
+
+def _provenance(study: Study) -> dict[str, str]:
+    """Return what the runs were made with, every value there was."""
+    runs = study.runs
+
+    def values(column: str) -> str:
+        return ", ".join(sorted(set(runs[column])))
+
+    seeds = ", ".join(map(str, sorted(set(runs["seed"]))))
+    folds = sorted(fold for fold in set(runs["fold"]) if fold != -1)
+    split = ", ".join(f"{key} {value}" for key, value in study.split.items())
+    tested = f"; tested on fold {', '.join(map(str, folds))}" if folds else ""
     return {
-        "a": verdict.a,
-        "b": verdict.b,
-        "verdict": verdict.sentence,
-        "dice_difference": dice.difference,
-        "dice_low": dice.low,
-        "dice_high": dice.high,
-        "iou_difference": iou.difference,
-        "iou_low": iou.low,
-        "iou_high": iou.high,
-        "p": verdict.p,
-        "p_folds": verdict.p_folds,
-        "a_better": dice.better,
-        "a_better_low": dice.better_low,
-        "a_better_high": dice.better_high,
-        "equivalent": dice.equivalent,
-        "pairs_of_runs": dice.pairs,
-        "groups": dice.groups,
-        "images": dice.images,
+        "runs": f"{count(len(runs), 'run')} of {count(len(study.networks), 'network')}, seeds {seeds}",
+        "weights scored": values("scored_weights"),
+        "margin": f"{study.margin:g} of Dice",
+        "split": split + tested,
+        "data": ", ".join(study.origin["data"]),
+        "data fingerprint": study.data_fingerprint,
+        "commit": values("commit") + " (+: files had been changed)",
+        "device": values("device"),
+        "precision": values("precision"),
+        **{name: ", ".join(found) for name, found in study.origin.items() if name != "data"},
     }
 
 
-def markdown(
-    study: Study,
-    verdicts: Sequence[Verdict],
-    networks: Sequence[Mapping[str, Any]],
-    comparisons: Sequence[Mapping[str, Any]],
-) -> str:
-    """Return the report as Markdown."""
-    runs = study.runs
-    lines = [f"# {study.folder.name}", ""]
-    lines += [f"- {verdict.sentence}." for verdict in verdicts] or ["Only one network is there: nothing to compare."]
-    if (runs["leaks"] > 0).any():
-        lines.append("- **These scores are too good:** relatives of test images were allowed in training.")
-    if study.unfinished:
-        lines.append(f"- Not finished, and not counted: {', '.join(map(_escaped, study.unfinished))}.")
-    lines += ["", "## Networks", "", *_table(networks, _NETWORK_COLUMNS)]
-    if comparisons:
-        lines += ["", "## Differences, A minus B", "", *_table(comparisons, _COMPARISON_COLUMNS)]
-    lines += ["", AVERAGES, "", "## What was compared", ""]
-    lines += [
-        f"- {key}: " + ", ".join(f"{network} {values[key]}" for network, values in study.differences.items())
-        for key in next(iter(study.differences.values()))
-    ]
-    scored, commits, devices = (", ".join(sorted(set(runs[name]))) for name in ("scored_weights", "commit", "device"))
-    lines += [
-        f"- margin: {study.margin} of Dice",
-        f"- weights scored: {scored}",
-        f"- data: {study.data_fingerprint[:16]}; code: commit {commits} (+ where files had been changed)",
-        f"- device: {devices}; precision: {', '.join(sorted(set(runs['precision'])))}",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-_NETWORK_COLUMNS = {
-    "network": "network",
-    "runs": "runs",
-    "seeds": "seeds",
-    "folds": "folds",
-    "dice": "Dice",
-    "sd_over_seeds": "± over seeds",
-    "sd_over_folds": "± over folds",
-    "iou": "IoU",
-    "soft_dice": "soft Dice",
-    "dice_pooled": "Dice, pooled",
-    "train_loss": "train loss",
-    "test_loss": "test loss",
-    "parameters": "parameters",
-    "seconds_per_epoch": "s per epoch",
-    "peak_memory_mb": "peak MB",
-}
-_COMPARISON_COLUMNS = {
-    "a": "A",
-    "b": "B",
-    "dice_difference": "Dice",
-    "dice_low": "low",
-    "dice_high": "high",
-    "iou_difference": "IoU",
-    "iou_low": "low",
-    "iou_high": "high",
-    "p": "p",
-    "p_folds": "p over folds",
-    "a_better": "A better",
-    "a_better_low": "low",
-    "a_better_high": "high",
-}
-_WHOLE = frozenset({"runs", "seeds", "folds", "parameters", "peak_memory_mb"})
-
-
-def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> list[str]:
-    head = ["| " + " | ".join(columns.values()) + " |", "|---" * len(columns) + "|"]
-    return head + ["| " + " | ".join(_cell(name, row[name]) for name in columns) + " |" for row in rows]
-
-
-def _cell(name: str, value: Any) -> str:
-    if value is None or (isinstance(value, float) and pd.isna(value)):
-        return "-"
-    if isinstance(value, str):
-        return _escaped(value)
-    if name in _WHOLE:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if name == "seconds_per_epoch" else f"{value:.4f}"
-
-
-def _escaped(text: str) -> str:
+def _plain(text: object) -> str:
     """Keep a name from being read as Markdown or HTML."""
-    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|#" else letter for letter in text)
+    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|#" else letter for letter in " ".join(str(text).split()))

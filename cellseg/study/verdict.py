@@ -8,6 +8,7 @@ from cellseg.study.collect import Study
 from cellseg.study.statistics import CONFIDENCE, Comparison, Differences, compare, holm
 
 LEVEL = 1 - CONFIDENCE
+DIFFERENT, EQUIVALENT, UNDECIDED, UNKNOWN = "different", "equivalent", "undecided", "unknown"
 
 
 @dataclass(frozen=True)
@@ -16,46 +17,50 @@ class Verdict:
 
     Attributes:
         a, b: The networks; differences are a minus b.
-        dice, iou: The comparison in each score.
+        dice, iou: The comparison in each score; None where the two cannot be paired.
         p, p_folds: Of Dice, adjusted for the number of pairs by Holm's rule.
+        kind: DIFFERENT, EQUIVALENT, UNDECIDED, or UNKNOWN where nothing can be said.
         sentence: What it means.
     """
 
     a: str
     b: str
-    dice: Comparison
-    iou: Comparison
+    dice: Comparison | None
+    iou: Comparison | None
     p: float | None
     p_folds: float | None
+    kind: str
     sentence: str
 
 
 def judge(study: Study) -> list[Verdict]:
-    """Compare every pair of networks of a study.
-
-    Raises:
-        ValueError: If two networks have no seed and fold in common.
-    """
+    """Compare every pair of networks of a study; two that cannot be paired leave the others as they are."""
     pairs = list(combinations(study.networks, 2))
-    found = []
-    for a, b in pairs:
-        first, second = (study.images[study.images["network"] == network] for network in (a, b))
-        found.append(
-            [
-                compare(Differences.between(first, second, score, study.test_share), study.margin)
-                for score in ("dice", "iou")
-            ]
-        )
-    p = _adjusted([dice.p for dice, _ in found])
-    p_folds = _adjusted([dice.p_folds for dice, _ in found])
-    return [
-        Verdict(a, b, dice, iou, p[i], p_folds[i], say(a, b, dice, p[i], p_folds[i], study.margin))
-        for i, ((a, b), (dice, iou)) in enumerate(zip(pairs, found, strict=True))
-    ]
+    found = [_compare(study, a, b) for a, b in pairs]
+    p = _adjusted([None if isinstance(pair, str) else pair[0].p for pair in found])
+    p_folds = _adjusted([None if isinstance(pair, str) else pair[0].p_folds for pair in found])
+    verdicts = []
+    for i, ((a, b), pair) in enumerate(zip(pairs, found, strict=True)):
+        if isinstance(pair, str):
+            verdicts.append(Verdict(a, b, None, None, None, None, UNKNOWN, f"{a} and {b} cannot be compared: {pair}"))
+        else:
+            kind, sentence = say(a, b, pair[0], p[i], p_folds[i], study.margin)
+            verdicts.append(Verdict(a, b, *pair, p[i], p_folds[i], kind, sentence))
+    return verdicts
 
 
-def say(a: str, b: str, dice: Comparison, p: float | None, p_folds: float | None, margin: float) -> str:
-    """Put a comparison in Dice into one sentence, in points of 100.
+def _compare(study: Study, a: str, b: str) -> tuple[Comparison, Comparison] | str:
+    """Return the comparison in Dice and in IoU, or why there is none."""
+    first, second = (study.images[study.images["network"] == network] for network in (a, b))
+    try:
+        dice, iou = (Differences.between(first, second, score, study.test_share) for score in ("dice", "iou"))
+    except ValueError as error:
+        return str(error)
+    return compare(dice, study.margin), compare(iou, study.margin)
+
+
+def say(a: str, b: str, dice: Comparison, p: float | None, p_folds: float | None, margin: float) -> tuple[str, str]:
+    """Put a comparison in Dice into one sentence, in points of 100, and say of which kind it is.
 
     Args:
         a: The network whose scores come first.
@@ -68,28 +73,59 @@ def say(a: str, b: str, dice: Comparison, p: float | None, p_folds: float | None
     mean = f"{100 * dice.difference:+.1f}"
     if dice.low is None or dice.high is None or p is None:
         few = "one group of images" if dice.groups < 2 else "one run each"
-        return (
-            f"Nothing can be said about {a} against {b} ({mean} points): there is {few}, "
+        return UNKNOWN, (
+            f"nothing can be said about {a} against {b} ({mean} points): there is {few}, "
             "and no telling what another would give; add seeds, or folds"
         )
     interval = f"[{100 * dice.low:.1f}, {100 * dice.high:.1f}]"
     if p < LEVEL and (p_folds is None or p_folds < LEVEL):
         worse = dice.difference < 0
-        low, high = sorted((abs(dice.low), abs(dice.high)))
+        low, high = (-dice.high, -dice.low) if worse else (dice.low, dice.high)
         size = f"{100 * abs(dice.difference):.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
         small = f", which is less than the {100 * margin:g} that matter" if dice.equivalent else ""
-        return f"{a} is {'worse' if worse else 'better'} than {b} by {size}{small}"
+        return DIFFERENT, f"{a} is {'worse' if worse else 'better'} than {b} by {size}{small}"
     if dice.equivalent:
-        return f"{a} and {b} are equivalent within {100 * margin:g} points ({mean} {interval})"
+        return EQUIVALENT, f"{a} and {b} are equivalent within {100 * margin:g} points ({mean} {interval})"
     seeds = dice.seeds_needed(margin)
     have = dice.pairs // dice.folds
     if seeds is None:
         hope = f"no number of seeds would show {100 * margin:g} on these {dice.groups} groups of images"
     elif seeds > have:
-        hope = f"about {seeds - have} more seeds would show {100 * margin:g}"
+        more = "1 more seed" if seeds - have == 1 else f"{seeds - have} more seeds"
+        hope = f"about {more} would show {100 * margin:g}"
     else:
         hope = f"more seeds would hardly help: {100 * margin:g} points would have shown"
-    return f"no difference shown between {a} and {b} ({mean} {interval}); {hope}"
+    return UNDECIDED, f"no difference shown between {a} and {b} ({mean} {interval}); {hope}"
+
+
+def dice_interval(study: Study, network: str) -> tuple[float, float] | None:
+    """Return the 95 % interval of a network's mean Dice; None where one run cannot tell."""
+    images = study.images[study.images["network"] == network]
+    alone = compare(Differences.between(images, images.assign(dice=0.0), "dice", study.test_share), study.margin)
+    return None if alone.low is None or alone.high is None else (alone.low, alone.high)
+
+
+def caveats(study: Study) -> list[str]:
+    """Return what no verdict of this study can rest on, however it comes out."""
+    runs, told = study.runs, []
+    if runs["fold"].nunique() == 1:
+        told.append(
+            "all runs share one split, so what other training images would give is not in any interval; "
+            "add folds: data.split.folds=5 data.split.fold=0,1,2,3,4"
+        )
+    if runs.groupby(["network", "fold"])["seed"].nunique().max() == 1:
+        told.append("one seed a fold, so what another seed would give is not known; add seeds: seed=0,1,2")
+    if (runs["leaks"] > 0).any():
+        told.append("these scores are too good: relatives of test images were allowed in training")
+    for column, what in (("device", "devices"), ("precision", "precisions"), ("scored_weights", "kinds of weights")):
+        if (kinds := runs[column].nunique()) > 1:
+            told.append(f"runs were computed on {kinds} {what}: {', '.join(sorted(set(runs[column])))}")
+    if study.unfinished:
+        told.append(f"not finished, and not counted: {', '.join(study.unfinished)}")
+    unpaired = runs.groupby(["fold", "seed"])["network"].nunique()
+    if lone := [key for key, count in unpaired.items() if count < len(study.networks)]:
+        told.append(f"{len(lone)} of {len(unpaired)} seeds and folds miss a network; they count only where both are")
+    return told
 
 
 def _adjusted(values: Sequence[float | None]) -> list[float | None]:

@@ -1,0 +1,238 @@
+"""The figures of a report: drawn once, written as PNG for slides and as SVG that takes the page's own colours."""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cellseg.study.collect import Study
+from cellseg.study.verdict import DIFFERENT, EQUIVALENT, Verdict
+
+INK = "#010203"  # no figure uses it for anything but lines and letters; on a page it becomes the text's colour
+GREY = "#808080"  # visible on white and on black
+COLOURS = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#d55e00",
+    "#56b4e9",
+    "#f0e442",
+)  # Okabe and Ito: colour-blind safe
+MARKERS = "osD^vP*X<>"
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # letters stay letters
+    "svg.hashsalt": "cellseg",  # the same study gives the same file
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GREY,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a name with two dollar signs is a name
+}
+MOST_PAIRS = 12
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report.
+
+    Attributes:
+        name: Of its PNG file.
+        title: What it shows.
+        caption: How to read it, and over what it was averaged.
+        svg: To be put into a page as it is.
+        png: The same, on white.
+    """
+
+    name: str
+    title: str
+    caption: str
+    svg: str
+    png: bytes
+
+
+def draw_figures(study: Study, verdicts: Sequence[Verdict]) -> dict[str, list[Picture]]:
+    """Return the figures of a study by the part of the report they belong to."""
+    with mpl.rc_context(STYLE):
+        figures: dict[str, list[Picture]] = {"differences": [], "networks": [], "curves": [], "images": []}
+        if any(verdict.dice for verdict in verdicts):
+            figures["differences"] = [_differences(study, verdicts)]
+        figures["networks"] = [_runs(study)]
+        figures["curves"] = [
+            curve
+            for column, label in (
+                ("train/loss", "training loss"),
+                ("val/loss", "validation loss"),
+                ("val/dice", "validation Dice"),
+            )
+            if (curve := _curve(study, column, label))
+        ]
+        pairs = [verdict for verdict in verdicts if verdict.dice][:MOST_PAIRS]
+        figures["images"] = [_paired(study, verdict, index) for index, verdict in enumerate(pairs, start=1)]
+    return figures
+
+
+def write_pictures(folder: Path, pictures: Sequence[Picture]) -> None:
+    """Write every figure as PNG."""
+    folder.mkdir(exist_ok=True)
+    for picture in pictures:
+        (folder / f"{picture.name}.png").write_bytes(picture.png)
+
+
+def _differences(study: Study, verdicts: Sequence[Verdict]) -> Picture:
+    known = [verdict for verdict in verdicts if verdict.dice]
+    figure, axes = _canvas(height=1.3 + 0.45 * len(known))
+    points = 100 * study.margin
+    axes.axvspan(-points, points, color=GREY, alpha=0.2, linewidth=0)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    for row, verdict in enumerate(known):
+        assert verdict.dice is not None
+        colour = {DIFFERENT: COLOURS[4], EQUIVALENT: COLOURS[2]}.get(verdict.kind, GREY)
+        if verdict.dice.low is not None and verdict.dice.high is not None:
+            axes.plot([100 * verdict.dice.low, 100 * verdict.dice.high], [row, row], color=colour, linewidth=2.5)
+        axes.plot(100 * verdict.dice.difference, row, "o", color=colour, markersize=7)
+    axes.set_yticks(range(len(known)), [_short(f"{verdict.a} minus {verdict.b}", 40) for verdict in known])
+    axes.set_ylim(len(known) - 0.5, -0.5)
+    axes.set_xlabel("difference in Dice, points of 100")
+    axes.grid(visible=False, axis="y")
+    return _picture(
+        figure,
+        "differences",
+        "How far apart networks are",
+        "Mean difference per image with its 95 % interval; vermilion: different, green: equivalent, grey: not shown. "
+        f"The band is the margin of {points:g} points below which a difference does not matter.",
+    )
+
+
+def _runs(study: Study) -> Picture:
+    figure, axes = _canvas(height=1.2 + 0.5 * len(study.networks))
+    folds = sorted(study.runs["fold"].unique())
+    for row, network in enumerate(study.networks):
+        runs = study.runs[study.runs["network"] == network]
+        for fold, marker in zip(folds, cycle(MARKERS), strict=False):
+            scores = 100 * runs.loc[runs["fold"] == fold, "dice"]
+            place = row + 0.5 * ((folds.index(fold) + 0.5) / len(folds) - 0.5)
+            axes.plot(
+                scores,
+                np.full(len(scores), place),
+                marker,
+                color=COLOURS[row % len(COLOURS)],
+                alpha=0.7,
+                markersize=5,
+            )
+        mean = 100 * study.images.loc[study.images["network"] == network, "dice"].mean()
+        axes.plot([mean, mean], [row - 0.35, row + 0.35], color=INK, linewidth=1.5)
+    axes.set_yticks(range(len(study.networks)), [_short(network, 40) for network in study.networks])
+    axes.set_ylim(len(study.networks) - 0.5, -0.5)
+    axes.set_xlabel("Dice on test images, points of 100")
+    axes.grid(visible=False, axis="y")
+    if len(folds) > 1:
+        for fold, marker in zip(folds, cycle(MARKERS), strict=False):
+            axes.plot([], [], marker, color=GREY, label=f"fold {fold}")
+        axes.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8, handletextpad=0.1)
+    return _picture(
+        figure,
+        "runs",
+        "Every run",
+        "A mark is the mean Dice of one run over its test images, a shape is a fold, the line the mean over images.",
+    )
+
+
+def _curve(study: Study, column: str, label: str) -> Picture | None:
+    if column not in study.curves or study.curves[column].isna().all():
+        return None
+    figure, axes = _canvas()
+    table = study.curves.dropna(subset=[column])
+    for colour, network in zip(cycle(COLOURS), study.networks, strict=False):
+        rows = table[table["network"] == network]
+        by_fold = rows.groupby(["epoch", "fold"])[column]
+        mean = by_fold.mean().groupby("epoch").mean()
+        variance = by_fold.var(ddof=1).groupby("epoch").mean()
+        epochs = mean.index.to_numpy() + 1
+        axes.plot(epochs, mean, color=colour, linewidth=1.8, label=_short(network, 30))
+        spread = np.sqrt(variance.to_numpy())
+        if not np.isnan(spread).all():
+            axes.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.legend(fontsize=8)
+    where = "on the images watched while training; nothing is chosen by test images"
+    return _picture(
+        figure,
+        column.replace("/", "_"),
+        label[0].upper() + label[1:],
+        f"Mean over runs, the band ± one standard deviation over seeds; {where}."
+        if column.startswith("val/")
+        else "Mean over runs, the band ± one standard deviation over seeds.",
+    )
+
+
+def _paired(study: Study, verdict: Verdict, index: int) -> Picture:
+    a, b = _paired_scores(study.images, verdict.a, verdict.b)
+    figure, axes = _canvas(width=4.2, height=4.2)
+    low, high = 100 * min(a.min(), b.min()), 100 * max(a.max(), b.max())
+    room = max(0.05 * (high - low), 0.2)
+    axes.plot([low - room, high + room], [low - room, high + room], color=INK, linewidth=0.8)
+    wins = (a > b).to_numpy()
+    for better, colour in ((wins, COLOURS[0]), (~wins, COLOURS[1])):
+        axes.plot(100 * b[better], 100 * a[better], "o", color=colour, alpha=0.7, markersize=5)
+    axes.set(xlim=(low - room, high + room), ylim=(low - room, high + room), aspect="equal")
+    axes.set_xlabel(_short(f"Dice of {verdict.b}", 45))
+    axes.set_ylabel(_short(f"Dice of {verdict.a}", 45))
+    return _picture(
+        figure,
+        f"paired_{index}",
+        f"{verdict.a} against {verdict.b}",
+        f"A dot is a test image, averaged over the seeds both have; {verdict.a} is better above the line, "
+        f"on {wins.sum()} of {len(a)} images.",
+    )
+
+
+def _paired_scores(images: pd.DataFrame, a: str, b: str) -> tuple["pd.Series[float]", "pd.Series[float]"]:
+    wide = images[images["network"].isin([a, b])].pivot_table(
+        index=["fold", "image", "seed"], columns="network", values="dice"
+    )
+    means = wide.dropna().groupby(["fold", "image"]).mean()
+    return means[a], means[b]
+
+
+def _canvas(width: float = 4.6, height: float = 3.2) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _picture(figure: Figure, name: str, title: str, caption: str) -> Picture:
+    png = _saved(figure, "png", dpi=200, facecolor="white")
+    text = _saved(figure, "svg", transparent=True, metadata={"Date": None, "Creator": None}).decode()
+    svg = text[text.index("<svg") :].replace(INK, "currentColor")
+    # several figures share a page: an id may be there once only
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
+    return Picture(name, title, caption, svg, png)
+
+
+def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format=kind, **options)
+    return file.getvalue()
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

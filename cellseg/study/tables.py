@@ -1,0 +1,224 @@
+"""The tables of a report: a row for every network, every comparison, every image, every configuration key."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from cellseg.study.collect import SCORES, Study
+from cellseg.study.original import PUBLISHED
+from cellseg.study.verdict import Verdict
+
+Row = dict[str, Any]
+
+NETWORK_COLUMNS = {
+    "network": "network",
+    "runs": "runs",
+    "seeds": "seeds",
+    "folds": "folds",
+    "dice": "Dice",
+    "dice_interval": "95 % interval",
+    "sd_over_seeds": "± over seeds",
+    "sd_over_folds": "± over folds",
+    "iou": "IoU",
+    "soft_dice": "soft Dice",
+    "dice_pooled": "Dice, pooled",
+    "iou_pooled": "IoU, pooled",
+}
+COST_COLUMNS = {
+    "network": "network",
+    "train_loss": "train loss",
+    "test_loss": "test loss",
+    "parameters": "parameters",
+    "gflop": "GFLOP",
+    "seconds_per_epoch": "s per epoch",
+    "peak_memory_mb": "peak MB",
+}
+COMPARISON_COLUMNS = {
+    "a": "A",
+    "b": "B",
+    "dice_difference": "Dice",
+    "dice_interval": "95 % interval",
+    "iou_difference": "IoU",
+    "iou_interval": "95 % interval",
+    "p": "p",
+    "p_folds": "p over folds",
+    "a_better": "A better",
+    "a_better_interval": "95 % interval",
+}
+ORIGINAL_COLUMNS = {
+    "network": "network",
+    "source": "from",
+    "train_loss": "training loss",
+    "validation_loss": "validation loss",
+    "dice": "DiceScore",
+    "iou": "IoU",
+    "hard_dice": "Dice, cut at 0.5",
+}
+RUN_COLUMNS = {
+    "run": "run",
+    "network": "network",
+    "seed": "seed",
+    "fold": "fold",
+    "dice": "Dice",
+    "iou": "IoU",
+    "loss": "test loss",
+    "epochs": "epochs",
+    "seconds": "s in training",
+    "device": "device",
+    "commit": "commit",
+}
+AVERAGES = (
+    ("Dice, IoU, soft Dice", "mean over test images, each counting the same, seeds averaged first"),
+    ("pooled", "over all pixels of a run's test images together, mean over runs"),
+    ("95 % interval", "groups of images resampled and seeds drawn again, widened for how few there are"),
+    ("± over seeds", "standard deviation of runs around the mean of their fold"),
+    ("± over folds", "standard deviation of the folds' means"),
+    ("train loss", "mean over the images of the last epoch, while weights still change; mean over runs"),
+    ("test loss", "mean over the test images; mean over runs"),
+    ("GFLOP", "10⁹ operations to see one image, a multiplication and its addition counting as two"),
+    ("s per epoch", "training and watching, median over runs; comparable between runs that shared a machine alike"),
+    ("peak MB", "most memory a run's process held, or its GPU where it used one; maximum over runs"),
+    ("p", "how often chance alone gives a difference as large; adjusted for the number of pairs by Holm's rule"),
+    ("p over folds", "the same by Nadeau and Bengio's corrected test, which knows that folds share training images"),
+    ("A better", "share of pairs of runs of one seed and fold in which A has the higher Dice, with its 95 % interval"),
+)
+_WHOLE = frozenset({"runs", "seeds", "folds", "seed", "fold", "epochs", "parameters", "peak_memory_mb", "images"})
+_TENTHS = frozenset({"seconds_per_epoch", "seconds", "gflop"})
+
+
+def network_rows(study: Study, intervals: Mapping[str, tuple[float, float] | None]) -> list[Row]:
+    """Return a row for every network: scores, their spread, and what they cost.
+
+    Args:
+        study: The runs.
+        intervals: The 95 % interval of each network's mean Dice, where there is one.
+    """
+    rows = []
+    for network in study.networks:
+        runs, images = (table[table["network"] == network] for table in (study.runs, study.images))
+        means = images.groupby(["fold", "seed"])["dice"].mean()
+        by_fold = means.groupby("fold")
+        freedom = len(means) - by_fold.ngroups
+        around = means - by_fold.transform("mean")
+        per_image = images.groupby(["fold", "image"])[list(SCORES)].mean().mean()
+        low, high = intervals[network] or (None, None)
+        rows.append(
+            {
+                "network": network,
+                "runs": len(runs),
+                "seeds": runs["seed"].nunique(),
+                "folds": runs["fold"].nunique(),
+                "images": len(images.drop_duplicates(["fold", "image"])),
+                "dice": per_image["dice"],
+                "dice_low": low,
+                "dice_high": high,
+                "sd_over_seeds": float((around**2).sum() / freedom) ** 0.5 if freedom else None,
+                "sd_over_folds": float(by_fold.mean().std(ddof=1)) if by_fold.ngroups > 1 else None,
+                "iou": per_image["iou"],
+                "soft_dice": per_image["soft_dice"],
+                "dice_pooled": runs["dice_pooled"].mean(),
+                "iou_pooled": runs["iou_pooled"].mean(),
+                "train_loss": runs["train_loss"].mean() if "train_loss" in runs else None,
+                "test_loss": runs["loss"].mean(),
+                "parameters": int(runs["parameters"].iloc[0]),
+                "gflop": runs["gflop"].mean(),
+                "seconds_per_epoch": (runs["seconds"] / runs["epochs"]).median(),
+                "peak_memory_mb": runs["peak_memory_bytes"].max() / 1e6,
+            }
+        )
+    return rows
+
+
+def comparison_row(verdict: Verdict) -> Row:
+    """Return the numbers behind a verdict; differences are A minus B, and all is empty where there are none."""
+    row: Row = {"a": verdict.a, "b": verdict.b, "kind": verdict.kind, "verdict": verdict.sentence}
+    for name, of in (("dice", verdict.dice), ("iou", verdict.iou)):
+        values = (of.difference, of.low, of.high) if of else (None, None, None)
+        row |= dict(zip((f"{name}_difference", f"{name}_low", f"{name}_high"), values, strict=True))
+    row |= {"p": verdict.p, "p_folds": verdict.p_folds}
+    known = {
+        "a_better": "better",
+        "a_better_low": "better_low",
+        "a_better_high": "better_high",
+        "equivalent": "equivalent",
+        "pairs_of_runs": "pairs",
+        "groups": "groups",
+        "images": "images",
+    }
+    return row | {name: getattr(verdict.dice, attribute, None) for name, attribute in known.items()}
+
+
+def image_rows(study: Study) -> list[Row]:
+    """Return a row for every test image, worst first: Dice of every network, and how much runs disagree on it."""
+    scores = study.images.groupby(["fold", "image", "group", "network"])["dice"]
+    table = scores.mean().unstack("network").reindex(columns=study.networks)
+    by_run = scores.std(ddof=1).unstack("network")  # over seeds: one network, one fold, one image
+    table.insert(0, "mean", table.mean(axis=1))
+    table.insert(1, "sd_over_seeds", by_run.mean(axis=1))
+    table = table.rename(columns={network: f"dice {network}" for network in study.networks}).sort_values("mean")
+    return _records(table.reset_index()[["image", "group", "fold", *table.columns]])
+
+
+def original_rows(study: Study, networks: Sequence[Row]) -> list[Row]:
+    """Return the original study's table, as printed, as corrected, and as this study has it."""
+    model_of = dict(zip(study.runs["network"], study.runs["model"], strict=True))
+    rows = []
+    for name, printed in PUBLISHED.items():
+        ours = [row for row in networks if model_of[row["network"]] == name]
+        if not ours:
+            continue
+        losses = {"network": name, "train_loss": printed.train_loss, "validation_loss": printed.validation_loss}
+        rows.append(losses | {"source": "as published", "dice": printed.dice, "iou": printed.iou, "hard_dice": None})
+        corrected = {"source": "corrected", "dice": printed.corrected_dice, "iou": None, "hard_dice": None}
+        rows.append(losses | corrected)
+        rows += [
+            {
+                "network": row["network"],
+                "source": "this study",
+                "train_loss": row["train_loss"],
+                "validation_loss": row["test_loss"],
+                "dice": row["soft_dice"],
+                "iou": row["iou"],
+                "hard_dice": row["dice"],
+            }
+            for row in ours
+        ]
+    return rows
+
+
+def difference_rows(study: Study) -> list[Row]:
+    """Return a row for every configuration key in which networks differ."""
+    keys = next(iter(study.differences.values()))
+    return [
+        {"key": key} | {network: _said(values[key]) for network, values in study.differences.items()} for key in keys
+    ]
+
+
+def run_rows(study: Study) -> list[Row]:
+    """Return a row for every run."""
+    rows = _records(study.runs[list(RUN_COLUMNS)])
+    return [row | {"fold": None if row["fold"] == -1 else row["fold"]} for row in rows]
+
+
+def cell(column: str, row: Row) -> str:
+    """Return one cell of a row as a table shows it; an interval from its two ends."""
+    if column.endswith("_interval"):
+        ends = [cell(column.replace("_interval", end), row) for end in ("_low", "_high")]
+        return "-" if "-" in ends else f"[{', '.join(ends)}]"
+    value = row[column]
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return "-"
+    if isinstance(value, str):
+        return value
+    if column in _WHOLE:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if column in _TENTHS else f"{value:.4f}"
+
+
+def _said(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _records(table: pd.DataFrame) -> list[Row]:
+    return [{str(name): value for name, value in record.items()} for record in table.to_dict("records")]
