@@ -28,7 +28,7 @@ from cellseg.callbacks import EpochTable, ImageRecords
 from cellseg.console import print_results
 from cellseg.errors import InputError
 from cellseg.hardware import describe_device, native_precision
-from cellseg.study import sweep
+from cellseg.study import isolated, sweep
 from cellseg.summary import summarise
 
 log = logging.getLogger("train")
@@ -187,10 +187,10 @@ def main(cfg: DictConfig) -> float | None:
     folder = Path(job.runtime.output_dir)
     if job.mode == RunMode.MULTIRUN:
         overrides = [*job.overrides.task, f"study={cfg.study}"]
-        return sweep.run_isolated(
+        return isolated.run_isolated(
             Path(__file__).resolve(), overrides, folder, partial(was_finished, cfg, folder), cfg.n_jobs
         )
-    sweep.end_with_the_sweep()
+    isolated.end_with_the_sweep()
     try:
         return run(cfg, folder)
     except (InputError, InstantiationException) as error:

@@ -47,6 +47,8 @@ OUTSIDE = {
     "study/figures": {"matplotlib", "numpy", "pandas"},
     "study/gallery": PIXELS | {"pandas"},
     "study/report": {"jinja2", "markupsafe"},
+    "study/isolated": {"filelock", "torch"},
+    "study/slurm": {"hydra", "submitit"},
     "study/sweep": {"hydra", "omegaconf", "rich"},
     "study/__init__": set(),
     "__init__": set(),
@@ -89,6 +91,8 @@ LINE = [  # a room may use the rooms before it
     "study/figures",
     "study/gallery",
     "study/report",
+    "study/isolated",
+    "study/slurm",
     "study/sweep",
     "study/__init__",
     "cli",
@@ -128,4 +132,7 @@ def test_nothing_knows_what_is_above_it():
 
 
 def test_only_train_and_its_sweep_see_hydra():
-    assert [room for room in OUTSIDE if any(name.split(".")[0] == "hydra" for name in imports(room))] == ["study/sweep"]
+    assert [room for room in OUTSIDE if any(name.split(".")[0] == "hydra" for name in imports(room))] == [
+        "study/slurm",
+        "study/sweep",
+    ]

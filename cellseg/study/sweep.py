@@ -1,21 +1,14 @@
-"""A sweep: every run in a process of its own, whoever launches it, and an account of all of them at the end.
+"""A sweep as a whole: how far it is, what became of every run, and the report as runs finish."""
 
-Hydra's launcher decides when a job runs: after the others, or several at once. A job does nothing
-but start its run as ``python train.py`` would be typed, and wait. So no run sees another's memory, threads or random
-numbers, and whatever ends one, an exception, ``sys.exit``, ``kill -9``, leaves the others running.
-"""
-
+import contextlib
+import csv
 import json
 import logging
 import math
-import os
-import re
-import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,114 +16,172 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from cellseg.errors import InputError
-from cellseg.runs import run_name, write_json
+from cellseg.runs import run_name
+from cellseg.study.isolated import ACCOUNT
 
-ACCOUNT = ".sweep"  # in the study's folder: what became of every run of the last sweep
-SWEPT = "CELLSEG_SWEPT"  # set for a run whose standard input ends when its sweep does
 COLOURS = {"done": "green", "finished before": "dim", "failed": "bold red"}
-FAILURE = "failure.txt"
-LAST_LINES = 60  # of what a failed run said, kept in its failure.txt
+GLANCES = 1.0  # seconds between looks at the run folders
+REPORT_SHARE = 0.02  # of the time may go into refreshing the report
 
 log = logging.getLogger(__name__)
+Outcomes = Mapping[str, Mapping[str, Any]]
 
 # here and not in train.py: a launcher's worker process imports this module, and needs the resolver to name the folder
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
 
-def run_isolated(
-    script: Path, overrides: Sequence[str], folder: Path, was_finished: Callable[[], bool], n_jobs: int = 1
-) -> None:
-    """Start one run as a process of its own, wait for it, and write down what became of it.
-
-    Args:
-        script: train.py.
-        overrides: What sets this run apart, as typed.
-        folder: Its run folder.
-        was_finished: Whether there is nothing left to do; raises InputError if the folder holds another run.
-        n_jobs: How many runs share this machine; each gets its part of the CPU threads.
-    """
-    try:
-        outcome, why = ("finished before", "") if was_finished() else _run(script, overrides, folder, n_jobs)
-    except InputError as error:
-        outcome, why = "failed", str(error)
-        if not (folder / "config.yaml").exists():  # otherwise it is another run's folder
-            (folder / FAILURE).write_text(f"{why}\n", encoding="utf-8")
-    log.log(logging.ERROR if outcome == "failed" else logging.INFO, "%s: %s %s", folder.name, outcome, why)
-    write_json(folder.parent / ACCOUNT / f"{folder.name}.json", {"outcome": outcome, "why": why, "time": time.time()})
-
-
-def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> tuple[str, str]:
-    """Return how the run ended, and why or after how long."""
-    command = [sys.executable, str(script), *overrides, f'hydra.run.dir="{folder}"']
-    log.info("starting %s", folder.name)
-    began = time.monotonic()
-    console = folder / "console.log"
-    with console.open("ab") as output:
-        start = output.tell()
-        # the pipe is never written to: its end tells the run that its sweep is gone
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=_environment(n_jobs)
-        ) as process:
-            code = process.wait()
-    said = console.read_bytes()[start:].decode("utf-8", "replace").splitlines()
-    failure = folder / FAILURE
-    if code == 0 and (folder / "summary.json").exists():
-        failure.unlink(missing_ok=True)
-        return "done", f"{time.monotonic() - began:.0f} s"
-    why = _reason(code, said)
-    failure.write_text("\n".join([why, "", *said[-LAST_LINES:], ""]), encoding="utf-8")
-    return "failed", why
-
-
-def end_with_the_sweep() -> None:
-    """End this process when the sweep that started it has ended, however that happened; what is trained is kept."""
-    if SWEPT not in os.environ:
-        return
-
-    def wait() -> None:
-        while os.read(0, 1024):  # not sys.stdin: Python aborts where a thread still holds it at the end
-            pass
-        os._exit(128 + signal.SIGTERM)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 class SweepAccount(Callback):
-    """Tells at the end of a sweep what became of every run."""
+    """Shows how far a sweep is, keeps its report fresh, and tells at the end what became of every run."""
 
     complaint: str | None = None  # Hydra only warns of what a callback raises, so the process asks for this at its end
 
     def __init__(self) -> None:
-        self.began = math.inf
-        self.runs = 0
+        self.watch: SweepWatch | None = None
+
+    def __reduce__(self) -> tuple[type["SweepAccount"], tuple[()]]:
+        return SweepAccount, ()  # launchers send callbacks to their workers, where there is nothing to watch
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note when the sweep began and how many runs it has."""
-        self.began = time.time()
+        """Begin to watch."""
+        if "submitit" in config.hydra.launcher._target_:
+            from cellseg.study.slurm import outlive_dead_jobs, warn_without_accounting  # needs submitit
+
+            warn_without_accounting()
+            outlive_dead_jobs()
         overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-        self.runs = math.prod(len(list(o.sweep_iterator())) for o in overrides if o.is_sweep_override())
+        runs = math.prod(len(list(o.sweep_iterator())) for o in overrides if o.is_sweep_override())
+        self.watch = SweepWatch(Path(config.hydra.sweep.dir), runs)
+        self.watch.start()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the account."""
-        study = Path(config.hydra.sweep.dir)
-        told = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((study / ACCOUNT).glob("*.json"))}
-        outcomes = {name: entry for name, entry in told.items() if entry["time"] >= self.began}
+        """Print the account and the verdicts."""
+        assert self.watch is not None
+        self.watch.stop()
+        study, outcomes, runs = self.watch.study, self.watch.outcomes(), self.watch.runs
         print_account(study, outcomes)
-        _report(study)
+        for sentence in refresh_report(study):
+            Console().print(sentence, markup=False, highlight=False, soft_wrap=True)
         failed = [name for name, entry in outcomes.items() if entry["outcome"] == "failed"]
-        if failed or len(outcomes) < self.runs:
-            lost = f", {self.runs - len(outcomes)} never reported" if len(outcomes) < self.runs else ""
+        if failed or len(outcomes) < runs:
+            lost = f", {runs - len(outcomes)} never reported" if len(outcomes) < runs else ""
             SweepAccount.complaint = (
-                f"{len(failed)} of {self.runs} runs failed{lost}; see failure.txt in their folders. "
+                f"{len(failed)} of {runs} runs failed{lost}; see failure.txt in their folders. "
                 "The same command again does what is missing."
             )
 
 
-def print_account(study: Path, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
+class SweepWatch:
+    """Looks at the run folders of a sweep from time to time, whoever works in them, on this machine or another.
+
+    Args:
+        study: The folder of runs.
+        runs: How many the sweep has.
+    """
+
+    def __init__(self, study: Path, runs: int) -> None:
+        self.study, self.runs, self.began = study, runs, time.time()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def start(self) -> None:
+        """Watch in the background."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Show the last state and end."""
+        self._over.set()
+        self._thread.join()
+
+    def outcomes(self) -> dict[str, dict[str, Any]]:
+        """Return what became of the runs that have ended in this sweep."""
+        told = {}
+        for path in sorted((self.study / ACCOUNT).glob("*.json")):
+            entry = json.loads(path.read_text("utf-8"))
+            if entry["time"] >= self.began:
+                told[path.stem] = entry
+        return told
+
+    def _watch(self) -> None:
+        shown = _Display(self.runs)
+        reported, next_report = 0, 0.0
+        with shown:
+            while not self._over.wait(GLANCES):
+                outcomes = self.outcomes()
+                shown.update(outcomes, self._at_work(outcomes))
+                done = sum(entry["outcome"] == "done" for entry in outcomes.values())
+                if reported < done < self.runs and time.monotonic() > next_report:
+                    began = time.monotonic()
+                    try:
+                        refresh_report(self.study)
+                    except Exception as error:  # the one at the end counts
+                        log.debug("the report could not be refreshed: %s", error)
+                    reported, next_report = done, time.monotonic() + (time.monotonic() - began) / REPORT_SHARE
+            outcomes = self.outcomes()
+            shown.update(outcomes, {})
+
+    def _at_work(self, outcomes: Outcomes) -> dict[str, str]:
+        """Return the epoch every run has reached that wrote its table since the sweep began and has not ended."""
+        epochs = {}
+        for table in self.study.glob("*/metrics.csv"):
+            run = table.parent
+            with contextlib.suppress(OSError, csv.Error, KeyError, IndexError):  # it may be replaced this very moment
+                if run.name not in outcomes and table.stat().st_mtime >= self.began:
+                    with table.open(newline="", encoding="utf-8") as file:
+                        epochs[run.name] = f"epoch {int(list(csv.DictReader(file))[-1]['epoch']) + 1}"
+        return epochs
+
+
+class _Display:
+    """A bar and the runs at work where a person looks; a line for every run that ends where nobody does."""
+
+    def __init__(self, runs: int) -> None:
+        self.runs = runs
+        self.told: set[str] = set()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self.progress = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+        self.total = self.progress.add_task("runs", total=runs)
+        self.rows: dict[str, Any] = {}
+
+    def __enter__(self) -> None:
+        self.progress.start()
+
+    def __exit__(self, *_: object) -> None:
+        for row in self.rows.values():
+            self.progress.remove_task(row)
+        self.progress.stop()
+
+    def update(self, outcomes: Outcomes, at_work: Mapping[str, str]) -> None:
+        """Show what has ended and what is at work."""
+        failed = sum(entry["outcome"] == "failed" for entry in outcomes.values())
+        self.progress.update(
+            self.total, completed=len(outcomes), description=f"runs, {failed} failed" if failed else "runs"
+        )
+        for name in self.rows.keys() - at_work.keys():
+            self.progress.remove_task(self.rows.pop(name))
+        for name, epoch in at_work.items():
+            if name not in self.rows:
+                self.rows[name] = self.progress.add_task(name, total=None)
+            self.progress.update(self.rows[name], description=f"  {name}: {epoch}")
+        for name in outcomes.keys() - self.told if self.progress.disable else ():
+            self.told.add(name)
+            level = logging.ERROR if outcomes[name]["outcome"] == "failed" else logging.INFO
+            said = f"{outcomes[name]['outcome']} {outcomes[name]['why']}".strip()
+            log.log(level, "%d of %d: %s %s", len(self.told), self.runs, name, said)
+
+
+def print_account(study: Path, outcomes: Outcomes) -> None:
     """Print what became of the runs of a sweep."""
     table = Table("run", "outcome", "", title=f"sweep in {study}", title_justify="left")
     for name, entry in outcomes.items():
@@ -140,30 +191,12 @@ def print_account(study: Path, outcomes: Mapping[str, Mapping[str, Any]]) -> Non
     Console().print(table)
 
 
-def _report(study: Path) -> None:
-    """Write the report of what is there, and say its verdicts; a sweep with nothing to compare has none."""
-    from cellseg.study.collect import read_study  # pandas is not needed to train
+def refresh_report(study: Path) -> list[str]:
+    """Write the report of what is there, and return what it says; a sweep with nothing to report says so."""
+    from cellseg.study.collect import read_study  # pandas and matplotlib are not needed to train
     from cellseg.study.report import write_report
 
     try:
-        sentences = write_report(read_study(study))
+        return [*write_report(read_study(study)), f"report: {study / 'report.html'}"]
     except InputError as error:
-        sentences = [f"no report: {error}"]
-    for sentence in sentences:
-        Console().print(sentence, markup=False, highlight=False, soft_wrap=True)
-
-
-def _environment(n_jobs: int) -> dict[str, str]:
-    environment = {**os.environ, SWEPT: "1", "HYDRA_FULL_ERROR": "1"}
-    if n_jobs > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // n_jobs)))
-    return environment
-
-
-def _reason(code: int, said: Sequence[str]) -> str:
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    if code == 0:
-        return "ended without a summary.json"
-    last = next((line.strip() for line in reversed(said) if line.strip()), "said nothing")
-    return f"exit code {code}: " + re.sub(r"^[\w.]+Exception: ", "", last)
+        return [f"no report: {error}"]

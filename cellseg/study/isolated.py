@@ -1,0 +1,151 @@
+"""One run of a sweep as a process of its own, whoever launches it.
+
+Hydra's launcher decides when a job runs: after the others, several at once, or on a cluster. A job does nothing but
+start its run as ``python train.py`` would be typed, and wait. So no run sees another's memory, threads or random
+numbers, and whatever ends one, an exception, ``sys.exit``, ``kill -9``, leaves the others running.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cellseg.errors import InputError
+from cellseg.runs import write_json
+
+ACCOUNT = ".sweep"  # in the study's folder: what became of every run of the last sweep
+FAILURE = "failure.txt"
+SWEPT = "CELLSEG_SWEPT"  # set for a run whose standard input ends when its sweep does
+LAST_LINES = 60  # of what a failed run said, kept in its failure.txt
+
+
+def run_isolated(
+    script: Path, overrides: Sequence[str], folder: Path, was_finished: Callable[[], bool], n_jobs: int = 1
+) -> None:
+    """Start one run as a process of its own, wait for it, and write down what became of it.
+
+    Args:
+        script: train.py.
+        overrides: What sets this run apart, as typed.
+        folder: Its run folder.
+        was_finished: Whether there is nothing left to do; raises InputError if the folder holds another run.
+        n_jobs: How many runs share this machine; each gets its part of the CPU threads and of the GPUs.
+    """
+    try:
+        outcome, why = ("finished before", "") if was_finished() else _run(script, overrides, folder, n_jobs)
+    except InputError as error:
+        outcome, why = "failed", str(error)
+        if not (folder / "config.yaml").exists():  # otherwise it is another run's folder
+            (folder / FAILURE).write_text(f"{why}\n", encoding="utf-8")
+    write_outcome(folder, outcome, why)
+
+
+def write_outcome(folder: Path, outcome: str, why: str) -> None:
+    """Write down what became of a run, for the account at the end of the sweep."""
+    write_json(folder.parent / ACCOUNT / f"{folder.name}.json", {"outcome": outcome, "why": why, "time": time.time()})
+
+
+def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> tuple[str, str]:
+    """Return how the run ended, and why or after how long."""
+    command = [sys.executable, str(script), *overrides, f'hydra.run.dir="{folder}"']
+    began = time.monotonic()
+    console = folder / "console.log"
+    with console.open("ab") as output, _own_gpu(folder.parent / ACCOUNT, n_jobs) as gpu, _ended_by_slurm() as ended:
+        start = output.tell()
+        # the pipe is never written to: its end tells the run that its sweep is gone
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=_environment(n_jobs) | gpu
+        ) as process:
+            code = process.wait()
+        while ended.is_set():  # nothing is to be said of a run that is queued again: wait for the end of this process
+            signal.pause()
+    said = console.read_bytes()[start:].decode("utf-8", "replace").splitlines()
+    failure = folder / FAILURE
+    if code == 0 and (folder / "summary.json").exists():
+        failure.unlink(missing_ok=True)
+        return "done", f"{time.monotonic() - began:.0f} s"
+    why = _reason(code, said)
+    failure.write_text("\n".join([why, "", *said[-LAST_LINES:], ""]), encoding="utf-8")
+    return "failed", why
+
+
+def end_with_the_sweep() -> None:
+    """End this process when the sweep that started it has ended, however that happened; what is trained is kept."""
+    if SWEPT not in os.environ:
+        return
+    if hasattr(signal, "SIGUSR2"):  # Slurm warns all processes of a job with it; the one that waits for this one acts
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+    def wait() -> None:
+        while os.read(0, 1024):  # not sys.stdin: Python aborts where a thread still holds it at the end
+            pass
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _environment(n_jobs: int) -> dict[str, str]:
+    """Return what a run is started with: its share of the CPU threads, and nothing that Lightning takes for its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SRUN_"))}
+    threads = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
+    if threads is None and n_jobs > 1:
+        threads = str(max(1, (os.cpu_count() or 1) // n_jobs))
+    if threads is not None:
+        environment.setdefault("OMP_NUM_THREADS", threads)
+    return environment | {SWEPT: "1", "HYDRA_FULL_ERROR": "1"}
+
+
+@contextlib.contextmanager
+def _own_gpu(account: Path, n_jobs: int) -> Iterator[dict[str, str]]:
+    """Hold a place on a GPU, the least crowded first, where runs of one machine share several."""
+    gpus = _visible_gpus() if n_jobs > 1 and "SLURM_JOB_ID" not in os.environ else []
+    account.mkdir(parents=True, exist_ok=True)
+    places = [(gpu, place) for place in range(-(-n_jobs // max(len(gpus), 1))) for gpu in gpus]
+    for gpu, place in places:
+        lock = FileLock(account / f"gpu-{gpu}-{place}.lock")
+        try:
+            with lock.acquire(timeout=0):
+                yield {"CUDA_VISIBLE_DEVICES": gpu}
+                return
+        except Timeout:
+            continue
+    yield {}
+
+
+def _visible_gpus() -> list[str]:
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [gpu.strip() for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu.strip()]
+    import torch  # its count asks the driver and leaves the GPUs alone
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+@contextlib.contextmanager
+def _ended_by_slurm() -> Iterator[threading.Event]:
+    """Notice in a Slurm job that Slurm ends it: to queue it again, or for good, but not because of the run."""
+    ended = threading.Event()
+    if "SLURM_JOB_ID" not in os.environ or threading.current_thread() is not threading.main_thread():
+        yield ended
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        yield ended
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _reason(code: int, said: Sequence[str]) -> str:
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    if code == 0:
+        return "ended without a summary.json"
+    last = next((line.strip() for line in reversed(said) if line.strip()), "said nothing")
+    return f"exit code {code}: " + re.sub(r"^[\w.]+Exception: ", "", last)
