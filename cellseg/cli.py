@@ -136,13 +136,13 @@ def synthesize(
 def report(
     study: Annotated[Path, typer.Argument(help="Folder of runs, such as logs/first.")],
 ) -> None:
-    """Compare the networks of a study and write report.md, networks.csv and comparisons.csv into its folder."""
+    """Compare the networks of a study; write report.html, and the same as Markdown, CSV and PNG, into its folder."""
     from cellseg.study.collect import read_study
     from cellseg.study.report import write_report
 
     for sentence in write_report(read_study(study)):
         typer.echo(sentence)
-    typer.echo(f"wrote {study / 'report.md'}")
+    typer.echo(f"wrote {study / 'report.html'}")
 
 
 def _size(text: str) -> tuple[int, int]:

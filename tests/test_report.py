@@ -1,20 +1,29 @@
 """The report of a study: who is paired with whom, what the verdict says, and what is told of what is missing."""
 
+import base64
 import csv
+import io
 import json
 import re
+import shutil
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 from typer.testing import CliRunner
 
 from cellseg.cli import app
 from cellseg.errors import InputError
+from cellseg.panels import draw_panel, seen_as_cell
 from cellseg.runs import write_csv, write_json
 from cellseg.study.collect import read_study
-from cellseg.study.report import write_report
-from cellseg.study.verdict import judge
+from cellseg.study.figures import INK
+from cellseg.study.report import assemble, write_report
+from cellseg.study.verdict import caveats, judge
+
+CELL = np.arange(16)[:, None] + np.arange(24) > 20
 
 
 def write_run(study, network, seed, fold, dice, *, fingerprint="f" * 64, leaks=(), lr=0.001, name=None):
@@ -35,7 +44,13 @@ def write_run(study, network, seed, fold, dice, *, fingerprint="f" * 64, leaks=(
         for image, d in dice.items()
     ]
     write_csv(folder / "per_image.csv", rows)
-    write_csv(folder / "metrics.csv", [{"epoch": 0, "train/loss": 0.1}])
+    losses = [{"epoch": epoch, "train/loss": 0.5 / (epoch + 1), "val/dice": 0.8, "val/loss": 0.2} for epoch in range(3)]
+    write_csv(folder / "metrics.csv", losses)
+    (folder / "predictions").mkdir()
+    for image in dice:
+        found = np.random.default_rng(seed).random((16, 24)) > 0.5
+        panel = draw_panel(np.full((16, 24, 3), 200, np.uint8), CELL, found)
+        Image.fromarray(panel).save(folder / "predictions" / f"{image}.png")
     mean = float(np.mean(list(dice.values())))
     summary = {
         "model": network,
@@ -168,15 +183,140 @@ def test_leaks_are_told_first(tmp_path):
         assert text.index("these scores are too good") < text.index("Dice, pooled")
 
 
+class Page(HTMLParser):
+    """What a page asks for, shows and runs."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.addresses, self.words = [], [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        attributes = dict(attrs)
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "action")]
+
+    def handle_data(self, data):
+        self.words += f" {data}"
+
+
+def test_the_page_needs_nothing_but_itself(tmp_path):
+    study = write_study(tmp_path / "s", {"PotiNet": 0.86, "UNet": 0.9, "XopiNet": 0.9})
+    write_report(read_study(study))
+    text = (study / "report.html").read_text()
+    page = Page(text)
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+    assert "default-src 'none'" in text
+    assert len(page.ids) == len(set(page.ids))
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
+    assert page.tags.count("script") == 1
+    assert page.tags.count("svg") == 1 + 1 + 3 + 3  # differences, runs, curves, pairs
+    assert INK not in text  # the page's own colours instead
+    for picture in ("differences", "runs", "train_loss", "val_loss", "val_dice", "paired_1", "paired_2", "paired_3"):
+        with Image.open(study / "figures" / f"{picture}.png") as opened:
+            assert min(opened.size) > 200
+        assert f"figures/{picture}.png" in (study / "report.md").read_text()
+
+
+def test_the_page_says_first_what_is_so_and_shows_every_network_on_the_same_images(tmp_path):
+    study = write_study(tmp_path / "s", {"PotiNet": 0.86, "UNet": 0.9, "XopiNet": 0.9})
+    found = read_study(study)
+    report = assemble(found)
+    write_report(found)
+    words = Page((study / "report.html").read_text()).words
+    assert words.index("PotiNet is worse than UNet") < words.index("95 % interval")
+    for strips in report.gallery.values():
+        assert 0 < len(strips) <= 4
+        for strip in strips:
+            assert [tile.caption.split(",")[0].split(":")[0] for tile in strip.tiles] == [
+                "image",
+                "label",
+                *found.networks,
+            ]
+    rows = report.images
+    assert [row["mean"] for row in rows] == sorted(row["mean"] for row in rows)
+    assert report.gallery["worst"][0].title.startswith(rows[0]["image"])
+    most = max(rows, key=lambda row: row["sd_over_seeds"])
+    assert report.gallery["disagreement"][0].title.startswith(most["image"])
+
+
+def test_disagreement_is_orange_where_some_runs_see_cell_and_some_do_not(tmp_path):
+    study = write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.9}, folds=1)
+    tile = assemble(read_study(study)).gallery["disagreement"][0].tiles[2]
+    with Image.open(io.BytesIO(base64.b64decode(tile.source.partition(",")[2]))) as opened:
+        votes = np.asarray(opened.convert("RGB"))
+    seen = [np.random.default_rng(seed).random((16, 24)) > 0.5 for seed in range(3)]
+    assert (seen_as_cell(votes) == np.logical_or.reduce(seen)).all()
+    assert ((votes == 255).all(axis=-1) == np.logical_and.reduce(seen)).all()
+
+
+def test_the_original_study_stands_beside_this_one_as_printed_and_as_corrected(tmp_path):
+    study = write_study(tmp_path / "s", {"PotiNet": 0.86, "UNet": 0.9})
+    rows = assemble(read_study(study)).original.rows
+    assert [(row["network"], row["source"]) for row in rows] == [
+        (network, source) for network in ("UNet", "PotiNet") for source in ("as published", "corrected", "this study")
+    ]
+    assert [round(row["dice"], 4) for row in rows[:2]] == [0.9295, 0.8941]
+    assert [round(row["dice"], 4) for row in rows[3:5]] == [0.9008, 0.7881]
+    assert rows[2]["hard_dice"] == pytest.approx(0.9, abs=0.005)
+
+
+def test_pairs_that_cannot_be_compared_leave_the_others_as_they_are(tmp_path):
+    study = write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.9}, folds=1)
+    rng = np.random.default_rng(1)
+    write_run(study, "Lone", 7, 0, images(rng, 0, 0.9))
+    verdicts = {(v.a, v.b): v for v in judge(read_study(study))}
+    assert verdicts["Lone", "UNet"].sentence == (
+        "Lone and UNet cannot be compared: the two networks have no seed and fold in common"
+    )
+    assert verdicts["UNet", "XopiNet"].dice is not None
+    sentences = write_report(read_study(study))
+    assert any("seeds and folds miss a network" in sentence for sentence in sentences)
+
+
+def test_one_seed_and_one_fold_are_told_as_what_they_cannot_say(tmp_path):
+    told = caveats(read_study(write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.8}, seeds=1, folds=1)))
+    assert any(caveat.startswith("all runs share one split") for caveat in told)
+    assert any(caveat.startswith("one seed a fold") for caveat in told)
+    assert caveats(read_study(write_study(tmp_path / "t", {"UNet": 0.9, "XopiNet": 0.8}))) == []
+
+
+def test_the_same_study_gives_the_same_page(tmp_path):
+    study = write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.9}, folds=1)
+    write_report(read_study(study))
+    first = (study / "report.html").read_bytes()
+    write_report(read_study(study))
+    assert (study / "report.html").read_bytes() == first
+
+
+def test_a_study_without_pictures_or_curves_still_has_its_report(tmp_path):
+    study = write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.9}, folds=1)
+    for run in study.glob("*_seed*"):
+        shutil.rmtree(run / "predictions")
+        write_csv(run / "metrics.csv", [{"epoch": 0}])
+    write_report(read_study(study))
+    assert "Where runs disagree" not in (study / "report.html").read_text()
+
+
+HOSTILE = ("<script>alert(1)</script>", "a|b", '$x^2$ & "quoted"', "](javascript:alert(1))")
+
+
 def test_names_cannot_break_out_of_the_report(tmp_path):
     rng = np.random.default_rng(0)
-    for network in ("<script>", "a|b"):
+    for number, network in enumerate(HOSTILE):
         for seed in range(2):
-            write_run(tmp_path / "s", network, seed, None, images(rng, 0, 0.9), name=f"{len(network)}_{seed}")
-    write_report(read_study(tmp_path / "s"))
-    tables = (tmp_path / "s" / "report.md").read_text().split("## Networks")[1]
+            write_run(tmp_path / "<b>s", network, seed, None, images(rng, 0, 0.9), name=f"{number}_{seed}")
+    write_report(read_study(tmp_path / "<b>s"))
+    tables = (tmp_path / "<b>s" / "report.md").read_text().split("## Networks")[1]
     assert r"\<script\>" in tables
     assert r"a\|b" in tables
+    page = Page((tmp_path / "<b>s" / "report.html").read_text())
+    assert page.tags.count("script") == 1
+    assert "b" not in page.tags[: page.tags.index("nav")]
+    for network in HOSTILE:
+        assert network in page.words
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
 
 
 @pytest.mark.parametrize(

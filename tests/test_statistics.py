@@ -31,8 +31,8 @@ def drawn(rng, folds=2, seeds=3, images=8, shift=0.0):
     }
 
 
-def between(a, b, **options):
-    return Differences.between(table(a, **options), table(b, **options), "dice", 0.25)
+def between(a, b, alike=False, **options):
+    return Differences.between(table(a, **options), table(b, **options), "dice", 0.25, alike=alike)
 
 
 def test_the_difference_is_the_mean_over_images_of_the_difference_averaged_over_seeds():
@@ -61,7 +61,7 @@ def test_b_against_a_is_a_against_b_mirrored():
 
 def test_networks_that_score_the_same_are_equivalent():
     a = drawn(np.random.default_rng(2))
-    comparison = compare(between(a, a), 0.005)
+    comparison = compare(between(a, a, alike=True), 0.005)
     assert (comparison.difference, comparison.low, comparison.high, comparison.p) == (0, 0, 0, 1)
     assert comparison.equivalent
     assert comparison.better == 0.5
@@ -97,7 +97,8 @@ def test_the_spread_over_groups_is_the_one_of_the_formula():
 
 def test_the_test_over_folds_is_nadeau_and_bengios():
     runs = np.array([0.02, 0.03, 0.01, 0.04])
-    data = Differences(runs, np.arange(4), np.diag(runs * 10), np.full(4, 10), np.arange(4), 0.25)
+    scores = np.stack([np.diag(runs * 10), np.zeros((4, 4))])
+    data = Differences(scores, np.arange(4), np.full(4, 10), np.arange(4), 0.25, alike=False)
     t = runs.mean() / math.sqrt(runs.var(ddof=1) * (1 / 4 + 0.25))
     assert compare(data, 0.005).p_folds == pytest.approx(2 * stats.t.sf(t, 3))
 
@@ -125,18 +126,31 @@ def test_what_cannot_be_paired_is_refused():
         between(a, b)
 
 
-def simulated(rng, difference, *, groups, seeds, folds=1, uneven=False, seed_spread=0.006, fold_spread=0.0):
+def simulated(
+    rng, difference, *, groups, seeds, folds=1, uneven=False, seed_spread=0.006, fold_spread=0.0, alike=False
+):
     """A study of two networks as FACTS has them: images differ by 0.02, their groups by 0.015, runs by seed."""
     sizes = np.full(groups, 5)
     if uneven:
         sizes = rng.multinomial(4 * groups, rng.dirichlet(np.ones(groups))) + 1
     fold_of_group, fold_of_run = np.arange(groups) % folds, np.repeat(np.arange(folds), seeds)
-    run = rng.normal(0, seed_spread, folds * seeds) + rng.normal(0, fold_spread, folds)[fold_of_run]
-    sums = sizes * (difference + rng.normal(0, 0.015, groups)) + rng.normal(0, 0.02, groups) * np.sqrt(sizes)
-    sums = sums + run[:, None] * sizes + rng.normal(0, 0.01, (len(run), groups)) * np.sqrt(sizes)
-    sums = np.where(fold_of_run[:, None] == fold_of_group, sums, 0)
-    images = np.array([sizes[fold_of_group == fold].sum() for fold in fold_of_run])
-    return Differences(sums.sum(axis=1) / images, fold_of_run, sums, sizes, fold_of_group, 0.25)
+
+    def network(share):
+        """What the seed does to one network, ``share`` of what it does to the difference of two."""
+        runs = rng.normal(0, seed_spread * share, folds * seeds)
+        return runs[:, None] * sizes + rng.normal(0, 0.01 * share, (len(runs), groups)) * np.sqrt(sizes)
+
+    hardness = rng.normal(0, 0.05, groups) * sizes
+    a = sizes * (difference + rng.normal(0, 0.015, groups)) + rng.normal(0, 0.02, groups) * np.sqrt(sizes)
+    a = hardness + a + rng.normal(0, fold_spread, folds)[fold_of_run][:, None] * sizes
+    b = hardness + np.zeros((folds * seeds, 1))
+    if alike:
+        together = network(3)  # the seed moves both in the same way, and one of them a little more
+        a, b = a + together + network(1), b + together
+    else:
+        a, b = a + network(math.sqrt(0.5)), b + network(math.sqrt(0.5))
+    scores = np.where(fold_of_run[:, None] == fold_of_group, np.stack([a, b]), 0)
+    return Differences(scores, fold_of_run, sizes, fold_of_group, 0.25, alike)
 
 
 SCENARIOS = [
@@ -150,8 +164,11 @@ SCENARIOS = [
     {"groups": 50, "seeds": 1, "folds": 5},
     {"groups": 50, "seeds": 3, "folds": 2},
     {"groups": 50, "seeds": 3, "folds": 5, "fold_spread": 0.004},
+    {"groups": 50, "seeds": 3, "folds": 2, "fold_spread": 0.004},
     {"groups": 10, "seeds": 3, "seed_spread": 0.02},
     {"groups": 10, "seeds": 3, "seed_spread": 0.0},
+    {"groups": 10, "seeds": 3, "alike": True},
+    {"groups": 30, "seeds": 5, "alike": True},
 ]
 
 

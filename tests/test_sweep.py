@@ -10,13 +10,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
 from cellseg.errors import InputError
+from cellseg.study.isolated import write_outcome
+from cellseg.study.sweep import SweepWatch
 from conftest import smoke
+from test_report import images, write_run
 
 TRAIN = Path(train.__file__)
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")
@@ -113,6 +117,7 @@ def test_a_run_interrupted_before_or_after_its_training_ends_as_if_nothing_had_h
     first, second = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("run", "undisturbed"))
     assert first["metrics"] == second["metrics"]
     assert first["counts"] == second["counts"]
+    assert first["seconds"]["train"] > 0.05  # also where all of it was before the interruption
 
 
 def test_an_interrupted_run_does_not_go_on_with_other_images(own_smears, tmp_path, monkeypatch):
@@ -139,6 +144,7 @@ def test_a_sweep_survives_a_killed_and_a_refused_run_and_the_same_command_does_t
     assert outcomes(study) == {"unet_seed-0": "failed", "unet_seed-1": "done", "unet_seed--1": "failed"}
     assert "killed by SIGKILL" in said
     assert "2 of 3 runs failed; see failure.txt in their folders" in said
+    assert "3 of 3: " in said  # told as they end
     assert "killed by SIGKILL" in (victim / "failure.txt").read_text()
     [refused] = study.glob("unet_seed--1*")
     assert "seed must be a whole number" in (refused / "failure.txt").read_text()
@@ -150,6 +156,24 @@ def test_a_sweep_survives_a_killed_and_a_refused_run_and_the_same_command_does_t
     assert "going on with UNet" in (victim / "train.log").read_text()
     assert not (victim / "failure.txt").exists()
     assert epochs(victim) == list(range(40))
+
+
+def test_the_report_is_refreshed_as_runs_finish(tmp_path, monkeypatch):
+    monkeypatch.setattr("cellseg.study.sweep.GLANCES", 0.05)
+    study = tmp_path / "s"
+    watch = SweepWatch(study, runs=3)
+    watch.start()
+    try:
+        for seed in range(2):
+            run = write_run(study, "UNet", seed, None, images(np.random.default_rng(0), 0, 0.9))
+            write_outcome(run, "done", "5 s")
+        end = time.monotonic() + 60
+        while not (study / "report.html").exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    finally:
+        watch.stop()
+    assert sorted(watch.outcomes()) == sorted(path.name for path in study.glob("unet*"))
 
 
 def test_runs_end_when_their_sweep_is_killed(smears, tmp_path):

@@ -65,8 +65,8 @@ def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> t
             command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=_environment(n_jobs) | gpu
         ) as process:
             code = process.wait()
-        while ended.is_set():  # nothing is to be said of a run that is queued again: wait for the end of this process
-            signal.pause()
+        if ended.is_set():  # a run that is queued again has not failed: nothing is to be said of it
+            os._exit(128 + signal.SIGTERM)
     said = console.read_bytes()[start:].decode("utf-8", "replace").splitlines()
     failure = folder / FAILURE
     if code == 0 and (folder / "summary.json").exists():

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from submitit import SlurmJob
 from submitit.core.utils import UncompletedJobError
@@ -30,6 +31,7 @@ def outlive_dead_jobs() -> None:
             launcher: Any = delayed.function
             overrides = delayed.args[0]
             config = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, overrides)
+            HydraConfig.instance().set_config(config)  # the run's name is asked of it
             folder = Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
             why = f"Slurm job {job.job_id} ended without a word, state {job.state}; see {job.paths.stderr}"
             log.error("%s: failed %s", folder.name, why)

@@ -8,7 +8,6 @@ Calibrated by simulation, see tests/test_statistics.py.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,26 +25,27 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Differences:
-    """Scores of A minus scores of B, of runs that differ in nothing else.
+    """Scores of A and of B, of runs that differ in nothing else; differences are A minus B.
 
     Attributes:
-        runs: Mean difference of every pair of runs, shape (R,).
-        fold_of_run: Which fold each was tested on, 0 to F - 1.
-        sums: Sum of the differences over each group's images, shape (R, G); 0 where the group is in another fold.
+        scores: Sum of each network's scores over each group's images, shape (2, R, G), A first; 0 where the group is
+            in another fold.
+        fold_of_run: Which fold each pair of runs was tested on, 0 to F - 1, shape (R,).
         sizes: Images in each group, shape (G,).
         fold_of_group: Which fold tested on it.
         test_share: Number of test images over that of training images.
+        alike: Whether one seed starts both networks from the same weights, so that their runs vary together.
     """
 
-    runs: Floats
+    scores: Floats
     fold_of_run: Integers
-    sums: Floats
     sizes: Integers
     fold_of_group: Integers
     test_share: float
+    alike: bool
 
     @classmethod
-    def between(cls, a: pd.DataFrame, b: pd.DataFrame, score: str, test_share: float) -> "Differences":
+    def between(cls, a: pd.DataFrame, b: pd.DataFrame, score: str, test_share: float, *, alike: bool) -> "Differences":
         """Pair the rows of two networks by seed, fold and image; a run that only one of them has is left out.
 
         Args:
@@ -53,6 +53,7 @@ class Differences:
             b: The same of the other network.
             score: Column to compare.
             test_share: Number of test images over that of training images.
+            alike: Whether the two are networks of the same shape.
 
         Raises:
             ValueError: If the two have no seed and fold in common, or scored different images in one.
@@ -64,19 +65,37 @@ class Differences:
         paired = both[0].merge(both[1], on=[*runs, "image", "group"], suffixes=("_a", "_b"))
         if not len(paired) == len(both[0]) == len(both[1]):
             raise ValueError("the two networks scored different images in the same seed and fold")
-        paired["difference"] = paired[f"{score}_a"] - paired[f"{score}_b"]
         paired["cluster"] = pd.MultiIndex.from_frame(paired[["fold", "group"]]).to_flat_index()
-        sums = paired.pivot_table(index=runs, columns="cluster", values="difference", aggfunc="sum", fill_value=0.0)
+        sums = [
+            paired.pivot_table(index=runs, columns="cluster", values=f"{score}_{side}", aggfunc="sum", fill_value=0.0)
+            for side in "ab"
+        ]
+        table = sums[0]
         images = paired.drop_duplicates(["fold", "image"])["cluster"].value_counts()
         folds = sorted(paired["fold"].unique())
         return cls(
-            runs=paired.groupby(runs)["difference"].mean().reindex(sums.index).to_numpy(),
-            fold_of_run=np.searchsorted(folds, sums.index.get_level_values("fold")),
-            sums=sums.to_numpy(),
-            sizes=np.array(images.reindex(sums.columns), np.int64),
-            fold_of_group=np.searchsorted(folds, [cluster[0] for cluster in sums.columns]),
+            scores=np.stack([side.to_numpy() for side in sums]),
+            fold_of_run=np.searchsorted(folds, table.index.get_level_values("fold")),
+            sizes=np.array(images.reindex(table.columns), np.int64),
+            fold_of_group=np.searchsorted(folds, [cluster[0] for cluster in table.columns]),
             test_share=test_share,
+            alike=alike,
         )
+
+    @property
+    def sums(self) -> Floats:
+        """Sum of the differences over each group's images, shape (R, G)."""
+        return self.scores[0] - self.scores[1]
+
+    @property
+    def images(self) -> Integers:
+        """Images in each fold."""
+        return np.bincount(self.fold_of_group, weights=self.sizes).astype(np.int64)
+
+    @property
+    def runs(self) -> Floats:
+        """Mean difference of every pair of runs, shape (R,)."""
+        return self.sums.sum(axis=1) / self.images[self.fold_of_run]
 
     @property
     def folds(self) -> int:
@@ -210,30 +229,32 @@ def _resample_seeds(rng: np.random.Generator, data: Differences) -> tuple[float,
     """Give every run another distance from the mean of its fold; also return the variance over seeds.
 
     Distances are drawn from a normal distribution of the spread that was seen: three seeds are too few to draw from.
+    Networks of one shape start from the same weights, and the spread is that of their differences. Others have nothing
+    random in common, and two spreads of a few seeds each are known better than one.
     """
-    seeds, fold = data.seeds, data.fold_of_run
-    freedom = len(data.runs) - data.folds
-    means = np.bincount(fold, weights=data.runs) / seeds
-    images = np.bincount(data.fold_of_group, weights=data.sizes)
-    seen = float(((data.runs - means[fold]) ** 2).sum()) / freedom
-    own = max(0.0, seen - _noise_in_run_means(data, images))
-    moved = rng.normal(0, math.sqrt(own), (RESAMPLES, len(data.runs))) @ (images / images.sum() / seeds)[fold]
-    return own, (moved, float(freedom))
+    spread_in = [data.sums] if data.alike else [sums for sums in data.scores if sums.any()]
+    own = sum(max(0.0, _seed_variance(data, sums)) for sums in spread_in)
+    weights = (data.images / data.images.sum() / data.seeds)[data.fold_of_run]
+    moved = rng.normal(0, math.sqrt(own), (RESAMPLES, len(weights))) @ weights
+    return own, (moved, float(len(spread_in) * (len(weights) - data.folds)))
 
 
-def _noise_in_run_means(data: Differences, images: NDArray[Any]) -> float:
-    """Return how much run means vary only because runs differ from group to group: drawing groups covers that."""
-    total = 0.0
+def _seed_variance(data: Differences, sums: Floats) -> float:
+    """Return how much run means vary with the seed, beyond what drawing groups covers already."""
+    runs = sums.sum(axis=1) / data.images[data.fold_of_run]
+    means = np.bincount(data.fold_of_run, weights=runs) / data.seeds
+    seen = float(((runs - means[data.fold_of_run]) ** 2).sum())
+    noise = 0.0  # runs differ from group to group too, so a mean over few groups varies for that alone
     for fold in range(data.folds):
-        runs, groups = data.fold_of_run == fold, data.fold_of_group == fold
+        mine, groups = data.fold_of_run == fold, data.fold_of_group == fold
         many = int(groups.sum())
-        if runs.sum() < 2 or many < 2:
+        if mine.sum() < 2 or many < 2:
             continue
-        sums, sizes = data.sums[np.ix_(runs, groups)], data.sizes[groups]
-        own = sums - sums.mean(axis=0)
+        part, sizes = sums[np.ix_(mine, groups)], data.sizes[groups]
+        own = part - part.mean(axis=0)
         own -= own.sum(axis=1, keepdims=True) / sizes.sum() * sizes
-        total += float((own**2).sum()) / images[fold] ** 2 * many / (many - 1)
-    return total / max(len(data.runs) - data.folds, 1)
+        noise += float((own**2).sum()) / sizes.sum() ** 2 * many / (many - 1)
+    return (seen - noise) / (len(runs) - data.folds)
 
 
 def _training_images(rng: np.random.Generator, data: Differences, group_variance: float, seed_variance: float) -> Part:

@@ -52,8 +52,12 @@ def judge(study: Study) -> list[Verdict]:
 def _compare(study: Study, a: str, b: str) -> tuple[Comparison, Comparison] | str:
     """Return the comparison in Dice and in IoU, or why there is none."""
     first, second = (study.images[study.images["network"] == network] for network in (a, b))
+    shapes = study.runs.groupby("network")["parameters"].first()
+    alike = bool(shapes[a] == shapes[b])
     try:
-        dice, iou = (Differences.between(first, second, score, study.test_share) for score in ("dice", "iou"))
+        dice, iou = (
+            Differences.between(first, second, score, study.test_share, alike=alike) for score in ("dice", "iou")
+        )
     except ValueError as error:
         return str(error)
     return compare(dice, study.margin), compare(iou, study.margin)
@@ -101,7 +105,8 @@ def say(a: str, b: str, dice: Comparison, p: float | None, p_folds: float | None
 def dice_interval(study: Study, network: str) -> tuple[float, float] | None:
     """Return the 95 % interval of a network's mean Dice; None where one run cannot tell."""
     images = study.images[study.images["network"] == network]
-    alone = compare(Differences.between(images, images.assign(dice=0.0), "dice", study.test_share), study.margin)
+    nothing = images.assign(dice=0.0)
+    alone = compare(Differences.between(images, nothing, "dice", study.test_share, alike=False), study.margin)
     return None if alone.low is None or alone.high is None else (alone.low, alone.high)
 
 
