@@ -100,13 +100,21 @@ def finished(folder: Path, config: DictConfig) -> dict[str, Any] | None:
     if not (folder / "summary.json").exists():
         return None
     refuse_another_run(folder, config)
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text("utf-8"))
+    try:
+        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text("utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{folder / 'summary.json'} is damaged ({error}); delete it, and the same command scores the run again"
+        ) from error
     return summary
 
 
 def refuse_another_run(folder: Path, config: DictConfig) -> None:
     """Refuse a folder whose configuration is not this one, and name the keys that differ."""
-    there = leaves(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
+    try:
+        there = leaves(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
+    except Exception as error:  # OmegaConf and YAML raise many kinds
+        raise InputError(f"{folder / 'config.yaml'} cannot be read ({' '.join(str(error).split())}); choose another study=NAME") from error
     here = leaves(OmegaConf.to_container(config, resolve=True))
     keys = (there.keys() | here.keys()) - {"study", "n_jobs", "margin"}  # they change nothing in a run
     different = sorted(key for key in keys if there.get(key, here) != here.get(key, there))

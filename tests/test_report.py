@@ -23,10 +23,10 @@ from cellseg.study.figures import INK
 from cellseg.study.report import assemble, write_report
 from cellseg.study.verdict import caveats, judge
 
-CELL = np.arange(16)[:, None] + np.arange(24) > 20
 
-
-def write_run(study, network, seed, fold, dice, *, fingerprint="f" * 64, leaks=(), lr=0.001, name=None):
+def write_run(
+    study, network, seed, fold, dice, *, fingerprint="f" * 64, leaks=(), lr=0.001, name=None, side=16, epochs=3
+):
     """A finished run as train.py leaves it, with the given Dice of every image."""
     folder = study / (name or f"{network.lower()}_seed-{seed}_fold-{fold}_lr-{lr}")
     folder.mkdir(parents=True)
@@ -44,12 +44,15 @@ def write_run(study, network, seed, fold, dice, *, fingerprint="f" * 64, leaks=(
         for image, d in dice.items()
     ]
     write_csv(folder / "per_image.csv", rows)
-    losses = [{"epoch": epoch, "train/loss": 0.5 / (epoch + 1), "val/dice": 0.8, "val/loss": 0.2} for epoch in range(3)]
+    losses = [
+        {"epoch": epoch, "train/loss": 0.5 / (epoch + 1), "val/dice": 0.8, "val/loss": 0.2} for epoch in range(epochs)
+    ]
     write_csv(folder / "metrics.csv", losses)
     (folder / "predictions").mkdir()
     for image in dice:
-        found = np.random.default_rng(seed).random((16, 24)) > 0.5
-        panel = draw_panel(np.full((16, 24, 3), 200, np.uint8), CELL, found)
+        cell = np.arange(side)[:, None] + np.arange(side) > side
+        found = np.random.default_rng(seed).random((side, side)) > 0.5
+        panel = draw_panel(np.full((side, side, 3), 200, np.uint8), cell, found)
         Image.fromarray(panel).save(folder / "predictions" / f"{image}.png")
     mean = float(np.mean(list(dice.values())))
     summary = {
@@ -246,7 +249,7 @@ def test_disagreement_is_orange_where_some_runs_see_cell_and_some_do_not(tmp_pat
     tile = assemble(read_study(study)).gallery["disagreement"][0].tiles[2]
     with Image.open(io.BytesIO(base64.b64decode(tile.source.partition(",")[2]))) as opened:
         votes = np.asarray(opened.convert("RGB"))
-    seen = [np.random.default_rng(seed).random((16, 24)) > 0.5 for seed in range(3)]
+    seen = [np.random.default_rng(seed).random((16, 16)) > 0.5 for seed in range(3)]
     assert (seen_as_cell(votes) == np.logical_or.reduce(seen)).all()
     assert ((votes == 255).all(axis=-1) == np.logical_and.reduce(seen)).all()
 

@@ -118,3 +118,21 @@ def test_loading_executes_nothing_a_stored_file_names(tmp_path):
     (tmp_path / "config.yaml").write_text("model: {_target_: os.system, command: 'touch owned'}")
     with pytest.raises(InputError, match=r"was trained with os\.system"):
         runs.load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("summary.json", "{", r"summary\.json is damaged .*; delete it, and the same command scores the run again"),
+        ("config.yaml", "a: [b", r"config\.yaml cannot be read .*; choose another study=NAME"),
+        ("config.yaml", "a: 1", r"holds a run with another configuration \(a was 1, is None"),
+    ],
+)
+def test_a_damaged_run_folder_is_told_by_name_and_left_as_it_is(tmp_path, name, text, message):
+    config = OmegaConf.create({"b": 2})
+    runs.start_run(tmp_path, config, {})
+    runs.write_json(tmp_path / "summary.json", {})
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        runs.finished(tmp_path, config)
+    assert (tmp_path / name).read_text() == text

@@ -76,7 +76,7 @@ def test_runs_that_are_stopped_on_slurm_go_on_and_end_bit_identical(cluster, sme
     study = tmp_path / "logs" / "s"
     sweep = start(tmp_path, *overrides, *LAUNCHER)
 
-    # run 1 has to make room: Slurm stops it and queues it again
+    # run 1 has to give way: Slurm stops it and queues it again
     wait_for(lambda: len(epochs(run_of(study, 1))) > 3, sweep)
     told("scontrol", "requeue", jobs()[1][0])
     wait_for(lambda: jobs()[1][1] == "PENDING", sweep)

@@ -105,7 +105,7 @@ def _png(pixels: Pixels) -> str:
 
 def _address(pixels: Pixels, kind: str, **options: int) -> str:
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, optimize=True, **options)
+    Image.fromarray(pixels).save(file, kind, **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
