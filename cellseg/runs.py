@@ -114,7 +114,9 @@ def refuse_another_run(folder: Path, config: DictConfig) -> None:
     try:
         there = leaves(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
     except Exception as error:  # OmegaConf and YAML raise many kinds
-        raise InputError(f"{folder / 'config.yaml'} cannot be read ({' '.join(str(error).split())}); choose another study=NAME") from error
+        raise InputError(
+            f"{folder / 'config.yaml'} cannot be read ({' '.join(str(error).split())}); choose another study=NAME"
+        ) from error
     here = leaves(OmegaConf.to_container(config, resolve=True))
     keys = (there.keys() | here.keys()) - {"study", "n_jobs", "margin"}  # they change nothing in a run
     different = sorted(key for key in keys if there.get(key, here) != here.get(key, there))

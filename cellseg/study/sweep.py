@@ -150,7 +150,12 @@ class _Display:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        self.progress = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+        self.progress = Progress(
+            *columns,
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+            speed_estimate_period=7 * 86400,  # seconds; runs take long
+        )
         self.total = self.progress.add_task("runs", total=runs)
         self.rows: dict[str, Any] = {}
 
