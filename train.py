@@ -81,20 +81,23 @@ def fit_and_test(cfg: DictConfig, folder: Path) -> float:
             seconds=seconds,
             origin=origin,
         )
-        log_hyperparameters(trainer, cfg, summary["metrics"])
+        log_hyperparameters(trainer, cfg, module.network_name, summary["metrics"])
         runs.write_json(folder / "summary.json", summary)
         print_results(summary, folder)
     return float(metrics["test/dice"])
 
 
-def log_hyperparameters(trainer: L.Trainer, cfg: DictConfig, metrics: Mapping[str, float]) -> None:
-    """Show the run in TensorBoard's HPARAMS tab: what was configured beside the test metrics."""
-    settings = runs.leaves(OmegaConf.to_container(cfg, resolve=True))
-    told = {key: value for key, value in settings.items() if not key.startswith("module.")}  # these only repeat others
+def log_hyperparameters(trainer: L.Trainer, cfg: DictConfig, network: str, metrics: Mapping[str, float]) -> None:
+    """Show the run in TensorBoard's HPARAMS tab: the settings people sweep beside the test metrics."""
+    settings = {"network": network}
+    for key, value in runs.leaves(OmegaConf.to_container(cfg, resolve=True)).items():
+        plumbing = key.startswith(("module.", "callbacks.", "logger.")) or key.endswith("_target_")
+        if value is not None and not plumbing:
+            settings[key] = value
     tested = {name: value for name, value in metrics.items() if name.startswith("test/")}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(told, tested, trainer.global_step)
+            logger.log_hyperparams(settings, tested, trainer.global_step)
             logger.save()
 
 
@@ -157,6 +160,8 @@ def settle(cfg: DictConfig) -> None:
         raise InputError(f"study must be a name of letters, digits, and any of _ . , + -, but is {cfg.study}")
     if cfg.threads is not None and (type(cfg.threads) is not int or cfg.threads < 1):
         raise InputError(f"threads must be a whole number from 1, or null for all there are, but is {cfg.threads}")
+    if type(cfg.n_jobs) is not int or cfg.n_jobs < 1:
+        raise InputError(f"n_jobs must be a whole number from 1, the runs at once, but is {cfg.n_jobs}")
     if cfg.trainer.max_epochs == 0:
         raise InputError("trainer.max_epochs must be at least 1, but is 0")
 
