@@ -146,7 +146,7 @@ def _provenance(study: Study) -> dict[str, str]:
         "split": split + tested,
         "data": ", ".join(study.origin["data"]),
         "data fingerprint": study.data_fingerprint,
-        "commit": values("commit") + " (+: files had been changed)",
+        "commit": values("commit") + (" (+: files had been changed)" if "+" in values("commit") else ""),
         "device": values("device"),
         "precision": values("precision"),
         **{name: ", ".join(found) for name, found in study.origin.items() if name != "data"},

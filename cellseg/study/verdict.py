@@ -74,18 +74,18 @@ def say(a: str, b: str, dice: Comparison, p: float | None, p_folds: float | None
         p_folds: The same of the test over folds, where there are folds.
         margin: Differences below it do not matter.
     """
-    mean = f"{100 * dice.difference:+.1f}"
+    mean = _points(dice.difference, "+")
     if dice.low is None or dice.high is None or p is None:
         few = "one group of images" if dice.groups < 2 else "one run each"
         return UNKNOWN, (
             f"nothing can be said about {a} against {b} ({mean} points): there is {few}, "
             "and no telling what another would give; add seeds, or folds"
         )
-    interval = f"[{100 * dice.low:.1f}, {100 * dice.high:.1f}]"
+    interval = f"[{_points(dice.low)}, {_points(dice.high)}]"
     if p < LEVEL and (p_folds is None or p_folds < LEVEL):
         worse = dice.difference < 0
         low, high = (-dice.high, -dice.low) if worse else (dice.low, dice.high)
-        size = f"{100 * abs(dice.difference):.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
+        size = f"{_points(abs(dice.difference))} points [{_points(low)}, {_points(high)}]"
         small = f", which is less than the {100 * margin:g} that matter" if dice.equivalent else ""
         return DIFFERENT, f"{a} is {'worse' if worse else 'better'} than {b} by {size}{small}"
     if dice.equivalent:
@@ -108,6 +108,10 @@ def dice_interval(study: Study, network: str) -> tuple[float, float] | None:
     nothing = images.assign(dice=0.0)
     alone = compare(Differences.between(images, nothing, "dice", study.test_share, alike=False), study.margin)
     return None if alone.low is None or alone.high is None else (alone.low, alone.high)
+
+
+def _points(share: float, sign: str = "") -> str:
+    return f"{round(100 * share, 1) + 0.0:{sign}.1f}"  # adding 0 makes -0.0 what it is
 
 
 def caveats(study: Study) -> list[str]:
