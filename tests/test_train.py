@@ -273,7 +273,7 @@ def command(folder, *overrides, succeeds=True):
 def test_a_sweep_gives_named_folders_and_the_weights_of_the_runs_alone(smears, tmp_path):
     data = f"data.root={smears}"
     command(tmp_path, "-m", "model=unet,potinet,xopinet", "seed=0,1", "study=six", data)
-    names = sorted(path.name for path in (tmp_path / "logs" / "six").glob("[!.]*/"))
+    names = sorted(path.parent.name for path in (tmp_path / "logs" / "six").glob("*/summary.json"))
     assert [name.split("_")[:2] for name in names] == [
         [model, f"seed-{seed}"] for model in ("potinet", "unet", "xopinet") for seed in (0, 1)
     ]
