@@ -169,6 +169,9 @@ SCENARIOS = [
     {"groups": 10, "seeds": 3, "seed_spread": 0.0},
     {"groups": 10, "seeds": 3, "alike": True},
     {"groups": 30, "seeds": 5, "alike": True},
+    {"groups": 6, "seeds": 3, "alike": True},
+    {"groups": 50, "seeds": 2},
+    {"groups": 12, "seeds": 2, "folds": 5, "uneven": True},
 ]
 
 
@@ -192,7 +195,7 @@ def test_a_thousand_studies_are_judged_as_often_wrongly_as_promised(monkeypatch,
     with capsys.disabled():
         print("\n" + "\n".join(lines))  # noqa: T201
     for covered, wrong, _, equivalent in rates:
-        assert 0.93 <= covered <= 0.98
+        assert 0.93 <= covered <= 0.975  # 0.97, and what counting a thousand leaves open
         assert wrong <= 0.06
         assert equivalent <= 0.06
 

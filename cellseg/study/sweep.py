@@ -181,9 +181,11 @@ class _Display:
             self.progress.update(self.rows[name], description=f"  {name}: {epoch}")
         for name in outcomes.keys() - self.told if self.progress.disable else ():
             self.told.add(name)
-            level = logging.ERROR if outcomes[name]["outcome"] == "failed" else logging.INFO
             said = f"{outcomes[name]['outcome']} {outcomes[name]['why']}".strip()
-            log.log(level, "%d of %d: %s %s", len(self.told), self.runs, name, said)
+            # not logged: the log of the moment may be the file of another run
+            self.progress.console.print(
+                f"{len(self.told)} of {self.runs}: {name} {said}", markup=False, highlight=False, soft_wrap=True
+            )
 
 
 def print_account(study: Path, outcomes: Outcomes) -> None:

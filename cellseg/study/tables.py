@@ -84,7 +84,7 @@ AVERAGES = (
     ("A better", "share of pairs of runs of one seed and fold in which A has the higher Dice, with its 95 % interval"),
 )
 _WHOLE = frozenset({"runs", "seeds", "folds", "seed", "fold", "epochs", "parameters", "peak_memory_mb", "images"})
-_TENTHS = frozenset({"seconds_per_epoch", "seconds", "gflop"})
+_TENTHS = frozenset({"seconds_per_epoch", "seconds"})
 
 
 def network_rows(study: Study, intervals: Mapping[str, tuple[float, float] | None]) -> list[Row]:
@@ -213,6 +213,8 @@ def cell(column: str, row: Row) -> str:
         return value
     if column in _WHOLE:
         return f"{value:,.0f}"
+    if column == "gflop":
+        return f"{value:.3g}"
     return f"{value:.1f}" if column in _TENTHS else f"{value:.4f}"
 
 
