@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from cellseg.data.findings import count
 from cellseg.data.synthetic import SmearStyle
 from cellseg.errors import InputError
 
@@ -41,6 +42,16 @@ Groups = Annotated[
     Path | None,
     typer.Option(help="CSV of which pairs are siblings (columns pair, group).", show_default="groups.csv in DATA"),
 ]
+RunFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="Run folder; or a folder of runs, of which the best network is taken; or a file of weights."
+    ),
+]
+Ensemble = Annotated[
+    bool, typer.Option("--ensemble", help="Of a folder of runs, average over all runs of its best network.")
+]
+Model = Annotated[str | None, typer.Option(help="For a bare file of weights, its network: unet, potinet or xopinet.")]
 Threshold = Annotated[int, typer.Option(min=0, max=254, help="Pixels of a grey mask above it are cell.")]
 
 
@@ -91,7 +102,6 @@ def clean(
 ) -> None:
     """Write the data set as training sees it: PNG, masks 0 and 255, same layout, and changes.csv."""
     from cellseg.data.cleaned import write_cleaned
-    from cellseg.data.findings import count
 
     pairs, warnings = write_cleaned(data, out, groups, mask_threshold)
     for warning in warnings:
@@ -143,6 +153,88 @@ def report(
     for sentence in write_report(read_study(study)):
         typer.echo(sentence)
     typer.echo(f"wrote {study / 'report.html'}")
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them; any size, any kind.")],
+    output: Annotated[Path, typer.Option(help="Folder to make.")],
+    tiles: Annotated[
+        bool, typer.Option(help="See images in overlapping tiles at native scale, or whole, resized as in training.")
+    ] = False,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over the 8 flips and quarter turns; 8 times the work.")
+    ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write probabilities, as PNG of 16 bits.")
+    ] = False,
+    ensemble: Ensemble = False,
+    model: Model = None,
+) -> None:
+    """Find cells in images: masks, overlays, a table of all objects. Exits with 1 if an image could not be read."""
+    from cellseg.use.predict_files import find_sources, predict_files, scale_warning
+    from cellseg.use.trained import find_trained
+
+    trained = find_trained(run, model=model, ensemble=ensemble)
+    predictor = trained.predictor(tiles=tiles, turned=tta)
+    typer.echo(f"{trained.name}; {predictor.in_words}")
+    sources, problems = find_sources(images)
+    rows, failures = predict_files(predictor, sources, output, probabilities=probabilities)
+    if warning := scale_warning(predictor, trained.typical_size, rows):
+        typer.echo(f"warning: {warning}", err=True)
+    objects = sum(int(row["objects"]) for row in rows)
+    typer.echo(f"wrote {count(len(rows), 'mask')} with {count(objects, 'object')} to {output}")
+    for failure in [*problems, *failures]:
+        typer.echo(f"error: {failure}", err=True)
+    if problems or failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    data: Data,
+    groups: Groups = None,
+    ensemble: Ensemble = False,
+    output: Annotated[Path | None, typer.Option(help="Folder to make, for per_image.csv and evaluation.json.")] = None,
+) -> None:
+    """Score on labelled images. Those the weights have seen, and their relatives, are named and left out.
+
+    Exits with 1 if none is left.
+    """
+    from cellseg.console import print_evaluation
+    from cellseg.use.evaluate import evaluate as score
+    from cellseg.use.evaluate import score_all, write_evaluation
+    from cellseg.use.trained import find_trained
+
+    trained = find_trained(run, ensemble=ensemble)
+    result = score(trained, data, groups)
+    scores = score_all(result.unseen) if len(result.unseen) else {}
+    print_evaluation(trained.name, scores, result.images, result.caveat)
+    if output:
+        write_evaluation(output, trained, data, result, scores)
+        typer.echo(f"wrote per_image.csv and evaluation.json to {output}")
+    if not scores:
+        raise InputError(f"the weights have seen every image of {data}, so there is no score")
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    file: Annotated[Path, typer.Argument(help="File to make: .onnx, or .pt2 for an exported torch program.")],
+    ensemble: Ensemble = False,
+    model: Model = None,
+) -> None:
+    """Write a network for programs without cellseg: images of any size in, probabilities out, checked against it."""
+    from cellseg.use.export import export as write
+    from cellseg.use.trained import find_trained
+
+    trained = find_trained(run, model=model, ensemble=ensemble)
+    worst, images = write(trained, file)
+    typer.echo(
+        f"wrote {trained.name} to {file}; max |difference| {worst:.1g} in {count(images, 'image')}, some of noise"
+    )
 
 
 def _size(text: str) -> tuple[int, int]:

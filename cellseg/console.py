@@ -4,15 +4,27 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cellseg.data.findings import ERROR, NOTE, WARNING, Finding
+from cellseg.data.findings import ERROR, NOTE, WARNING, Finding, count
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cellseg.use.evaluate import Score
 
 COLOURS = {ERROR: "bold red", WARNING: "yellow", NOTE: "dim"}
+SCORES = (  # key, name, and how it is averaged
+    ("dice", "Dice", "cut at 0.5, mean over images"),
+    ("iou", "IoU", "cut at 0.5, mean over images"),
+    ("soft_dice", "soft Dice", "of probabilities, mean over images"),
+    ("dice_pooled", "Dice, pooled", "cut at 0.5, all pixels of all images together"),
+    ("iou_pooled", "IoU, pooled", "cut at 0.5, all pixels of all images together"),
+)
 
 
 def print_results(summary: Mapping[str, Any], folder: Path) -> None:
@@ -32,21 +44,45 @@ def print_results(summary: Mapping[str, Any], folder: Path) -> None:
         name: "" if value is None else f"; SD over images {value:.4f}"
         for name, value in summary["spread_over_test_images"].items()
     }
-    for name, label, how in (
-        ("dice", "Dice", f"cut at 0.5, mean over images{spread['dice']}"),
-        ("iou", "IoU", f"cut at 0.5, mean over images{spread['iou']}"),
-        ("soft_dice", "soft Dice", f"of probabilities, mean over images{spread['soft_dice']}"),
-        ("dice_pooled", "Dice, pooled", "cut at 0.5, all pixels of all images together"),
-        ("iou_pooled", "IoU, pooled", "cut at 0.5, all pixels of all images together"),
-        ("loss", "loss", "mean over images"),
-    ):
-        table.add_row(label, f"{metrics[f'test/{name}']:.4f}", how)
+    for name, label, how in (*SCORES, ("loss", "loss", "mean over images")):
+        table.add_row(label, f"{metrics[f'test/{name}']:.4f}", how + spread.get(name, ""))
     console = Console()
     console.print(table)
     if leaks := summary["data"]["leaks"]:
         console.print(f"These scores are too good: {len(leaks)} leaks between the subsets were allowed.", style="red")
     for line in (f"run folder: {folder}", f"curves:     tensorboard --logdir {shlex.quote(str(folder.parent))}"):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def print_evaluation(name: str, unseen: Mapping[str, "Score"], images: "pd.DataFrame", caveat: str) -> None:
+    """Print the scores on images the weights have not seen and, apart, what was left out of them."""
+    console = Console()
+    console.print(name, highlight=False, markup=False, soft_wrap=True)
+    seen = images[images["seen"] != ""]
+    if unseen:
+        number, groups = len(images) - len(seen), images.loc[images["seen"] == "", "group"].nunique()
+        table = Table(
+            title=f"scores on {count(number, 'image')} that the weights have not seen",
+            caption=f"95 % interval: {count(groups, 'group')} of images drawn again; other seeds are not in it",
+            title_justify="left",
+            caption_justify="left",
+        )
+        for heading in ("score", "value", "95 % interval", "how"):
+            table.add_column(heading, justify="right" if heading == "value" else "left")
+        for key, label, how in SCORES:
+            if score := unseen.get(key):
+                ends = "-" if score.interval is None else f"[{score.interval[0]:.4f}, {score.interval[1]:.4f}]"
+                table.add_row(label, f"{score.value:.4f}", Text(ends), how)
+        console.print(table)
+    if len(seen):
+        mean = f"mean Dice on them {seen['dice'].mean():.4f}, which is no result"
+        said = f"{count(len(seen), 'image')} left out, known to the weights; {mean}:"
+        console.print(said, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        for how in seen["seen"].unique():
+            names = ", ".join(seen.loc[seen["seen"] == how, "image"])
+            console.print(f"  {how}: {names}", highlight=False, markup=False, soft_wrap=True)
+    if caveat:
+        console.print(f"note: {caveat}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_check(headline: str, findings: Sequence[Finding]) -> None:

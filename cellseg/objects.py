@@ -1,10 +1,82 @@
-"""Cells as objects: connected regions of a mask."""
+"""Cells as objects: connected regions of a mask, measured, and held against those of a label.
+
+Pixels that touch by side or corner form one object, so cells that touch each other are one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 SMALLEST_OBJECT = 20  # pixels at the scored size; anything smaller is a speck, not a cell
+BY_SIDE_OR_CORNER = np.ones((3, 3))
+
+
+@dataclass(frozen=True)
+class Object:
+    """One connected region.
+
+    Attributes:
+        id: From 1, row by row of where it begins.
+        area: Pixels.
+        centre_x, centre_y: Mean position of its pixels, from the left and from the top; the first pixel's is 0.
+        left, top, width, height: Bounding box, pixels.
+        mean_probability: Over its pixels.
+        touches_border: Whether it reaches a side of the image, so that part of it may be missing.
+    """
+
+    id: int
+    area: int
+    centre_x: float
+    centre_y: float
+    left: int
+    top: int
+    width: int
+    height: int
+    mean_probability: float
+    touches_border: bool
+
+
+def measure_objects(
+    mask: NDArray[np.generic], probability: NDArray[np.generic], smallest: float = SMALLEST_OBJECT
+) -> Iterator[Object]:
+    """Yield the objects of a mask of ``smallest`` pixels or more.
+
+    Args:
+        mask: Shape (H, W), 0 for background.
+        probability: Same shape, float in [0, 1] or uint16 where 65535 is 1.
+        smallest: Pixels; anything smaller is left out.
+    """
+    labels, _ = ndimage.label(mask, structure=BY_SIDE_OR_CORNER)
+    full = 65535 if probability.dtype == np.uint16 else 1
+    kept = 0
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        if height * width < smallest:
+            continue
+        inside = labels[rows, columns] == number
+        area = int(np.count_nonzero(inside))
+        if area < smallest:
+            continue
+        kept += 1
+        y, x = np.nonzero(inside)
+        yield Object(
+            id=kept,
+            area=area,
+            centre_x=float(x.mean()) + columns.start,
+            centre_y=float(y.mean()) + rows.start,
+            left=columns.start,
+            top=rows.start,
+            width=width,
+            height=height,
+            mean_probability=float(probability[rows, columns][inside].mean(dtype=np.float64)) / full,
+            touches_border=rows.start == 0
+            or columns.start == 0
+            or rows.stop == mask.shape[0]
+            or columns.stop == mask.shape[1],
+        )
 
 
 def count_unlabelled(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> int:
@@ -13,10 +85,10 @@ def count_unlabelled(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) ->
     In data with cells left unlabelled on purpose these are cells the network found all the same, or false alarms.
 
     Args:
-        prediction: Shape (H, W); pixels that touch by side or corner form one object.
+        prediction: Shape (H, W).
         truth: Same shape.
     """
-    objects, count = ndimage.label(prediction, structure=np.ones((3, 3)))
+    objects, count = ndimage.label(prediction, structure=BY_SIDE_OR_CORNER)
     sizes = np.bincount(objects.ravel(), minlength=count + 1)[1:]
     touched = np.bincount(objects[truth], minlength=count + 1)[1:]
     return int(((sizes >= SMALLEST_OBJECT) & (touched == 0)).sum())

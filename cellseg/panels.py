@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter, ImageOps
 
 Pixels = NDArray[np.uint8]
 RIGHT, FALSE, MISSED = (255, 255, 255), (230, 159, 0), (0, 114, 178)  # orange and blue: for colour-blind eyes too
 GAP = 4  # pixels between the parts
+OUTLINE = (255, 120, 0)
+TINT = 50  # of 255, over all of a cell
 
 
 def draw_panel(picture: Pixels, cell: NDArray[np.bool_], found: NDArray[np.bool_]) -> Pixels:
@@ -45,3 +47,14 @@ def read_panel(path: Path) -> tuple[Pixels, Pixels, Pixels]:
 def seen_as_cell(prediction: Pixels) -> NDArray[np.bool_]:
     """Return where the network of a panel's third part saw cell, shape (H, W)."""
     return np.logical_or(*((prediction == np.array(colour, np.uint8)).all(axis=-1) for colour in (RIGHT, FALSE)))
+
+
+def draw_outlines(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """Return an RGB picture with the cells of a mask of 0 and 255, of the same size, tinted and outlined in orange."""
+    framed = ImageOps.expand(mask, border=1)  # so that cells cut by the border have an outline there too
+    inner = np.asarray(framed.filter(ImageFilter.MinFilter(3)))[1:-1, 1:-1]
+    cells = np.asarray(mask)
+    marked = np.where(cells > inner, np.uint8(255), cells // 255 * np.uint8(TINT))
+    drawn = picture.copy()
+    drawn.paste(OUTLINE, (0, 0, *picture.size), Image.fromarray(marked))
+    return drawn

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,9 +24,13 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
 
-from cellseg.data.cleaning import read_image, resize_image
+from cellseg.data.cleaning import read_image
 from cellseg.errors import InputError
 from cellseg.networks import UNet
+from cellseg.predict import Predictor
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RECORDED_PACKAGES = ("cellseg", "torch", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow", "scipy")
 LONGEST_NAME = 120
@@ -192,41 +197,144 @@ class Run:
     config: dict[str, Any]
     summary: dict[str, Any]
     split: dict[str, Any]
-    network: nn.Module
+    network: UNet
+
+    @cached_property
+    def per_image(self) -> "pd.DataFrame":
+        """A row for every scored image, as ``per_image.csv`` has it."""
+        return read_table(self.folder / "per_image.csv")
+
+    @cached_property
+    def curves(self) -> "pd.DataFrame":
+        """A row for every epoch, as ``metrics.csv`` has it."""
+        return read_table(self.folder / "metrics.csv")
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square its images were resized to."""
+        return int(self.config["data"]["image_size"])
 
     def predict(self, image: Image.Image | Path | str) -> NDArray[np.float32]:
         """Return the probability of cell for every pixel of an image, shape (H, W) of its own size, in [0, 1].
+
+        The image is seen whole, resized as in training.
 
         Args:
             image: A file or an opened image, read as training reads it.
         """
         picture = read_image(image if isinstance(image, Image.Image) else Path(image)).picture
-        pixels = torch.from_numpy(resize_image(picture, self.config["data"]["image_size"]))
-        with torch.inference_mode():
-            probability = self.network(pixels[None] / 255).sigmoid()
-            full = nn.functional.interpolate(probability, (picture.height, picture.width), mode="bilinear")
-        return np.asarray(full[0, 0])
+        return self._predictor.probability(picture)
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        precision = self.summary.get("precision", "32-true")
+        return Predictor([self.network], self.image_size, step=2**self.network.depth, precision=precision)
 
 
 def load_run(path: Path | str) -> Run:
     """Read a finished run; nothing stored in its files is executed.
 
     Raises:
-        InputError: If the folder holds no finished run, or one of a network that is not from this package.
+        InputError: If the folder holds no finished run, one of a network that is not from this package, or files of it
+            are damaged.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; name the run folder printed at the end of training")
     if not (folder / "summary.json").exists():
         raise InputError(f"{folder} holds no summary.json, so it is no finished run; train it to the end first")
-    config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    settings = dict(config["model"])
-    if (target := settings.pop("_target_")) != "cellseg.UNet":
+    config = read_config(folder / "config.yaml")
+    try:
+        settings = dict(config["model"])
+        target = settings.pop("_target_")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / 'config.yaml'} names no model; it is not as train.py wrote it") from error
+    if target != "cellseg.UNet":
         raise InputError(f"{folder}: was trained with {target}; build it yourself and load weights.pth into it")
-    network = UNet(**settings)
-    network.load_state_dict(torch.load(folder / "weights.pth", map_location="cpu", weights_only=True))
-    summary, split = (json.loads((folder / name).read_text("utf-8")) for name in ("summary.json", "split.json"))
-    return Run(folder, config, summary, split, network.eval())
+    try:
+        network = UNet(**settings)
+    except TypeError as error:
+        raise InputError(
+            f"{folder / 'config.yaml'}: the model has settings that UNet does not know ({error})"
+        ) from error
+    load_weights(network, folder / "weights.pth")
+    return Run(folder, config, read_json(folder / "summary.json"), read_json(folder / "split.json"), network.eval())
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Put a plain ``state_dict`` into a network, strictly; nothing in the file is executed.
+
+    Raises:
+        InputError: If the file cannot be read, or is of another network.
+    """
+    try:
+        network.load_state_dict(read_weights(path))
+    except RuntimeError as error:
+        seen = " ".join(str(error).split(":", 1)[-1].split())[:200]
+        raise InputError(f"{path}: holds the weights of another network ({seen})") from error
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read a plain ``state_dict``; nothing in the file is executed.
+
+    Raises:
+        InputError: If the file holds anything else, or cannot be read.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; name a file of weights, such as the weights.pth of a run")
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch raise many kinds
+        raise InputError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]})") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise InputError(f"{path}: holds something else than a plain state_dict of tensors")
+    return weights
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a resolved configuration.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path))
+        if not isinstance(config, dict):
+            raise TypeError("not a mapping")
+    except Exception as error:  # OmegaConf and YAML raise many kinds
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); move the run away") from error
+    return {str(key): value for key, value in config.items()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a run.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError("not an object")
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); move the run away") from error
+    return content
+
+
+def read_table(path: Path) -> "pd.DataFrame":
+    """Read a CSV file of a run; an image called NA stays one.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    import pandas as pd  # not needed to train
+
+    names = {"image": str, "group": str, "subset": str}
+    try:
+        table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); move the run away") from error
+    return table
 
 
 def _short_hash(text: str) -> str:

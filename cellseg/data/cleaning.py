@@ -77,7 +77,8 @@ def read_image(source: Path | Image.Image) -> ImageReading:
     picture, mode = decoded.picture, decoded.picture.mode
     if mode in DEEP_MODES:
         picture = _stretch(picture, source)
-    return ImageReading(picture.convert("RGB"), mode, decoded.turned, decoded.deep and mode not in DEEP_MODES)
+    rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
+    return ImageReading(rgb, mode, decoded.turned, decoded.deep and mode not in DEEP_MODES)
 
 
 def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
@@ -186,7 +187,10 @@ def _decode(source: Path | Image.Image) -> _Decoded:
                 lossy = picture.format in LOSSY_FORMATS
                 deep = re.search(";16[BLN]", str(getattr(picture, "tile", ""))) is not None  # how the file packs pixels
                 turned = picture.getexif().get(ORIENTATION, 1) != 1
-                return _Decoded(ImageOps.exif_transpose(picture), turned, lossy, deep)
+                picture.load()
+                # only where it must be turned: a copy of a large picture takes as much memory again
+                upright = ImageOps.exif_transpose(picture) if turned else picture
+                return _Decoded(upright, turned, lossy, deep)
     except FileNotFoundError as error:
         raise InputError(f"{source} does not exist") from error
     except InputError:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import lightning as L
@@ -155,6 +156,9 @@ class CellDataModule(L.LightningDataModule):
         return {
             "root": str(self.root),
             "fingerprint": self.decoded.fingerprint,
+            "typical_size": [
+                median(getattr(facts, side) for facts in self.decoded.facts) for side in ("width", "height")
+            ],
             "allow_leaks": self.split.allow_leaks,
             "leaks": [f"{a} ({side}) and {b} ({other}): {relation}" for a, side, b, other, relation in self._leaks],
         }

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from cellseg.data.folders import new_file
+from cellseg.panels import draw_outlines
 
 TILE = 200  # pixels a side, name included
 CAPTION = 18
-OUTLINE = (255, 120, 0)
-TINT = 50  # of 255, over all of a cell
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 
 
@@ -24,10 +23,7 @@ def draw_tile(picture: Image.Image, mask: NDArray[np.bool_], name: str) -> Image
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     small = picture.resize(size, Image.Resampling.BILINEAR)
     cells = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)
-    framed = ImageOps.expand(cells, border=1)  # so that cells cut by the border have an outline there too
-    inner = np.asarray(framed.filter(ImageFilter.MinFilter(3)))[1:-1, 1:-1]
-    marked = np.where(np.asarray(cells) > inner, np.uint8(255), np.asarray(cells) // 255 * np.uint8(TINT))
-    small.paste(OUTLINE, (0, 0, *size), Image.fromarray(marked))
+    small = draw_outlines(small, cells)
     tile = Image.new("RGB", (TILE, TILE), PAPER)
     tile.paste(small, ((TILE - size[0]) // 2, 2))
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(12)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
 from cellseg.errors import InputError
-from cellseg.runs import leaves
+from cellseg.runs import leaves, read_config, read_json, read_table
 
 NOT_COMPARED = (
     "seed",
@@ -74,8 +73,8 @@ def read_study(folder: Path) -> Study:
     unfinished = [path.name for path in candidates if path not in finished and (path / "train.log").exists()]
     if not finished:
         raise InputError(f"{folder} holds no finished run; train some with study={folder.name}")
-    configs = {path: _config(path) for path in finished}
-    summaries = {path: _json(path / "summary.json") for path in finished}
+    configs = {path: leaves(read_config(path / "config.yaml")) for path in finished}
+    summaries = {path: read_json(path / "summary.json") for path in finished}
     names, differences = _name_networks(configs, summaries)
     fingerprints = {path: str(summaries[path]["data"]["fingerprint"]) for path in finished}
     if other := [path for path in finished if fingerprints[path] != fingerprints[finished[0]]]:
@@ -88,9 +87,9 @@ def read_study(folder: Path) -> Study:
         summary, fold = summaries[path], configs[path].get("data.split.fold")
         key = {"network": names[path], "seed": summary["seed"], "fold": -1 if fold is None else fold}
         runs.append(key | {"run": path.name} | _facts(summary))
-        table = _csv(path / "per_image.csv")
+        table = read_table(path / "per_image.csv")
         images.append(table[table["subset"] == "test"].assign(**key)[[*key, "image", "group", *SCORES]])
-        curves.append(_csv(path / "metrics.csv").assign(**key))
+        curves.append(read_table(path / "metrics.csv").assign(**key))
     frame = pd.DataFrame(runs)
     return Study(
         folder=folder,
@@ -162,25 +161,3 @@ def _name_networks(
             for path in compared
         }
     return names, {names[path]: {key: compared[path].get(key) for key in differing} for path in compared}
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        return leaves(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
-    except Exception as error:  # OmegaConf and YAML raise many kinds
-        raise InputError(f"{folder / 'config.yaml'}: cannot be read ({error}); move the run away") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); move the run away") from error
-    return content
-
-
-def _csv(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path, dtype={"image": str, "group": str}, keep_default_na=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); move the run away") from error

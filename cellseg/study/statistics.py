@@ -8,6 +8,7 @@ Calibrated by simulation, see tests/test_statistics.py.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -212,10 +213,29 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in result]
 
 
+def interval_over_groups(sums: Floats, sizes: Floats, seed: int = 0) -> tuple[float, float] | None:
+    """Return the 95 % interval of ``sum(sums) / sum(sizes)`` when groups are drawn again; None with one group.
+
+    Args:
+        sums: Of each group, what is averaged.
+        sizes: Of each group, what it is averaged over.
+        seed: Of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    part = _resample(rng, sums, sizes)
+    if part[1] == 0:
+        return None
+    value, half = float(sums.sum() / sizes.sum()), float(np.quantile(abs(_as_wide_as_t(rng, [part])), CONFIDENCE))
+    return value - half, value + half
+
+
 def _resample_groups(rng: np.random.Generator, data: Differences, *, whole_folds: bool) -> Part:
     """Draw groups again; with one run a fold the folds, as nothing less than a fold has a run of its own."""
     units = data.fold_of_group if whole_folds else np.arange(len(data.sizes))
-    sums, sizes = (np.bincount(units, weights=values) for values in (data.group_sums, data.sizes))
+    return _resample(rng, np.bincount(units, weights=data.group_sums), np.bincount(units, weights=data.sizes))
+
+
+def _resample(rng: np.random.Generator, sums: NDArray[Any], sizes: NDArray[Any]) -> Part:
     count = len(sums)
     if count < 2:
         return np.zeros(RESAMPLES), 0.0

@@ -1,0 +1,153 @@
+"""From a picture of any size to the probability of cell for each of its pixels.
+
+A network sees a picture whole, resized to the square it was trained on, or in overlapping tiles at native scale. Either
+way the result comes in bands of rows from the top, so that memory does not grow with what is computed on the way.
+"""
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from cellseg.data.cleaning import resize_image
+from cellseg.hardware import native_precision
+
+Floats = NDArray[np.float32]
+Item = TypeVar("Item")
+
+TILE = 512  # pixels a side, where the picture is as large; what a network sees reaches less far
+OVERLAP = TILE // 4  # of neighbouring tiles at least
+BAND = 1024  # rows enlarged at once
+BATCH_PIXELS = {"cpu": 2**19, "cuda": 2**23}  # that a network sees at once
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class Predictor:
+    """Predicts with one network, or with the mean probability of several, as they were tested.
+
+    Args:
+        networks: From images (N, 3, H, W) in [0, 1] to logits (N, 1, H, W).
+        image_size: Side in pixels of the square they were trained on.
+        step: Image sides must be a multiple of it, as ``2**depth``.
+        precision: Lightning's name of what they were tested in; float32 where the device does not compute it natively.
+        tiles: Whether to see pictures in tiles at native scale instead of whole.
+        turned: Whether to average over the eight flips and quarter turns.
+        device: Where to compute; by default an accelerator, where there is one.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        image_size: int,
+        *,
+        step: int,
+        precision: str = "32-true",
+        tiles: bool = False,
+        turned: bool = False,
+        device: torch.device | None = None,
+    ) -> None:
+        self.device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        native = native_precision("cpu" if self.device.type == "cpu" else "auto") == "bf16-mixed"
+        self.precision = precision if native or precision != "bf16-mixed" else "32-true"
+        self.image_size, self.step, self.tiles, self.turned = image_size, step, tiles, turned
+        layout = torch.contiguous_format if self.device.type == "mps" else torch.channels_last  # as in training
+        self.networks = [deepcopy(network).to(self.device, memory_format=layout).eval() for network in networks]  # type: ignore[call-overload]  # torch leaves it out
+
+    @property
+    def in_words(self) -> str:
+        """How pictures are seen."""
+        size = f"{self.image_size}x{self.image_size}"
+        how = "in tiles at native scale" if self.tiles else f"whole, resized to {size} as in training"
+        return f"images are seen {how}{', in 8 flips and turns' if self.turned else ''}"
+
+    def probability(self, picture: Image.Image) -> Floats:
+        """Return the probability of cell for every pixel of an RGB picture, shape (H, W), in [0, 1]."""
+        return np.concatenate([band for bands in self.bands([picture]) for band in bands])
+
+    def bands(self, pictures: Sequence[Image.Image]) -> Iterator[Iterator[Floats]]:
+        """Yield, picture by picture, its bands of rows from the top, each of shape (rows, W)."""
+        if self.tiles:
+            yield from map(self._seen_in_tiles, pictures)
+            return
+        at_once = self._at_once(self.image_size)
+        for some in _batches(pictures, at_once):
+            small = torch.from_numpy(np.stack([resize_image(picture, self.image_size) for picture in some]))
+            for picture, seen in zip(some, self.see(small / 255), strict=True):
+                yield _enlarged(seen[0].numpy(), picture.width, picture.height)
+
+    def see(self, images: Tensor) -> Tensor:
+        """Return probabilities (N, 1, S, S) of square images (N, 3, S, S), averaged over networks and turns."""
+        if not self.turned:
+            return self._ask(images)
+        total = torch.zeros(len(images), 1, *images.shape[2:])
+        for flipped in (False, True):
+            for turns in range(4):
+                view = torch.rot90(images.flip(3) if flipped else images, turns, (2, 3))
+                back = torch.rot90(self._ask(view), -turns, (2, 3))
+                total += back.flip(3) if flipped else back
+        return total / 8
+
+    def _ask(self, images: Tensor) -> Tensor:
+        kind = AUTOCAST.get(self.precision)
+        with torch.inference_mode(), torch.autocast(self.device.type, kind, enabled=kind is not None):
+            images = images.to(self.device)
+            answers = [network(images).float().sigmoid() for network in self.networks]
+        return torch.stack(answers).mean(0).cpu() if len(answers) > 1 else answers[0].cpu()
+
+    def _seen_in_tiles(self, picture: Image.Image) -> Iterator[Floats]:
+        """Blend overlapping tiles, each weighing most in its middle; a row of tiles is in memory at once."""
+        width, height = picture.size
+        side = min(TILE, max(width, height)) + self.step - 1
+        side -= side % self.step
+        lefts, tops = _starts(width, side), _starts(height, side)
+        hill = np.sin(np.pi * (np.arange(side, dtype=np.float32) + 0.5) / side) ** 2
+        window = hill[:, None] * hill
+        total, weight = np.zeros((2, side, lefts[-1] + side), np.float32)
+        for top, following in pairwise([*tops, tops[-1] + side]):
+            for some in _batches(lefts, self._at_once(side)):
+                tiles = torch.from_numpy(np.stack([_tile(picture, left, top, side) for left in some]))
+                for left, seen in zip(some, self.see(tiles / 255), strict=True):
+                    total[:, left : left + side] += seen[0].numpy() * window
+                    weight[:, left : left + side] += window
+            ready = following - top
+            yield (total[:ready] / weight[:ready])[: height - top, :width]
+            for kept in (total, weight):
+                kept[: side - ready], kept[side - ready :] = kept[ready:].copy(), 0
+
+    def _at_once(self, side: int) -> int:
+        return max(1, BATCH_PIXELS.get(self.device.type, BATCH_PIXELS["cuda"]) // side**2)
+
+
+def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Return where tiles begin, evenly spaced, so that they cover the length and overlap enough."""
+    if length <= side:
+        return [0]
+    count = -(-(length - OVERLAP) // (side - OVERLAP))
+    return [round(start) for start in np.linspace(0, length - side, count)]
+
+
+def _tile(picture: Image.Image, left: int, top: int, side: int) -> NDArray[np.uint8]:
+    """Cut a square (3, S, S) out of an RGB picture, mirrored where the picture ends before it."""
+    box = (left, top, min(left + side, picture.width), min(top + side, picture.height))
+    pixels = np.asarray(picture.crop(box))
+    missing = [(0, side - length) for length in pixels.shape[:2]]
+    return np.pad(pixels, [*missing, (0, 0)], mode="symmetric").transpose(2, 0, 1)
+
+
+def _enlarged(small: Floats, width: int, height: int) -> Iterator[Floats]:
+    """Resize (S, S) to the size of the picture, bilinear, band by band."""
+    picture, scale = Image.fromarray(small), len(small) / height
+    for top in range(0, height, BAND):
+        bottom = min(top + BAND, height)
+        box = (0, top * scale, len(small), bottom * scale)
+        yield np.asarray(picture.resize((width, bottom - top), Image.Resampling.BILINEAR, box)).clip(0, 1)

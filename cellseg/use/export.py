@@ -1,0 +1,169 @@
+"""Leaving a network for programs that know nothing of cellseg: as ONNX, or as an exported torch program.
+
+Either takes images (N, 3, H, W), RGB in [0, 1], of any number and any size that is a multiple of what the file says,
+and gives the probability of cell (N, 1, H, W).
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cellseg.data.folders import new_file
+from cellseg.errors import InputError
+from cellseg.metrics import THRESHOLD
+from cellseg.panels import read_panel
+from cellseg.runs import Run
+from cellseg.use.trained import Trained
+
+TOLERANCE = 1e-4  # of a probability, between the file and the network
+REAL_IMAGES = 20  # the file is checked on
+MOST_STEPS = 4096  # sides are at most so many multiples
+
+Floats = NDArray[np.float32]
+Answer = Callable[[Floats], Floats]
+
+
+class _Probability(nn.Module):
+    """The mean probability of one network or several."""
+
+    def __init__(self, networks: list[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, image: Tensor) -> Tensor:
+        answers = [network(image).sigmoid() for network in self.networks]
+        return torch.stack(answers).mean(0) if len(answers) > 1 else answers[0]
+
+
+def export(trained: Trained, path: Path) -> tuple[float, int]:
+    """Write networks to a new file, ``.onnx`` or ``.pt2``, and check that it answers as they do before it appears.
+
+    Returns:
+        The largest difference of a probability, and on how many images it was looked for.
+
+    Raises:
+        InputError: If the ending is another, packages for ONNX are missing, the file exists, or it answers otherwise.
+    """
+    if path.suffix not in (".onnx", ".pt2"):
+        raise InputError(f"{path}: must end in .onnx, or in .pt2 for an exported torch program")
+    module = _Probability(list(trained.networks)).eval()
+    step = 2 ** trained.networks[0].depth
+    facts = describe(trained, step)
+    write, load = (_write_onnx, _load_onnx) if path.suffix == ".onnx" else (_write_pt2, _load_pt2)
+    with new_file(path) as unfinished, _quiet():
+        write(_traced(module, step), unfinished, facts)
+        answer = load(unfinished)
+        worst, images = 0.0, 0
+        for batch in _probes(trained, step):
+            with torch.inference_mode():
+                expected = module(torch.from_numpy(batch)).numpy()
+            worst, images = max(worst, float(np.abs(answer(batch) - expected).max())), images + len(batch)
+            if not worst <= TOLERANCE:
+                raise InputError(
+                    f"{path}: would answer otherwise than the network, by {worst:.2g}, so it was not written"
+                )
+    return worst, images
+
+
+def describe(trained: Trained, step: int) -> dict[str, str]:
+    """Return what a file says of itself."""
+    return {
+        "network": trained.name,
+        "run": ", ".join(run.folder.name for run in trained.runs) or "none",
+        "data_fingerprint": ", ".join(sorted({str(run.summary["data"]["fingerprint"]) for run in trained.runs})),
+        "git_commit": ", ".join(sorted({str(run.summary["git_commit"]) for run in trained.runs})),
+        "input": "image: float32 (batch, 3, height, width), RGB, 0 to 1",
+        "scaling": "8-bit values divided by 255",
+        "image_size": str(trained.image_size),
+        "resizing": f"seen whole, resized to {trained.image_size}x{trained.image_size}, bilinear, antialiased",
+        "side_multiple": str(step),
+        "output": "probability: float32 (batch, 1, height, width), of cell, 0 to 1",
+        "threshold": str(THRESHOLD),
+    }
+
+
+def _traced(module: nn.Module, step: int) -> torch.export.ExportedProgram:
+    batch, *sides = (torch.export.Dim(name, min=1, max=MOST_STEPS) for name in ("batch", "height", "width"))
+    shape = {"image": {0: batch, 2: step * sides[0], 3: step * sides[1]}}
+    example = torch.rand(2, 3, 3 * step, 2 * step)  # a dimension of 1 would be taken for fixed
+    with torch.no_grad():
+        return torch.export.export(module, (example,), dynamic_shapes=shape)
+
+
+def _write_onnx(program: torch.export.ExportedProgram, path: Path, facts: Mapping[str, str]) -> None:
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401 (needed to check the file)
+        import onnxscript  # noqa: F401 (needed by torch)
+    except ImportError as error:
+        raise InputError(
+            f"ONNX needs packages that are not installed ({error.name}): "
+            "python -m pip install -c constraints.txt -e '.[onnx]'"
+        ) from error
+    exported = torch.onnx.export(
+        program, input_names=["image"], output_names=["probability"], dynamo=True, verbose=False
+    )
+    assert exported is not None
+    model = exported.model_proto
+    onnx.helper.set_model_props(model, dict(facts))
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _load_onnx(path: Path) -> Answer:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"image": images})[0]
+
+
+def _write_pt2(program: torch.export.ExportedProgram, path: Path, facts: Mapping[str, str]) -> None:
+    with path.open("wb") as file:
+        torch.export.save(program, file, extra_files={"metadata.json": json.dumps(facts, indent=2)})
+
+
+def _load_pt2(path: Path) -> Answer:
+    with path.open("rb") as file:
+        module = torch.export.load(file).module()
+    return lambda images: module(torch.from_numpy(images)).detach().numpy()
+
+
+def _probes(trained: Trained, step: int) -> Iterator[Floats]:
+    """Yield noise, and the test images of the runs at three sizes."""
+    rng = np.random.default_rng(0)
+    usual = max(step, round(trained.image_size / step) * step)
+    yield rng.random((2, 3, usual, 2 * usual), np.float32)
+    for image in _real_images(trained.runs):
+        for size in (usual, max(step, usual // 2 // step * step), usual + step):
+            yield torch.nn.functional.interpolate(
+                torch.from_numpy(image), (size, size), mode="bilinear", antialias=True
+            ).numpy()
+
+
+def _real_images(runs: Sequence[Run]) -> Iterator[Floats]:
+    paths = [path for run in runs for path in sorted((run.folder / "predictions").rglob("*.png"))]
+    for path in paths[:REAL_IMAGES]:
+        picture, _, _ = read_panel(path)
+        yield np.divide(picture.transpose(2, 0, 1)[None], 255, dtype=np.float32)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the exporters say of themselves from the user: of packages they could use, of torch's own old names."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -1,0 +1,284 @@
+"""Files in, files out: masks, probabilities, overlays and the objects of any number of images of any size."""
+
+import csv
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cellseg.data.cleaning import read_image
+from cellseg.data.findings import count
+from cellseg.data.groups import natural
+from cellseg.data.pairs import IMAGE_SUFFIXES, scan_pairs
+from cellseg.errors import InputError
+from cellseg.metrics import THRESHOLD
+from cellseg.objects import SMALLEST_OBJECT, Object, measure_objects
+from cellseg.panels import draw_outlines
+from cellseg.predict import Floats, Predictor
+from cellseg.runs import write_csv
+
+AT_ONCE = 2**25  # pixels of pictures in memory together; one larger than that is alone
+MOST_AT_ONCE = 32  # pictures
+MOST_PIXELS = 2**30  # of one picture
+FAR_SCALE = 1.5  # times larger or smaller than in training is worth telling
+OVERLAY_SIDE = 4096  # pixels at most: an overlay is to be looked at
+
+ImageRow = dict[str, str | int | float]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image to predict, and what to call what is written for it, a path without an ending."""
+
+    name: str
+    path: Path
+
+
+def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
+    """List the images in files and folders; also say what there is none in.
+
+    Of a folder of images and masks, as training reads it, the images; of any other, all pictures at any depth. Files
+    are named by what sets them apart: ``cell_1/source`` and ``cell_2/source``, where each is in a folder of its own.
+    """
+    sources, problems = [], []
+    files = [path for path in inputs if not path.is_dir()]
+    common = Path(os.path.commonpath([_absolute(path).parent for path in files])) if files else Path()
+    for path in inputs:
+        if not path.is_dir():
+            sources.append(Source(str(_absolute(path).relative_to(common).with_suffix("")), path))
+        elif found := _in_folder(path):
+            sources += found
+        else:
+            problems.append(f"{path}: holds no image; images end in {', '.join(IMAGE_SUFFIXES)}")
+    return _told_apart(sources), problems
+
+
+def predict_files(
+    predictor: Predictor, sources: Sequence[Source], output: Path, *, probabilities: bool = False
+) -> tuple[list[ImageRow], list[str]]:
+    """Predict every image and write what was found into a folder.
+
+    Writes ``masks/NAME.png`` (0 and 255, as large as the image), ``overlays/NAME.png`` (cells outlined, 4096 pixels a
+    side at most), ``objects.csv`` (a row for every object) and ``images.csv`` (a row for every image); on request
+    ``probabilities/NAME.png`` (16 bits, 65535 is 1). About 12 bytes of memory for a pixel of the largest image.
+
+    Returns:
+        The rows of ``images.csv``, and what could not be read and why.
+
+    Raises:
+        InputError: If the folder has something in it, or cannot be written.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output} has something in it, and nothing is written over it; name a new folder")
+    rows: list[ImageRow] = []
+    failures: list[str] = []
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        unfinished = output / ".objects.csv.unfinished"
+        with unfinished.open("w", newline="", encoding="utf-8") as file, _progress() as progress, _large_pictures():
+            table = csv.DictWriter(file, ["image", *(field.name for field in fields(Object))], lineterminator="\n")
+            table.writeheader()
+            task = progress.add_task("images", total=len(sources))
+            for some in _readable(sources, failures):
+                for (source, picture), bands in zip(
+                    some, predictor.bands([picture for _, picture in some]), strict=True
+                ):
+                    mask, probability = _whole(bands, picture.size, lambda share: progress.advance(task, share))
+                    objects = list(measure_objects(mask, probability, _smallest(predictor, picture)))
+                    table.writerows({"image": source.name} | asdict(cell) for cell in objects)
+                    rows.append(_image_row(source, mask, len(objects)))
+                    _save(output / "masks", source.name, Image.fromarray(mask))
+                    _save(output / "overlays", source.name, _overlay(picture, mask))
+                    if probabilities:
+                        _save(output / "probabilities", source.name, Image.fromarray(probability))
+                some.clear()  # before the next are read
+                progress.update(task, completed=len(rows) + len(failures))
+        os.replace(unfinished, output / "objects.csv")
+        write_csv(output / "images.csv", rows)
+    except OSError as error:
+        raise InputError(
+            f"{output} cannot be written ({error.strerror or error}); free space there, or name another folder"
+        ) from error
+    return rows, failures
+
+
+def scale_warning(
+    predictor: Predictor, typical_size: tuple[float, float] | None, rows: Sequence[ImageRow]
+) -> str | None:
+    """Say so where a network sees images at another scale than those it was trained on.
+
+    Args:
+        predictor: How images were seen.
+        typical_size: Median width and height of the images it was trained on, all resized to its square.
+        rows: The images.
+    """
+    if typical_size is None:
+        return None
+    width, height = typical_size
+    usual = math.sqrt(width * height)
+    if predictor.tiles:
+        factor = usual / predictor.image_size
+        if 1 / FAR_SCALE < factor < FAR_SCALE:
+            return None
+        size = f"{predictor.image_size}x{predictor.image_size}"
+        return (
+            f"in training, images of {width:g}x{height:g} pixels were resized to {size}, so cells in tiles at native "
+            f"scale are {_times(factor)} than those it knows"
+        )
+    factors = [math.sqrt(float(row["width"]) * float(row["height"])) / usual for row in rows]
+    far = [factor for factor in factors if not 1 / FAR_SCALE < factor < FAR_SCALE]
+    if not far:
+        return None
+    most = max(far, key=lambda factor: abs(math.log(factor)))
+    return (
+        f"{len(far)} of {count(len(rows), 'image')} are up to {_times(most)} than the {width:g}x{height:g} pixels of "
+        "training; if that is because they show more and not because they are sharper, --tiles is better"
+    )
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.1f} times larger" if factor > 1 else f"{1 / factor:.1f} times smaller"
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links, absolute() leaves ".." in names)
+
+
+def _in_folder(folder: Path) -> list[Source]:
+    try:
+        pairs = scan_pairs(folder).pairs
+    except InputError:  # it is no data set
+        pictures = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+        inside = [(path.relative_to(folder), path) for path in pictures]
+        seen = [(name, path) for name, path in inside if not any(part.startswith(".") for part in name.parts)]
+        return [
+            Source(str(name.with_suffix("")), path) for name, path in sorted(seen, key=lambda s: natural(str(s[0])))
+        ]
+    return [Source(pair.name, pair.image) for pair in pairs]
+
+
+def _told_apart(sources: Sequence[Source]) -> list[Source]:
+    """Number what would be written to one place; also where a file system takes capitals for small letters."""
+    taken: set[str] = set()
+    apart = []
+    for source in sources:
+        name, number = source.name, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{source.name}-{number}"
+        taken.add(name.casefold())
+        apart.append(Source(name, source.path))
+    return apart
+
+
+def _readable(sources: Sequence[Source], failures: list[str]) -> Iterator[list[tuple[Source, Image.Image]]]:
+    """Yield pictures, as many at once as fit into little memory; what cannot be read goes to the failures."""
+    some: list[tuple[Source, Image.Image]] = []
+    pixels = 0
+    for source in sources:
+        try:
+            picture = read_image(source.path).picture
+        except InputError as error:
+            failures.append(str(error))
+            continue
+        if some and pixels + picture.width * picture.height > AT_ONCE:
+            yield some
+            some, pixels = [], 0
+        some.append((source, picture))
+        pixels += picture.width * picture.height
+        if len(some) == MOST_AT_ONCE or pixels > AT_ONCE:
+            yield some
+            some, pixels = [], 0
+    if some:
+        yield some
+
+
+def _whole(
+    bands: Iterator[Floats], size: tuple[int, int], advance: Callable[[float], None]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+    """Put bands together: the mask, 0 and 255, and the probability, of which 65535 is 1."""
+    width, height = size
+    mask, probability = np.empty((height, width), np.uint8), np.empty((height, width), np.uint16)
+    top = 0
+    for band in bands:
+        rows = slice(top, top + len(band))
+        mask[rows] = np.where(band > THRESHOLD, np.uint8(255), np.uint8(0))
+        probability[rows] = (band * 65535).round()
+        top += len(band)
+        advance(len(band) / height)
+    return mask, probability
+
+
+def _smallest(predictor: Predictor, picture: Image.Image) -> float:
+    """Return from how many pixels on something is an object, and not a speck, at the scale the network sees."""
+    scale = 1.0 if predictor.tiles else picture.width * picture.height / predictor.image_size**2
+    return max(1.0, SMALLEST_OBJECT * scale)
+
+
+def _image_row(source: Source, mask: NDArray[np.uint8], objects: int) -> ImageRow:
+    height, width = mask.shape
+    share = np.count_nonzero(mask) / mask.size
+    return {
+        "image": source.name,
+        "file": str(source.path),
+        "width": width,
+        "height": height,
+        "objects": objects,
+        "cell_share": share,
+    }
+
+
+def _overlay(picture: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
+    outlined = Image.fromarray(mask)
+    if max(picture.size) > OVERLAY_SIDE:
+        width, height = (max(1, round(side * OVERLAY_SIDE / max(picture.size))) for side in picture.size)
+        small = (width, height)
+        picture, outlined = (
+            picture.resize(small, Image.Resampling.BILINEAR),
+            outlined.resize(small, Image.Resampling.NEAREST),
+        )
+    return draw_outlines(picture, outlined)
+
+
+def _save(folder: Path, name: str, picture: Image.Image) -> None:
+    """Write a PNG, whole or not at all."""
+    path = folder / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    picture.save(unfinished, format="PNG")
+    os.replace(unfinished, path)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+@contextmanager
+def _large_pictures() -> Iterator[None]:
+    """Let Pillow read pictures larger than it thinks safe, up to a limit of our own."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow refuses what is twice as large
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before

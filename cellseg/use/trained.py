@@ -1,0 +1,116 @@
+"""What a user names to be used: a run, the best network of a study or all its runs, or a bare file of weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cellseg.errors import InputError
+from cellseg.networks import PotiNet, UNet, XopiNet
+from cellseg.predict import Predictor
+from cellseg.runs import Run, load_run, load_weights, read_weights
+from cellseg.study.collect import Study, read_study
+
+PUBLISHED = {"unet": UNet, "potinet": PotiNet, "xopinet": XopiNet}
+PUBLISHED_SIZE = 224  # pixels a side, in the original study
+FIRST_LAYER = "encoder1.enc1conv1.weight"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One network, or several of one kind whose probabilities are averaged.
+
+    Attributes:
+        name: What to call it.
+        runs: The runs it comes from; none for a bare file of weights.
+        networks: With their weights.
+        image_size: Side in pixels of the square they were trained on.
+        precision: They were tested in.
+    """
+
+    name: str
+    runs: Sequence[Run]
+    networks: Sequence[UNet]
+    image_size: int
+    precision: str
+
+    @property
+    def typical_size(self) -> tuple[float, float] | None:
+        """Median width and height of the images it was trained on, where that is on record."""
+        sizes: list[Any] = [run.summary["data"].get("typical_size") for run in self.runs]
+        return None if not sizes or None in sizes else (sizes[0][0], sizes[0][1])
+
+    def predictor(self, *, tiles: bool = False, turned: bool = False) -> Predictor:
+        """Return what predicts with it; the arguments are those of ``Predictor``."""
+        step = 2 ** self.networks[0].depth
+        return Predictor(
+            self.networks, self.image_size, step=step, precision=self.precision, tiles=tiles, turned=turned
+        )
+
+
+def find_trained(path: Path, *, model: str | None = None, ensemble: bool = False) -> Trained:
+    """Read what a user named.
+
+    Args:
+        path: A run folder, a folder of runs, or a file of weights.
+        model: For a file of weights, which network they are of: unet, potinet or xopinet.
+        ensemble: Of a folder of runs, whether to use all runs of the best network, not just its first.
+
+    Raises:
+        InputError: If it is none of these, or the options do not fit it.
+    """
+    if path.is_file():
+        if ensemble:
+            raise InputError(f"{path} is a file of weights, and --ensemble is for a folder of runs")
+        return _published(path, model)
+    if model is not None:
+        raise InputError(f"{path} knows its network itself; --model is for a file of weights")
+    is_study = path.is_dir() and not (path / "config.yaml").exists() and any(path.glob("*/config.yaml"))
+    if is_study:
+        return _best_of(read_study(path), ensemble=ensemble)
+    if ensemble:
+        raise InputError(f"{path} is no folder of runs, and --ensemble averages over several; name logs/STUDY")
+    run = load_run(path)
+    return _together(f"{run.summary['model']} of {path}", [run])
+
+
+def _best_of(study: Study, *, ensemble: bool) -> Trained:
+    """Take the network with the highest Dice, mean over test images, in the seeds and folds that all networks have."""
+    have = study.runs.groupby(["fold", "seed"])["network"].transform("nunique")
+    shared = study.runs.loc[have == len(study.networks), ["fold", "seed"]].drop_duplicates()
+    images = study.images if shared.empty else study.images.merge(shared, on=["fold", "seed"])
+    dice = images.groupby(["network", "fold", "image"])["dice"].mean().groupby("network").mean()
+    best = str(dice.idxmax())
+    runs = study.runs[study.runs["network"] == best].sort_values(["seed", "fold"])["run"]
+    # never the run with the highest score: that would be choosing luck on the images it was tested on
+    chosen = runs if ensemble else runs[:1]
+    of = f"{len(chosen)} runs averaged" if ensemble else f"run {chosen.iloc[0]}"
+    beaten = f", the best of {len(study.networks)} networks" if len(study.networks) > 1 else ""
+    name = f"{best}{beaten} in {study.folder} by mean test Dice ({dice[best]:.4f}), {of}"
+    return _together(name, [load_run(study.folder / run) for run in chosen])
+
+
+def _together(name: str, runs: Sequence[Run]) -> Trained:
+    first = runs[0]
+    if other := [run for run in runs if run.image_size != first.image_size]:
+        raise InputError(f"{other[0].folder} was trained at another data.image_size than {first.folder}")
+    networks = [run.network for run in runs]
+    return Trained(name, runs, networks, first.image_size, str(first.summary.get("precision", "32-true")))
+
+
+def _published(path: Path, model: str | None) -> Trained:
+    """Read a bare ``state_dict``: how many features and channels its network has, the first layer tells."""
+    if model is None:
+        raise InputError(f"{path} does not say which network its weights are of; add --model {'|'.join(PUBLISHED)}")
+    if model not in PUBLISHED:
+        raise InputError(f"--model must be one of {', '.join(PUBLISHED)}, but is {model}")
+    weights = read_weights(path)
+    first = weights.get(FIRST_LAYER)
+    if first is None or first.ndim != 4:
+        raise InputError(f"{path}: has no {FIRST_LAYER}, so these are not the weights of a {model}")
+    features, channels = first.shape[:2]
+    if channels != 3:
+        raise InputError(f"{path}: is for images of {channels} channels, but pictures are read as RGB")
+    network = PUBLISHED[model](channels, 1, features)
+    load_weights(network, path)
+    return Trained(f"{network.name} with the weights of {path}", [], [network], PUBLISHED_SIZE, "32-true")
