@@ -206,9 +206,9 @@ def evaluate(
     from cellseg.console import print_evaluation
     from cellseg.use.evaluate import evaluate as score
     from cellseg.use.evaluate import score_all, write_evaluation
-    from cellseg.use.trained import find_trained
+    from cellseg.use.trained import find_runs
 
-    trained = find_trained(run, ensemble=ensemble)
+    trained = find_runs(run, ensemble=ensemble)
     result = score(trained, data, groups)
     scores = score_all(result.unseen) if len(result.unseen) else {}
     print_evaluation(trained.name, scores, result.images, result.caveat)
@@ -217,6 +217,22 @@ def evaluate(
         typer.echo(f"wrote per_image.csv and evaluation.json to {output}")
     if not scores:
         raise InputError(f"the weights have seen every image of {data}, so there is no score")
+
+
+@app.command()
+def review(
+    run: RunFolder,
+    output: Annotated[Path | None, typer.Option(help="Folder to make.", show_default="RUN/review")] = None,
+) -> None:
+    """Show where a run and the labels of its test images see other cells, with a table for a person to fill."""
+    from cellseg.use.review import KINDS
+    from cellseg.use.review import review as look
+    from cellseg.use.trained import find_runs
+
+    found = look(find_runs(run), output)
+    for kind, title in KINDS.items():
+        typer.echo(f"{title}: {sum(place.row['kind'] == kind for place in found.places)}")
+    typer.echo(f"wrote {found.folder / 'review.html'}, objects.csv and images.csv")
 
 
 @app.command()

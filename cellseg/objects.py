@@ -92,3 +92,44 @@ def count_unlabelled(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) ->
     sizes = np.bincount(objects.ravel(), minlength=count + 1)[1:]
     touched = np.bincount(objects[truth], minlength=count + 1)[1:]
     return int(((sizes >= SMALLEST_OBJECT) & (touched == 0)).sum())
+
+
+UNLABELLED, MISSED, MERGED, SPLIT = "unlabelled", "missed", "merged", "split"
+RIM = 2  # pixels around labels in which a prediction is no object of its own: outlines are never drawn exactly
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A place where prediction and label see other cells.
+
+    Attributes:
+        kind: ``unlabelled``, predicted where there is no label; ``missed``, a label most of which is not predicted;
+            ``merged``, one predicted object that covers most of several labels; ``split``, one label that holds
+            several predicted objects.
+        where: Its pixels, shape (H, W).
+    """
+
+    kind: str
+    where: NDArray[np.bool_]
+
+
+def find_disagreements(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Iterator[Disagreement]:
+    """Yield where prediction and label, both of shape (H, W), see other cells; specks under 20 pixels left out."""
+    near_label = ndimage.binary_dilation(truth, iterations=RIM)
+    yield from (Disagreement(UNLABELLED, where) for where in _objects(prediction & ~near_label))
+    found, labelled = list(_objects(prediction)), list(_objects(truth))
+    for label in labelled:
+        if 2 * np.count_nonzero(label & prediction) < np.count_nonzero(label):
+            yield Disagreement(MISSED, label)
+    for one, others, kind in ((found, labelled, MERGED), (labelled, found, SPLIT)):
+        for whole in one:
+            parts = [part for part in others if 2 * np.count_nonzero(part & whole) > np.count_nonzero(part)]
+            if len(parts) > 1:
+                yield Disagreement(kind, whole)
+
+
+def _objects(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
+    labels, count = ndimage.label(mask, structure=BY_SIDE_OR_CORNER)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    for number in np.flatnonzero(sizes[1:] >= SMALLEST_OBJECT) + 1:
+        yield labels == number

@@ -30,6 +30,14 @@ def smears(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def finished(smears: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of three epochs with a validation set; tests must not change it."""
+    folder = tmp_path_factory.mktemp("logs") / "run"
+    train.run(smoke(f"data.root={smears}", "data.split.val_fraction=0.25", "trainer.max_epochs=3"), folder)
+    return folder
+
+
 @pytest.fixture
 def own_smears(tmp_path: Path) -> Path:
     """Fifteen tiny pairs a test may break; cell_14 has the RGB mask."""

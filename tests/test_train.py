@@ -31,15 +31,6 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-@pytest.fixture(scope="module")
-def finished(smears, tmp_path_factory):
-    """A run of three epochs with a validation set."""
-    folder = tmp_path_factory.mktemp("logs") / "run"
-    score = train.run(smoke(f"data.root={smears}", "data.split.val_fraction=0.25", "trainer.max_epochs=3"), folder)
-    assert score == pytest.approx(json.loads((folder / "summary.json").read_text())["metrics"]["test/dice"])
-    return folder
-
-
 def weights(folder):
     return torch.load(folder / "weights.pth", weights_only=True)
 

@@ -1,8 +1,6 @@
 """Test images side by side: what they show, what the label says, what every network saw."""
 
-import base64
 import contextlib
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
+from cellseg.pages import picture_address
 from cellseg.panels import FALSE, RIGHT, Pixels, read_panel, seen_as_cell
 from cellseg.study.collect import Study
 from cellseg.study.tables import Row
@@ -96,17 +94,11 @@ def _votes(share: NDArray[np.floating]) -> Pixels:
 
 
 def _jpeg(pixels: Pixels) -> str:
-    return _address(pixels, "JPEG", quality=85)
+    return picture_address(pixels, "JPEG", quality=85)
 
 
 def _png(pixels: Pixels) -> str:
-    return _address(pixels, "PNG")
-
-
-def _address(pixels: Pixels, kind: str, **options: int) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return picture_address(pixels, "PNG")
 
 
 def _once(rows: Iterable[Row]) -> list[Row]:

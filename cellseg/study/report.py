@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
-
 from cellseg.data.findings import count
+from cellseg.pages import write_page
 from cellseg.runs import write_csv, write_text
 from cellseg.study.collect import Study
 from cellseg.study.figures import Picture, draw_figures, write_pictures
@@ -116,16 +114,8 @@ def assemble(study: Study) -> Report:
 
 
 def page(report: Report, template: str) -> str:
-    """Return the report on a page; every name in it is escaped for where it stands."""
-    environment = Environment(
-        loader=PackageLoader("cellseg", "study"),
-        autoescape=template.endswith(".html.jinja"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"plain": _plain, "drawn": Markup}
-    return environment.get_template(template).render(report=report, averages=AVERAGES, about_original=ORIGINAL)
+    """Return the report on a page."""
+    return write_page(f"study/{template}", report=report, averages=AVERAGES, about_original=ORIGINAL)
 
 
 def _provenance(study: Study) -> dict[str, str]:
@@ -151,8 +141,3 @@ def _provenance(study: Study) -> dict[str, str]:
         "precision": values("precision"),
         **{name: ", ".join(found) for name, found in study.origin.items() if name != "data"},
     }
-
-
-def _plain(text: object) -> str:
-    """Keep a name from being read as Markdown or HTML."""
-    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|#" else letter for letter in " ".join(str(text).split()))

@@ -58,18 +58,13 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None) -> Evalua
     """Score on a folder of pairs as the test of the run was scored, image by image.
 
     Args:
-        trained: From run folders: bare weights do not say what they were trained on.
+        trained: From run folders, which say what it was trained on.
         data: Folder of pairs.
         groups: As for ``find_pairs``.
 
     Raises:
-        InputError: If the folder cannot be used, or the weights are bare.
+        InputError: If the folder cannot be used.
     """
-    if not trained.runs:
-        raise InputError(
-            "a bare file of weights does not say which images it was trained on, so no score of it can be trusted; "
-            "name the run folder it comes from"
-        )
     scan = find_pairs(data, groups)
     decoded = _load(trained, scan.pairs, _training_pairs(trained.runs, data))
     seen, complete = find_seen(trained.runs, decoded, grouped=scan.grouped)

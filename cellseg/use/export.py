@@ -25,7 +25,7 @@ from cellseg.use.trained import Trained
 
 TOLERANCE = 1e-4  # of a probability, between the file and the network
 REAL_IMAGES = 20  # the file is checked on
-MOST_STEPS = 4096  # sides are at most so many multiples
+LEAST_STEPS, MOST_STEPS = 2, 4096  # multiples in a side; torch takes one for a case of its own
 
 Floats = NDArray[np.float32]
 Answer = Callable[[Floats], Floats]
@@ -85,14 +85,16 @@ def describe(trained: Trained, step: int) -> dict[str, str]:
         "image_size": str(trained.image_size),
         "resizing": f"seen whole, resized to {trained.image_size}x{trained.image_size}, bilinear, antialiased",
         "side_multiple": str(step),
+        "side_least": str(LEAST_STEPS * step),
         "output": "probability: float32 (batch, 1, height, width), of cell, 0 to 1",
         "threshold": str(THRESHOLD),
     }
 
 
 def _traced(module: nn.Module, step: int) -> torch.export.ExportedProgram:
-    batch, *sides = (torch.export.Dim(name, min=1, max=MOST_STEPS) for name in ("batch", "height", "width"))
-    shape = {"image": {0: batch, 2: step * sides[0], 3: step * sides[1]}}
+    batch = torch.export.Dim("batch", min=1)
+    height, width = (torch.export.Dim(name, min=LEAST_STEPS, max=MOST_STEPS) for name in ("height", "width"))
+    shape = {"image": {0: batch, 2: step * height, 3: step * width}}
     example = torch.rand(2, 3, 3 * step, 2 * step)  # a dimension of 1 would be taken for fixed
     with torch.no_grad():
         return torch.export.export(module, (example,), dynamic_shapes=shape)
@@ -139,10 +141,11 @@ def _load_pt2(path: Path) -> Answer:
 def _probes(trained: Trained, step: int) -> Iterator[Floats]:
     """Yield noise, and the test images of the runs at three sizes."""
     rng = np.random.default_rng(0)
-    usual = max(step, round(trained.image_size / step) * step)
+    least = LEAST_STEPS * step
+    usual = max(least, trained.image_size)
     yield rng.random((2, 3, usual, 2 * usual), np.float32)
     for image in _real_images(trained.runs):
-        for size in (usual, max(step, usual // 2 // step * step), usual + step):
+        for size in (usual, max(least, usual // 2 // step * step), usual + step):
             yield torch.nn.functional.interpolate(
                 torch.from_numpy(image), (size, size), mode="bilinear", antialias=True
             ).numpy()

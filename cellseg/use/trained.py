@@ -59,14 +59,27 @@ def find_trained(path: Path, *, model: str | None = None, ensemble: bool = False
     Raises:
         InputError: If it is none of these, or the options do not fit it.
     """
+    if not path.is_file():
+        if model is not None:
+            raise InputError(f"{path} knows its network itself; --model is for a file of weights")
+        return find_runs(path, ensemble=ensemble)
+    if ensemble:
+        raise InputError(f"{path} is a file of weights, and --ensemble is for a folder of runs")
+    return _published(path, model)
+
+
+def find_runs(path: Path, *, ensemble: bool = False) -> Trained:
+    """Read what a user named where the images it was trained on must be known: as ``find_trained``, but no bare file.
+
+    Raises:
+        InputError: As ``find_trained``.
+    """
     if path.is_file():
-        if ensemble:
-            raise InputError(f"{path} is a file of weights, and --ensemble is for a folder of runs")
-        return _published(path, model)
-    if model is not None:
-        raise InputError(f"{path} knows its network itself; --model is for a file of weights")
-    is_study = path.is_dir() and not (path / "config.yaml").exists() and any(path.glob("*/config.yaml"))
-    if is_study:
+        raise InputError(
+            f"{path} is a bare file of weights and does not say which images it was trained on, so nothing it scores "
+            "could be trusted; name the run folder it comes from"
+        )
+    if path.is_dir() and not (path / "config.yaml").exists() and any(path.glob("*/config.yaml")):
         return _best_of(read_study(path), ensemble=ensemble)
     if ensemble:
         raise InputError(f"{path} is no folder of runs, and --ensemble averages over several; name logs/STUDY")

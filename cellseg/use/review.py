@@ -1,0 +1,179 @@
+"""Where a network and the labels of its test images disagree, cell by cell, for a person to look at and decide.
+
+Some data sets leave cells unlabelled on purpose, diseased ones or those cut by the border. A good network finds them
+and is punished for it. What is offered here is a reading aid, and no score.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cellseg.data.folders import new_folder
+from cellseg.errors import InputError
+from cellseg.objects import MERGED, MISSED, SPLIT, UNLABELLED, find_disagreements
+from cellseg.pages import picture_address, write_page
+from cellseg.panels import Pixels, read_panel, seen_as_cell
+from cellseg.runs import Run, write_csv, write_text
+from cellseg.use.trained import Trained
+
+KINDS = {
+    UNLABELLED: "Predicted, but not labelled",
+    MISSED: "Labelled, but not predicted",
+    MERGED: "Several labels, predicted as one",
+    SPLIT: "One label, predicted as several",
+}
+ABOUT = {
+    UNLABELLED: "A cell the labels miss, or a false alarm; the surest first.",
+    MISSED: "Less than half of the label is predicted; the least probable first.",
+    MERGED: "One predicted object covers most of each of them.",
+    SPLIT: "Several predicted objects lie mostly inside it.",
+}
+SHOWN = 300  # pictures of a kind on the page; the table has all
+ROOM = 16  # pixels around an object in its picture
+SMALLEST_PICTURE = 64  # pixels a side of what is shown
+ENLARGED = 3  # times
+OBJECT, LABEL = (255, 120, 0), (0, 114, 178)  # colours of outlines
+
+
+@dataclass(frozen=True)
+class Place:
+    """Somewhere network and label disagree: its row in ``objects.csv``, and its picture."""
+
+    row: dict[str, Any]
+    picture: str
+
+
+@dataclass(frozen=True)
+class Review:
+    """What there is to look at.
+
+    Attributes:
+        folder: Where it was written.
+        places: Of every kind.
+        images: A row for every test image: counts of each kind, Dice, and Dice without what is not labelled.
+    """
+
+    folder: Path
+    places: list[Place]
+    images: list[dict[str, Any]]
+
+
+def review(trained: Trained, output: Path | None = None) -> Review:
+    """Look through a run's test images, and write ``review.html``, ``objects.csv`` and ``images.csv`` to a new folder.
+
+    ``objects.csv`` has a row for every place, with an empty column ``is_cell`` for a person to fill.
+
+    Args:
+        trained: From run folders; the first is looked at.
+        output: The folder; by default ``review`` in the run's.
+
+    Raises:
+        InputError: If the folder exists, or the run kept no pictures of its test images.
+    """
+    predictor, found = trained.predictor(), Review(output or trained.runs[0].folder / "review", [], [])
+    for name, picture, truth, prediction in _test_images(trained.runs[0]):
+        image = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None] / 255
+        probability = predictor.see(image)[0, 0].numpy()
+        places = list(_places(name, picture, truth, prediction, probability))
+        found.places.extend(places)
+        found.images.append(_image_row(name, truth, prediction, places))
+    found.places.sort(key=_order)
+    for number, place in enumerate(found.places, start=1):
+        place.row["id"] = number
+    with new_folder(found.folder) as folder:
+        write_csv(folder / "objects.csv", [place.row for place in found.places])
+        write_csv(folder / "images.csv", found.images)
+        write_text(folder / "review.html", _page(trained, found))
+    return found
+
+
+def _test_images(run: Run) -> Iterator[tuple[str, Pixels, NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Yield name, picture, label and prediction as the run kept them, at the scored size."""
+    tested = run.per_image
+    for name in tested.loc[tested["subset"] == "test", "image"]:
+        path = run.folder / "predictions" / f"{name}.png"
+        try:
+            picture, truth, prediction = read_panel(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error}), so this run cannot be reviewed") from error
+        yield name, picture, truth[..., 0] > 0, seen_as_cell(prediction)
+
+
+def _places(
+    name: str,
+    picture: Pixels,
+    truth: NDArray[np.bool_],
+    prediction: NDArray[np.bool_],
+    probability: NDArray[np.float32],
+) -> Iterator[Place]:
+    for place in find_disagreements(prediction, truth):
+        rows, columns = ndimage.find_objects(place.where.astype(np.int8))[0]
+        height, width = place.where.shape
+        row = {
+            "id": 0,
+            "is_cell": "",
+            "kind": place.kind,
+            "image": name,
+            "area": int(place.where.sum()),
+            "left": columns.start,
+            "top": rows.start,
+            "width": columns.stop - columns.start,
+            "height": rows.stop - rows.start,
+            "mean_probability": float(probability[place.where].mean(dtype=np.float64)),
+            "touches_border": min(rows.start, columns.start) == 0 or rows.stop == height or columns.stop == width,
+        }
+        yield Place(row, _picture(picture, place.where, truth, (rows, columns)))
+
+
+def _picture(picture: Pixels, where: NDArray[np.bool_], truth: NDArray[np.bool_], box: tuple[slice, slice]) -> str:
+    """Draw the surroundings of a place, enlarged: the labels outlined in blue, the place itself in orange."""
+    side = max(SMALLEST_PICTURE, *(2 * ROOM + part.stop - part.start for part in box))
+    window = []
+    for part, length in zip(box, where.shape, strict=True):
+        start = max(0, min((part.start + part.stop - side) // 2, length - side))
+        window.append(slice(start, start + side))
+    seen, *masks = (np.kron(part[tuple(window)], _block(part)) for part in (picture, truth, where))
+    for mask, colour in zip(masks, (LABEL, OBJECT), strict=True):
+        inside = np.pad(mask, 1, mode="edge")
+        seen[mask & ~ndimage.binary_erosion(inside)[1:-1, 1:-1]] = colour
+    return picture_address(seen, "JPEG", quality=85)
+
+
+def _block(part: NDArray[Any]) -> NDArray[Any]:
+    return np.ones((ENLARGED, ENLARGED, *[1] * (part.ndim - 2)), part.dtype)
+
+
+def _image_row(
+    name: str, truth: NDArray[np.bool_], prediction: NDArray[np.bool_], places: Sequence[Place]
+) -> dict[str, Any]:
+    """Count the kinds, and score with and without the pixels of what is predicted but not labelled."""
+    kinds = [place.row["kind"] for place in places]
+    candidates = sum(place.row["area"] for place in places if place.row["kind"] == UNLABELLED)
+    shared, both = int((truth & prediction).sum()), int(truth.sum() + prediction.sum())
+    return {
+        "image": name,
+        **{kind: kinds.count(kind) for kind in KINDS},
+        "dice": 2 * shared / both if both else 1.0,
+        "dice_without_unlabelled": 2 * shared / (both - candidates) if both > candidates else 1.0,
+    }
+
+
+def _order(place: Place) -> tuple[int, float, str]:
+    row = place.row
+    sure = row["mean_probability"] * (-1 if row["kind"] == UNLABELLED else 1)
+    return list(KINDS).index(row["kind"]), sure, row["image"]
+
+
+def _page(trained: Trained, found: Review) -> str:
+    parts = []
+    for kind, title in KINDS.items():
+        places = [place for place in found.places if place.row["kind"] == kind]
+        parts.append({"title": title, "about": ABOUT[kind], "count": len(places), "places": places[:SHOWN]})
+    means = {name: float(np.mean([row[name] for row in found.images])) for name in ("dice", "dice_without_unlabelled")}
+    return write_page("use/review.html.jinja", name=trained.name, parts=parts, images=found.images, means=means)

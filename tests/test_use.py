@@ -1,0 +1,417 @@
+"""What a run is good for: masks of any image, scores that no seen image is in, a review of labels, files for others."""
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import train
+from cellseg import PotiNet, UNet, XopiNet, load_run
+from cellseg.cli import app
+from cellseg.objects import UNLABELLED
+from cellseg.panels import read_panel, seen_as_cell
+from cellseg.runs import write_csv
+from cellseg.use.predict_files import find_sources
+from conftest import smoke
+
+
+def invoke(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output + str(result.exception)
+    return result.output
+
+
+def rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def pixels(path):
+    with Image.open(path) as opened:
+        return np.asarray(opened)
+
+
+@pytest.fixture(scope="module")
+def study(smears, tmp_path_factory):
+    """Two networks on two folds of five, and of the first also another seed."""
+    folder = tmp_path_factory.mktemp("logs") / "study"
+    for name, model, seed, fold in (
+        ("a0", "unet", 0, 0),
+        ("a1", "unet", 0, 1),
+        ("a2", "unet", 1, 0),
+        ("b0", "potinet", 0, 0),
+    ):
+        overrides = (f"model={model}", f"seed={seed}", "data.split.folds=5", f"data.split.fold={fold}")
+        train.run(smoke(f"data.root={smears}", "trainer.max_epochs=1", *overrides), folder / name)
+    return folder
+
+
+# predict
+
+
+def test_a_mask_has_the_size_of_its_image_and_is_what_the_run_predicts(finished, smears, tmp_path):
+    image = smears / "cell_1" / "source.jpg"
+    said = invoke("predict", finished, image, "--output", tmp_path / "out", "--probabilities")
+    assert "images are seen whole, resized to 64x64 as in training" in said
+    probability = load_run(finished).predict(image)
+    mask = pixels(tmp_path / "out" / "masks" / "source.png")
+    assert mask.shape == (72, 96)
+    assert np.array_equal(mask, np.where(probability > 0.5, 255, 0))
+    deep = pixels(tmp_path / "out" / "probabilities" / "source.png")
+    assert deep.dtype == np.uint16
+    assert np.abs(deep / 65535 - probability).max() < 1e-5
+    assert pixels(tmp_path / "out" / "overlays" / "source.png").shape == (72, 96, 3)
+    [row] = rows(tmp_path / "out" / "images.csv")
+    assert (row["image"], row["width"], row["height"]) == ("source", "96", "72")
+    assert float(row["cell_share"]) == pytest.approx((probability > 0.5).mean())
+    assert int(row["objects"]) == len(rows(tmp_path / "out" / "objects.csv"))
+
+
+def test_of_a_data_set_the_images_are_taken_and_of_any_other_folder_all_pictures(smears, tmp_path):
+    sources, problems = find_sources([smears])
+    assert [source.name for source in sources] == [f"cell_{n}" for n in range(1, 11)]
+    assert {source.path.name for source in sources} == {"source.jpg"}
+    for name in ("b/2.png", "b/10.png", "a.TIF", ".hidden.png", "notes.txt"):
+        path = tmp_path / "any" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    (tmp_path / "none").mkdir()
+    sources, problems = find_sources([tmp_path / "any", tmp_path / "none"])
+    assert [source.name for source in sources] == ["a", str(Path("b/2")), str(Path("b/10"))]
+    assert len(problems) == 1
+    assert "none: holds no image" in problems[0]
+
+
+def test_files_of_one_name_do_not_write_over_each_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = ["a/source.jpg", "b/source.jpg", "b/../b/SOURCE.png", "b/source.png"]
+    sources, _ = find_sources([Path(path) for path in paths])
+    assert [source.name for source in sources] == ["a/source", "b/source", "b/SOURCE-2", "b/source-3"]
+    [source], _ = find_sources([Path("../up.png")])
+    assert source.name == "up"
+
+
+def test_a_bad_file_is_told_at_the_end_and_the_others_are_done(finished, smears, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    images = [smears / "cell_1" / "source.jpg", bad, tmp_path / "missing.png", smears / "cell_2" / "source.jpg"]
+    said = invoke("predict", finished, *images, "--output", tmp_path / "out", code=1)
+    assert "bad.png: cannot be read as an image" in said
+    assert "missing.png does not exist" in said
+    assert "wrote 2 masks" in said
+    assert len(rows(tmp_path / "out" / "images.csv")) == 2
+
+
+def test_nothing_is_written_over(finished, smears, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    said = invoke("predict", finished, smears, "--output", tmp_path / "out", code=1)
+    assert "out has something in it, and nothing is written over it" in said
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "I;16", "CMYK"])
+def test_pictures_of_any_kind_are_read(finished, tmp_path, mode):
+    path = tmp_path / ("image.tif" if mode in ("I;16", "CMYK") else "image.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (41, 57), np.uint8)).convert(mode).save(path)
+    invoke("predict", finished, path, "--output", tmp_path / "out", "--tiles", "--tta")
+    assert pixels(tmp_path / "out" / "masks" / "image.png").shape == (41, 57)
+
+
+def test_objects_are_listed_image_by_image(finished, smears, tmp_path):
+    invoke("predict", finished, smears, "--output", tmp_path / "out")
+    found = rows(tmp_path / "out" / "objects.csv")
+    for row in rows(tmp_path / "out" / "images.csv"):
+        mine = [cell for cell in found if cell["image"] == row["image"]]
+        assert [int(cell["id"]) for cell in mine] == list(range(1, int(row["objects"]) + 1))
+        mask = pixels(tmp_path / "out" / "masks" / f"{row['image']}.png")
+        for cell in mine:
+            left, top, width, height = (int(cell[name]) for name in ("left", "top", "width", "height"))
+            assert np.count_nonzero(mask[top : top + height, left : left + width]) >= int(cell["area"])
+            assert float(cell["mean_probability"]) > 0.5
+
+
+def test_a_scale_that_training_did_not_know_is_told(finished, tmp_path):
+    Image.new("RGB", (960, 720), "white").save(tmp_path / "large.png")
+    said = invoke("predict", finished, tmp_path / "large.png", "--output", tmp_path / "whole")
+    assert "1 of 1 image are up to 10.0 times larger than the 96x72 pixels of training" in said
+    said = invoke("predict", finished, tmp_path / "large.png", "--output", tmp_path / "tiles", "--tiles")
+    assert "images are seen in tiles at native scale" in said
+    assert "10.0 times" not in said
+
+
+def test_a_study_gives_its_best_network_and_all_its_runs_as_an_ensemble(study, smears, tmp_path):
+    image = smears / "cell_1" / "source.jpg"
+    said = invoke("predict", study, image, "--output", tmp_path / "one", "--probabilities")
+    table = {name: load_run(study / name).summary["metrics"]["test/dice"] for name in ("a0", "a2", "b0")}
+    best = "UNet" if (table["a0"] + table["a2"]) / 2 > table["b0"] else "PotiNet"
+    best = "UNet" if table["a0"] > table["b0"] else "PotiNet"  # what both have: seed 0 and fold 0
+    assert said.startswith(f"{best}, the best of 2 networks in {study}")
+    run = "a0" if best == "UNet" else "b0"
+    assert f"run {run}" in said
+    said = invoke("predict", study, image, "--output", tmp_path / "all", "--probabilities", "--ensemble")
+    runs = ["a0", "a1", "a2"] if best == "UNet" else ["b0"]
+    assert f"{len(runs)} runs averaged" in said
+    expected = np.mean([load_run(study / name).predict(image) for name in runs], axis=0)
+    assert np.abs(pixels(tmp_path / "all" / "probabilities" / "source.png") / 65535 - expected).max() < 2e-5
+
+
+PUBLISHED = {
+    "unet": (UNet, 4, True),
+    "potinet": (PotiNet, 4, False),
+    "xopinet": (XopiNet, 5, True),
+}
+
+
+def published_shapes(depth, skip, features=32):
+    """Names and shapes of the original study's files, written down from its description."""
+    widths = [features * 2**level for level in range(depth + 1)]
+
+    def block(module, short, channels, width):
+        for index, before in ((1, channels), (2, width)):
+            yield f"{module}.{short}conv{index}.weight", (width, before, 3, 3)
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                yield f"{module}.{short}norm{index}.{name}", (width,)
+            yield f"{module}.{short}norm{index}.num_batches_tracked", ()
+
+    for level, width in enumerate(widths[:-1], 1):
+        yield from block(f"encoder{level}", f"enc{level}", 3 if level == 1 else widths[level - 2], width)
+    yield from block("bottleneck", "bottleneck", widths[-2], widths[-1])
+    for level in range(depth, 0, -1):
+        yield f"upconv{level}.weight", (widths[level], widths[level - 1], 2, 2)
+        yield f"upconv{level}.bias", (widths[level - 1],)
+        channels = widths[level - 1] * (2 if skip else 1)
+        yield from block(f"decoder{level}", f"dec{level}", channels, widths[level - 1])
+    yield "conv.weight", (1, features, 1, 1)
+    yield "conv.bias", (1,)
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_published_weights_predict(model, smears, tmp_path):
+    make, depth, skip = PUBLISHED[model]
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        name: torch.tensor(1) if not shape else torch.rand(shape, generator=generator) * 0.1 - 0.05 * ("conv" in name)
+        for name, shape in published_shapes(depth, skip)
+    }
+    torch.save(weights, tmp_path / "file.pth")
+    image = smears / "cell_1" / "source.jpg"
+    said = invoke("predict", tmp_path / "file.pth", image, "--output", tmp_path / "out", "--model", model)
+    assert "resized to 224x224" in said
+    network = make()
+    network.load_state_dict(weights)
+    assert said.startswith(network.name)
+    other = next(name for name in PUBLISHED if name != model)
+    said = invoke("predict", tmp_path / "file.pth", smears, "--output", tmp_path / "no", "--model", other, code=1)
+    assert "holds the weights of another network" in said
+    said = invoke("predict", tmp_path / "file.pth", smears, "--output", tmp_path / "no", code=1)
+    assert "add --model unet|potinet|xopinet" in said
+    assert not (tmp_path / "no").exists()
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_file_that_is_no_weights_does_nothing(tmp_path, smears):
+    torch.save(Payload(tmp_path / "owned"), tmp_path / "evil.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name in ("evil", "text", "list"):
+        said = invoke(
+            "predict", tmp_path / f"{name}.pth", smears, "--output", tmp_path / "out", "--model", "unet", code=1
+        )
+        assert f"{name}.pth: " in said
+    assert not (tmp_path / "owned").exists()
+
+
+# evaluate
+
+
+def test_the_runs_own_test_images_score_as_in_its_summary_and_no_seen_image_is_in_it(finished, smears, tmp_path):
+    said = invoke("evaluate", finished, smears, "--output", tmp_path / "scores")
+    summary, split = (json.loads((finished / name).read_text()) for name in ("summary.json", "split.json"))
+    scored = json.loads((tmp_path / "scores" / "evaluation.json").read_text())
+    for name, value in scored["scores"].items():
+        assert value == pytest.approx(summary["metrics"][f"test/{name}"], abs=1e-6)
+    assert scored["images"] == len(split["test"])
+    assert {name for name, how in scored["left_out"].items() if how == "trained on"} == {
+        e["name"] for e in split["train"]
+    }
+    assert {name for name, how in scored["left_out"].items() if how == "chosen by"} == {e["name"] for e in split["val"]}
+    assert "scores on 2 images that the weights have not seen" in said
+    assert "which is no result" in said
+    table = {row["image"]: row for row in rows(tmp_path / "scores" / "per_image.csv")}
+    for row in rows(finished / "per_image.csv"):
+        assert float(table[row["image"]]["dice"]) == pytest.approx(float(row["dice"]), abs=1e-6)
+
+
+def copied(entries, smears, root, change=lambda picture: picture):
+    for number, entry in enumerate(entries):
+        folder = root / f"new_{number}"
+        folder.mkdir(parents=True)
+        with Image.open(smears / entry["name"] / "source.jpg") as picture:
+            change(picture).save(folder / "source.png")
+        shutil.copy(smears / entry["name"] / "mask.jpg", folder / "mask.jpg")
+    return root
+
+
+def test_images_are_recognised_under_other_names_and_their_relatives_too(finished, smears, tmp_path):
+    split = json.loads((finished / "split.json").read_text())
+    root = copied([*split["test"], split["train"][0]], smears, tmp_path / "data")
+    last = len(split["test"])
+    said = invoke("evaluate", finished, root)
+    assert f"trained on: new_{last}" in said
+    with (root / "groups.csv").open("w") as file:
+        file.write("pair,group\n" + "".join(f"new_{n},{'slide' if n else 'alone'}\n" for n in range(last + 1)))
+    said = invoke("evaluate", finished, root)
+    assert f"relative of new_{last}, trained on: new_1" in said
+    assert "scores on 1 image " in said
+
+
+def test_what_looks_like_a_training_image_is_no_unseen_image(finished, smears, tmp_path):
+    split = json.loads((finished / "split.json").read_text())
+    brighter = copied(
+        split["train"][:2], smears, tmp_path / "data", lambda picture: picture.point(lambda v: v * 0.9 + 20)
+    )
+    said = invoke("evaluate", finished, brighter, code=1)
+    assert "relative of" in said
+    assert "the weights have seen every image" in said
+
+
+def test_a_training_set_that_is_gone_is_told_and_a_group_of_the_same_name_is_not_trusted(own_smears, tmp_path):
+    names = sorted(path.name for path in own_smears.iterdir())
+    (own_smears / "groups.csv").write_text(
+        "pair,group\n" + "".join(f"{name},slide{n // 3}\n" for n, name in enumerate(names))
+    )
+    train.run(smoke(f"data.root={own_smears}", "trainer.max_epochs=1"), tmp_path / "run")
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    root = copied(split["test"], own_smears, tmp_path / "data")
+    group = split["train"][0]["group"]
+    (root / "groups.csv").write_text("pair,group\n" + "".join(f"new_{n},{'mine' if n else group}\n" for n in range(3)))
+    shutil.rmtree(own_smears)
+    said = invoke("evaluate", tmp_path / "run", root)
+    assert f"group {group}, trained on: new_0" in said
+    assert "not all images it was trained on are at hand" in said
+
+
+def test_a_bare_file_of_weights_is_not_scored(finished, smears):
+    said = invoke("evaluate", finished / "weights.pth", smears, code=1)
+    assert "--model" not in said
+    assert "does not say which images it was trained on" in said
+
+
+def test_an_ensemble_has_seen_what_any_of_its_runs_has(study, smears):
+    split = {name: json.loads((study / name / "split.json").read_text()) for name in ("a0", "a1")}
+    assert {e["name"] for e in split["a0"]["test"]}.isdisjoint(e["name"] for e in split["a1"]["test"])
+    best = (
+        "a"
+        if load_run(study / "a0").summary["metrics"]["test/dice"]
+        > load_run(study / "b0").summary["metrics"]["test/dice"]
+        else "b"
+    )
+    if best == "a":
+        assert "the weights have seen every image" in invoke("evaluate", study, smears, "--ensemble", code=1)
+    assert "scores on 2 images" in invoke("evaluate", study, smears)
+
+
+# review
+
+
+def test_a_review_shows_every_disagreement_once_and_scores_with_and_without(finished, tmp_path):
+    invoke("review", finished, "--output", tmp_path / "review")
+    places, images = (rows(tmp_path / "review" / name) for name in ("objects.csv", "images.csv"))
+    assert [int(place["id"]) for place in places] == list(range(1, len(places) + 1))
+    assert {place["is_cell"] for place in places} <= {""}
+    scored = {row["image"]: row for row in rows(finished / "per_image.csv") if row["subset"] == "test"}
+    assert {row["image"] for row in images} == scored.keys()
+    for row in images:
+        assert float(row["dice"]) == pytest.approx(float(scored[row["image"]]["dice"]), abs=1e-6)
+        assert float(row["dice_without_unlabelled"]) >= float(row["dice"])
+        _, truth, prediction = read_panel(finished / "predictions" / f"{row['image']}.png")
+        found, labelled = seen_as_cell(prediction), truth[..., 0] > 0
+        candidates = sum(int(p["area"]) for p in places if p["image"] == row["image"] and p["kind"] == UNLABELLED)
+        both = found.sum() + labelled.sum() - candidates
+        assert float(row["dice_without_unlabelled"]) == pytest.approx(2 * (found & labelled).sum() / both)
+    page = (tmp_path / "review" / "review.html").read_text()
+    assert page.count("<img ") == len(places)
+    assert "A reading aid, not a score" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_a_review_that_a_person_has_ticked_is_not_written_over(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    invoke("review", tmp_path / "run")
+    assert "nothing is written over it" in invoke("review", tmp_path / "run", code=1)
+
+
+# export
+
+
+@pytest.mark.parametrize("ending", ["onnx", "pt2"])
+def test_an_exported_network_answers_as_the_run_does_at_any_size(finished, smears, tmp_path, ending):
+    path = tmp_path / f"network.{ending}"
+    said = invoke("export", finished, path)
+    assert "max |difference|" in said
+    network = load_run(finished).network
+    if ending == "onnx":
+        onnxruntime = pytest.importorskip("onnxruntime")
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        facts = session.get_modelmeta().custom_metadata_map
+
+        def answer(images):
+            return session.run(None, {"image": images})[0]
+    else:
+        files = {"metadata.json": ""}
+        module = torch.export.load(path, extra_files=files).module()
+        facts = json.loads(files["metadata.json"])
+
+        def answer(images):
+            return module(torch.from_numpy(images)).detach().numpy()
+
+    assert (facts["image_size"], facts["threshold"], facts["run"]) == ("64", "0.5", "run")
+    rng = np.random.default_rng(0)
+    for shape in ((1, 3, 64, 64), (3, 3, 32, 96), (2, 3, 160, 48)):
+        images = rng.random(shape, np.float32)
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(images)).sigmoid().numpy()
+        assert np.abs(answer(images) - expected).max() <= 1e-4
+    assert "nothing is written over it" in invoke("export", finished, path, code=1)
+
+
+def test_a_file_that_answers_otherwise_does_not_appear(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("cellseg.use.export._load_pt2", lambda path: lambda images: np.zeros_like(images[:, :1]))
+    assert "would answer otherwise than the network" in invoke("export", finished, tmp_path / "a.pt2", code=1)
+    assert list(tmp_path.iterdir()) == []
+    assert "must end in .onnx" in invoke("export", finished, tmp_path / "a.pb", code=1)
+
+
+# in Python
+
+
+def test_a_run_read_back_has_its_tables(finished):
+    run = load_run(finished)
+    assert list(run.curves["epoch"]) == [0, 1, 2]
+    assert run.per_image[run.per_image["subset"] == "test"]["dice"].mean() == pytest.approx(
+        run.summary["metrics"]["test/dice"]
+    )
+
+
+def test_an_image_called_na_is_still_one(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    table = rows(tmp_path / "run" / "per_image.csv")
+    write_csv(tmp_path / "run" / "per_image.csv", [row | {"image": "NA", "group": "null"} for row in table])
+    run = load_run(tmp_path / "run")
+    assert set(run.per_image["image"]) == {"NA"}
+    assert set(run.per_image["group"]) == {"null"}
