@@ -2,6 +2,9 @@
 
 One rule for empty masks, everywhere: a score is 1 where truth and prediction are both empty, 0 where only one is. Soft
 Dice follows it too, but probabilities are hardly ever exactly 0: on an image without cells it is nearly always 0.
+
+Dice and IoU are then those of MONAI with ``ignore_empty=False`` (by default it leaves images without cells out) and of
+scikit-learn with ``zero_division=1``.
 """
 
 import torch

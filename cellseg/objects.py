@@ -61,17 +61,17 @@ def measure_objects(
         if area < smallest:
             continue
         kept += 1
-        y, x = np.nonzero(inside)
+        across, down = inside.sum(axis=0), inside.sum(axis=1)  # not every pixel's place: there may be 10^8
         yield Object(
             id=kept,
             area=area,
-            centre_x=float(x.mean()) + columns.start,
-            centre_y=float(y.mean()) + rows.start,
+            centre_x=float(across @ np.arange(width)) / area + columns.start,
+            centre_y=float(down @ np.arange(height)) / area + rows.start,
             left=columns.start,
             top=rows.start,
             width=width,
             height=height,
-            mean_probability=float(probability[rows, columns][inside].mean(dtype=np.float64)) / full,
+            mean_probability=float(np.mean(probability[rows, columns], where=inside, dtype=np.float64)) / full,
             touches_border=rows.start == 0
             or columns.start == 0
             or rows.stop == mask.shape[0]
@@ -103,7 +103,7 @@ class Disagreement:
     """A place where prediction and label see other cells.
 
     Attributes:
-        kind: ``unlabelled``, predicted where there is no label; ``missed``, a label most of which is not predicted;
+        kind: ``unlabelled``, seen where there is no label; ``missed``, a label most of which is not predicted;
             ``merged``, one predicted object that covers most of several labels; ``split``, one label that holds
             several predicted objects.
         where: Its pixels, shape (H, W).
@@ -113,10 +113,18 @@ class Disagreement:
     where: NDArray[np.bool_]
 
 
-def find_disagreements(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Iterator[Disagreement]:
-    """Yield where prediction and label, both of shape (H, W), see other cells; specks under 20 pixels left out."""
+def find_disagreements(
+    prediction: NDArray[np.bool_], truth: NDArray[np.bool_], seen: NDArray[np.bool_]
+) -> Iterator[Disagreement]:
+    """Yield where prediction and label see other cells; specks under 20 pixels left out.
+
+    Args:
+        prediction: As scored, shape (H, W).
+        truth: The label, same shape.
+        seen: Where there may be cells that the label misses; the prediction, or a more generous one.
+    """
     near_label = ndimage.binary_dilation(truth, iterations=RIM)
-    yield from (Disagreement(UNLABELLED, where) for where in _objects(prediction & ~near_label))
+    yield from (Disagreement(UNLABELLED, where) for where in _objects(seen & ~near_label))
     found, labelled = list(_objects(prediction)), list(_objects(truth))
     for label in labelled:
         if 2 * np.count_nonzero(label & prediction) < np.count_nonzero(label):

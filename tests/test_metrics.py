@@ -1,9 +1,10 @@
-"""Dice, IoU, their loss: properties over random masks, and torchmetrics as the oracle."""
+"""Dice, IoU, their loss: properties over random masks; torchmetrics, scikit-learn and MONAI as oracles."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score, jaccard_score
 from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex
 
 from cellseg import DiceLoss
@@ -117,3 +118,30 @@ def test_a_diverged_network_is_not_perfect():
 
 def test_loss_is_float32_under_bfloat16():
     assert DiceLoss()(torch.zeros(1, 1, 4, 4, dtype=torch.bfloat16), torch.ones(1, 1, 4, 4)).dtype == torch.float32
+
+
+def drawn_masks(count=60, side=9):
+    """Random masks of every density, empty and full ones among them."""
+    generator = torch.Generator().manual_seed(0)
+    density = torch.tensor([0.0, 0.02, 0.3, 1.0])
+    shares = [density[torch.randint(4, (count, 1, 1, 1), generator=generator)] for _ in range(2)]
+    return [(torch.rand(count, 1, side, side, generator=generator) < share).float() for share in shares]
+
+
+def test_dice_and_iou_are_scikit_learns_where_two_empty_masks_are_said_to_score_1():
+    prediction, truth = drawn_masks()
+    ours = image_scores(prediction, truth)
+    assert (truth.sum((1, 2, 3)) == 0).any()
+    for name, score in (("dice", f1_score), ("iou", jaccard_score)):
+        theirs = [score(t.flatten(), p.flatten(), zero_division=1.0) for t, p in zip(truth, prediction, strict=True)]
+        assert torch.allclose(ours[name].double(), torch.tensor(theirs, dtype=torch.double), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")  # MONAI's, on import
+def test_dice_and_iou_are_monais_where_it_counts_empty_masks():
+    from monai.metrics import compute_dice, compute_iou
+
+    prediction, truth = drawn_masks()
+    ours = image_scores(prediction, truth)
+    for name, score in (("dice", compute_dice), ("iou", compute_iou)):
+        assert torch.allclose(ours[name], score(prediction, truth, ignore_empty=False)[:, 0], atol=1e-6)

@@ -53,7 +53,7 @@ def test_objects_touch_by_corners_and_specks_are_left_out():
 
 
 def kinds(prediction, truth):
-    return [(place.kind, int(place.where.sum())) for place in find_disagreements(prediction, truth)]
+    return [(place.kind, int(place.where.sum())) for place in find_disagreements(prediction, truth, prediction)]
 
 
 def test_agreement_is_no_disagreement_even_with_an_outline_drawn_a_little_off():
@@ -72,7 +72,8 @@ def test_what_only_one_of_them_sees_is_named():
 
 
 def test_a_cell_that_hangs_on_a_labelled_one_is_offered_without_it():
-    [place] = find_disagreements(masks((10, 10, 10, 30)), masks((10, 10, 10, 15)))
+    both = masks((10, 10, 10, 30))
+    [place] = find_disagreements(both, masks((10, 10, 10, 15)), both)
     assert place.kind == UNLABELLED
     assert place.where.sum() == 10 * 13  # less the rim of two pixels
     assert not place.where[:, :27].any()

@@ -2,6 +2,9 @@
 
 Some data sets leave cells unlabelled on purpose, diseased ones or those cut by the border. A good network finds them
 and is punished for it. What is offered here is a reading aid, and no score.
+
+Where nearly all cells cut by the border are unlabelled, a network learns to leave them out, and knows the border by the
+zeros its convolutions see beyond it. So what the labels miss is looked for in the image continued by its mirror image.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,14 +19,16 @@ from scipy import ndimage
 
 from cellseg.data.folders import new_folder
 from cellseg.errors import InputError
-from cellseg.objects import MERGED, MISSED, SPLIT, UNLABELLED, find_disagreements
+from cellseg.metrics import THRESHOLD
+from cellseg.objects import MERGED, MISSED, SPLIT, UNLABELLED, Disagreement, find_disagreements
 from cellseg.pages import picture_address, write_page
 from cellseg.panels import Pixels, read_panel, seen_as_cell
+from cellseg.predict import Predictor
 from cellseg.runs import Run, write_csv, write_text
 from cellseg.use.trained import Trained
 
 KINDS = {
-    UNLABELLED: "Predicted, but not labelled",
+    UNLABELLED: "Seen, but not labelled",
     MISSED: "Labelled, but not predicted",
     MERGED: "Several labels, predicted as one",
     SPLIT: "One label, predicted as several",
@@ -36,6 +41,7 @@ ABOUT = {
 }
 SHOWN = 300  # pictures of a kind on the page; the table has all
 ROOM = 16  # pixels around an object in its picture
+MARGIN = 32  # pixels at least, by which an image is continued
 SMALLEST_PICTURE = 64  # pixels a side of what is shown
 ENLARGED = 3  # times
 OBJECT, LABEL = (255, 120, 0), (0, 114, 178)  # colours of outlines
@@ -78,10 +84,9 @@ def review(trained: Trained, output: Path | None = None) -> Review:
     """
     predictor, found = trained.predictor(), Review(output or trained.runs[0].folder / "review", [], [])
     for name, picture, truth, prediction in _test_images(trained.runs[0]):
-        image = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None] / 255
-        probability = predictor.see(image)[0, 0].numpy()
-        places = list(_places(name, picture, truth, prediction, probability))
-        found.places.extend(places)
+        probability = _seen_beyond_borders(predictor, picture)
+        places = list(find_disagreements(prediction, truth, probability > THRESHOLD))
+        found.places.extend(_place(place, name, picture, truth, probability) for place in places)
         found.images.append(_image_row(name, truth, prediction, places))
     found.places.sort(key=_order)
     for number, place in enumerate(found.places, start=1):
@@ -105,30 +110,33 @@ def _test_images(run: Run) -> Iterator[tuple[str, Pixels, NDArray[np.bool_], NDA
         yield name, picture, truth[..., 0] > 0, seen_as_cell(prediction)
 
 
-def _places(
-    name: str,
-    picture: Pixels,
-    truth: NDArray[np.bool_],
-    prediction: NDArray[np.bool_],
-    probability: NDArray[np.float32],
-) -> Iterator[Place]:
-    for place in find_disagreements(prediction, truth):
-        rows, columns = ndimage.find_objects(place.where.astype(np.int8))[0]
-        height, width = place.where.shape
-        row = {
-            "id": 0,
-            "is_cell": "",
-            "kind": place.kind,
-            "image": name,
-            "area": int(place.where.sum()),
-            "left": columns.start,
-            "top": rows.start,
-            "width": columns.stop - columns.start,
-            "height": rows.stop - rows.start,
-            "mean_probability": float(probability[place.where].mean(dtype=np.float64)),
-            "touches_border": min(rows.start, columns.start) == 0 or rows.stop == height or columns.stop == width,
-        }
-        yield Place(row, _picture(picture, place.where, truth, (rows, columns)))
+def _seen_beyond_borders(predictor: Predictor, picture: Pixels) -> NDArray[np.float32]:
+    """Return the probability of cell in a picture continued by its mirror image on all sides."""
+    margin = -(-MARGIN // predictor.step) * predictor.step
+    wide = np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
+    seen = predictor.see(torch.from_numpy(wide.transpose(2, 0, 1).copy())[None] / 255)[0, 0].numpy()
+    return seen[margin:-margin, margin:-margin]
+
+
+def _place(
+    place: Disagreement, name: str, picture: Pixels, truth: NDArray[np.bool_], probability: NDArray[np.float32]
+) -> Place:
+    rows, columns = ndimage.find_objects(place.where.astype(np.int8))[0]
+    height, width = place.where.shape
+    row = {
+        "id": 0,
+        "is_cell": "",
+        "kind": place.kind,
+        "image": name,
+        "area": int(place.where.sum()),
+        "left": columns.start,
+        "top": rows.start,
+        "width": columns.stop - columns.start,
+        "height": rows.stop - rows.start,
+        "mean_probability": float(probability[place.where].mean(dtype=np.float64)),
+        "touches_border": min(rows.start, columns.start) == 0 or rows.stop == height or columns.stop == width,
+    }
+    return Place(row, _picture(picture, place.where, truth, (rows, columns)))
 
 
 def _picture(picture: Pixels, where: NDArray[np.bool_], truth: NDArray[np.bool_], box: tuple[slice, slice]) -> str:
@@ -150,11 +158,11 @@ def _block(part: NDArray[Any]) -> NDArray[Any]:
 
 
 def _image_row(
-    name: str, truth: NDArray[np.bool_], prediction: NDArray[np.bool_], places: Sequence[Place]
+    name: str, truth: NDArray[np.bool_], prediction: NDArray[np.bool_], places: Sequence[Disagreement]
 ) -> dict[str, Any]:
-    """Count the kinds, and score with and without the pixels of what is predicted but not labelled."""
-    kinds = [place.row["kind"] for place in places]
-    candidates = sum(place.row["area"] for place in places if place.row["kind"] == UNLABELLED)
+    """Count the kinds, and score with and without the pixels of what the labels may miss."""
+    kinds = [place.kind for place in places]
+    candidates = sum(int((place.where & prediction).sum()) for place in places if place.kind == UNLABELLED)
     shared, both = int((truth & prediction).sum()), int(truth.sum() + prediction.sum())
     return {
         "image": name,
