@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hydra
 import lightning as L
@@ -24,8 +25,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from cellseg import CellDataModule, SegmentationModule, runs
-from cellseg.callbacks import EpochTable, ImageRecords
+from cellseg.callbacks import EpochTable, ImageRecords, WholeCheckpoints
 from cellseg.console import print_results
+from cellseg.data.dataset import derived_seed
 from cellseg.errors import InputError
 from cellseg.hardware import describe_device, native_precision
 from cellseg.study import isolated, sweep
@@ -113,7 +115,7 @@ def prepare(
     gc.freeze()  # what the libraries made on import stays: no use in looking through it again and again
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
-    L.seed_everything(cfg.seed, workers=True)
+    L.seed_everything(stream_of(cfg), workers=True)
     datamodule, module, callbacks = instantiate(cfg.data), instantiate(cfg.module), instantiate(cfg.callbacks)
     datamodule.prepare_data()
     datamodule.setup()
@@ -126,12 +128,13 @@ def prepare(
             )
     records = ImageRecords()
     checkpoint = runs.start_run(folder, cfg, datamodule.split_record())
-    step = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"] if checkpoint else 0
+    step = read_checkpoint(checkpoint)["global_step"] if checkpoint else 0
     trainer = instantiate(
         cfg.trainer,
         default_root_dir=folder,
         logger=instantiate(cfg.logger, save_dir=folder, purge_step=step),  # TensorBoard forgets what comes after
         callbacks=[*callbacks.values(), records, Timer()],
+        plugins=[WholeCheckpoints()],
     )
     if trainer.is_global_zero:
         device = describe_device(trainer.strategy.root_device)
@@ -156,14 +159,25 @@ def settle(cfg: DictConfig) -> None:
         raise InputError(f"{unknown[0]} is no key of this project, so adding it with + changes nothing; see --help")
     if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**32:
         raise InputError(f"seed must be a whole number from 0 to {2**32 - 1}, but is {cfg.seed}")
-    if not re.fullmatch(r"[\w.,+-]+", str(cfg.study)):
-        raise InputError(f"study must be a name of letters, digits, and any of _ . , + -, but is {cfg.study}")
+    if not re.fullmatch(r"\w[\w.,+-]*", str(cfg.study)):
+        raise InputError(
+            f"study must be a name of letters, digits, _ and, after the first, any of . , + -, but is {cfg.study}"
+        )
     if cfg.threads is not None and (type(cfg.threads) is not int or cfg.threads < 1):
         raise InputError(f"threads must be a whole number from 1, or null for all there are, but is {cfg.threads}")
     if type(cfg.n_jobs) is not int or cfg.n_jobs < 1:
         raise InputError(f"n_jobs must be a whole number from 1, the runs at once, but is {cfg.n_jobs}")
     if cfg.trainer.max_epochs == 0:
         raise InputError("trainer.max_epochs must be at least 1, but is 0")
+
+
+def stream_of(cfg: DictConfig) -> int:
+    """Return what the initial weights are drawn from: the seed, and other numbers of it in every fold.
+
+    The comparison takes runs of different folds for independent, so they must not start from the same weights.
+    """
+    fold = OmegaConf.select(cfg, "data.split.fold")
+    return int(cfg.seed) if fold is None else derived_seed(cfg.seed, fold) % 2**32
 
 
 def load_best(module: SegmentationModule, checkpoint: Path) -> None:
@@ -178,7 +192,18 @@ def load_best(module: SegmentationModule, checkpoint: Path) -> None:
 
 def load_weights(module: SegmentationModule, checkpoint: Path) -> None:
     """Put the weights of a checkpoint into the module: the averaged ones, where they are averaged."""
-    module.load_state_dict(torch.load(checkpoint, map_location=module.device, weights_only=True)["state_dict"])
+    module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of tensors and plain values."""
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch raise many kinds
+        raise InputError(
+            f"{path} cannot be read ({str(error).splitlines()[0]}); delete it, and the same command starts the run anew"
+        ) from error
+    return content
 
 
 def _monitors_validation(callback: L.Callback) -> bool:

@@ -9,13 +9,14 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from PIL import Image
 from torch import Tensor
 
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import count_unlabelled
 from cellseg.panels import Pixels, draw_panel
-from cellseg.runs import write_csv
+from cellseg.runs import save, write_csv
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,18 @@ class EpochTable(L.Callback):
         seen = trainer.progress_bar_callback is not None and sys.stdout.isatty()  # the bar says it
         level = logging.DEBUG if seen else logging.INFO
         log.log(level, "epoch %d of %s: %s", trainer.current_epoch + 1, trainer.max_epochs, shown)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside the one before and then in its place.
+
+    Lightning writes to the system's folder for temporary files first, from where a file may have to be copied: a run
+    that is killed then leaves half of one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write it whole or not at all."""
+        save(checkpoint, Path(path))
 
 
 class WarmEMA(WeightAveraging):

@@ -102,9 +102,10 @@ def finished(folder: Path, config: DictConfig) -> dict[str, Any] | None:
     Raises:
         InputError: If the folder holds another run.
     """
+    if (folder / "config.yaml").exists():
+        refuse_another_run(folder, config)
     if not (folder / "summary.json").exists():
         return None
-    refuse_another_run(folder, config)
     try:
         summary: dict[str, Any] = json.loads((folder / "summary.json").read_text("utf-8"))
     except ValueError as error:
@@ -166,8 +167,14 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def write_weights(path: Path, network: nn.Module) -> None:
     """Write the network as a plain ``state_dict`` that loads with ``weights_only=True`` on any machine."""
+    save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, path)
+
+
+def save(content: Mapping[str, Any], path: Path) -> None:
+    """Write tensors as torch does, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, unfinished)
+    torch.save(content, unfinished)
     os.replace(unfinished, path)
 
 

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import itertools
 import json
 import re
 import shutil
@@ -21,7 +22,7 @@ from cellseg.runs import write_csv, write_json
 from cellseg.study.collect import read_study
 from cellseg.study.figures import INK
 from cellseg.study.report import assemble, write_report
-from cellseg.study.verdict import caveats, judge
+from cellseg.study.verdict import UNDECIDED, caveats, judge
 
 
 def write_run(
@@ -328,6 +329,7 @@ def test_names_cannot_break_out_of_the_report(tmp_path):
         (lambda run: (run / "summary.json").write_text("{"), r"summary\.json: cannot be read .*; move the run away"),
         (lambda run: (run / "per_image.csv").unlink(), r"per_image\.csv: cannot be read"),
         (lambda run: (run / "config.yaml").write_text("a: [b"), r"config\.yaml: cannot be read"),
+        (lambda run: (run / "per_image.csv").write_text("image,dice\na,1\n"), r"its files lack 'subset'"),
         (lambda run: (run / "summary.json").write_text(other_data(run)), "was trained on other data than"),
     ],
 )
@@ -341,6 +343,36 @@ def test_damaged_studies_are_refused_by_name(tmp_path, broken, message):
 def other_data(run):
     summary = json.loads((run / "summary.json").read_text())
     return json.dumps(summary | {"data": {"fingerprint": "0" * 64, "leaks": []}})
+
+
+def test_a_run_that_is_there_twice_counts_once_and_is_told(tmp_path):
+    study = write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.9})
+    first = judge(read_study(study))[0].dice
+    shutil.copytree(study / "unet_seed-0_fold-0_lr-0.001", study / "unet_seed-0_fold-0_lr-0.001_again")
+    found = read_study(study)
+    assert judge(found)[0].dice == first
+    assert any(caveat.endswith("not counted: unet_seed-0_fold-0_lr-0.001_again") for caveat in caveats(found))
+
+
+def test_networks_that_differ_in_a_part_are_named_by_it(tmp_path):
+    rng = np.random.default_rng(0)
+    for number, part in enumerate(({"_target_": "cellseg.data.Dihedral", "share": 0.5}, None)):
+        for seed in range(2):
+            run = write_run(tmp_path / "s", "UNet", seed, None, images(rng, 0, 0.9), name=f"{number}_{seed}")
+            config = OmegaConf.load(run / "config.yaml")
+            config.augmentation, config.data.augmentation = part, part
+            OmegaConf.save(config, run / "config.yaml")
+    assert read_study(tmp_path / "s").networks == ["UNet augmentation=Dihedral", "UNet augmentation=none"]
+
+
+def test_advice_and_interval_do_not_contradict_each_other(tmp_path):
+    for noise, seeds, folds in itertools.product((0.01, 0.03), (1, 2, 3), (2, 3)):
+        study = write_study(tmp_path / f"{noise}-{seeds}-{folds}", {"UNet": 0.9, "XopiNet": 0.9}, seeds, folds, noise)
+        [verdict] = judge(read_study(study))
+        if "would have shown" in verdict.sentence:
+            assert verdict.dice.high - verdict.dice.low < 0.01
+        if seeds == 1 and verdict.kind == UNDECIDED:
+            assert "a second seed would tell whether more would help" in verdict.sentence
 
 
 def test_an_empty_or_missing_study_is_named(tmp_path):

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from cellseg.errors import InputError
-from cellseg.study.isolated import write_outcome
+from cellseg.study.isolated import ACCOUNT, SWEEP, write_outcome
 from cellseg.study.sweep import SweepWatch
 from conftest import smoke
 from test_report import images, write_run
@@ -128,7 +128,8 @@ def test_an_interrupted_run_does_not_go_on_with_other_images(own_smears, tmp_pat
 
 
 def outcomes(study):
-    told = {path.stem: json.loads(path.read_text()) for path in (study / ".sweep").glob("*.json")}
+    last = max(path for path in (study / ".sweep").iterdir() if path.is_dir())
+    told = {path.stem: json.loads(path.read_text()) for path in last.glob("*.json")}
     return {name.partition("_data")[0]: entry["outcome"] for name, entry in told.items()}
 
 
@@ -161,7 +162,8 @@ def test_a_sweep_survives_a_killed_and_a_refused_run_and_the_same_command_does_t
 def test_the_report_is_refreshed_as_runs_finish(tmp_path, monkeypatch):
     monkeypatch.setattr("cellseg.study.sweep.GLANCES", 0.05)
     study = tmp_path / "s"
-    watch = SweepWatch(study, runs=3)
+    monkeypatch.setenv(SWEEP, "a sweep")
+    watch = SweepWatch(study / ACCOUNT / "a sweep", runs=3)
     watch.start()
     try:
         for seed in range(2):
@@ -176,17 +178,66 @@ def test_the_report_is_refreshed_as_runs_finish(tmp_path, monkeypatch):
     assert sorted(watch.outcomes()) == sorted(path.name for path in study.glob("unet*"))
 
 
-def test_runs_end_when_their_sweep_is_killed(smears, tmp_path):
-    sweep = start(tmp_path, "-m", "seed=0", f"data.root={smears}", "study=s", "trainer.max_epochs=2000")
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_runs_end_when_their_sweep_is_killed(smears, tmp_path, n_jobs):
+    overrides = ("seed=0,1", f"data.root={smears}", "study=s", "trainer.max_epochs=20000", f"n_jobs={n_jobs}")
+    sweep = start(tmp_path, "-m", *overrides)
     study = tmp_path / "logs" / "s"
-    wait_for(lambda: any(epochs(path) for path in study.glob("unet*")), sweep)
+    wait_for(lambda: sum(bool(epochs(path)) for path in study.glob("unet*")) == n_jobs, sweep)
     sweep.send_signal(signal.SIGKILL)
     sweep.communicate()
-    [run] = study.glob("unet*")
-    for _ in range(100):
-        before = epochs(run)
-        time.sleep(0.5)
-        if epochs(run) == before:
-            break
-    with train.runs.occupied(run):  # nobody is at work in it any more
-        pass
+    for run in study.glob("unet*"):
+        wait_until_free(run)
+
+
+def wait_until_free(run, seconds=60):
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with train.runs.occupied(run):  # nobody is at work in it any more
+                return
+        except InputError:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("seed=0,0",), "seed=0 is there twice, and would be the same run"),
+        (("study=a,b",), "study is one for a whole sweep, but here it has 2 values"),
+    ],
+)
+def test_sweeps_that_make_no_sense_end_before_they_begin(smears, tmp_path, overrides, said):
+    sweep = start(tmp_path, "-m", *overrides, f"data.root={smears}")
+    output, _ = sweep.communicate(timeout=120)
+    assert sweep.returncode == 1
+    assert said in output
+    assert not list(tmp_path.rglob("train.log"))
+
+
+def test_a_sweep_whose_report_fails_still_says_which_runs_failed(smears, tmp_path):
+    (tmp_path / "logs" / "s" / "report.html").mkdir(parents=True)  # in the report's way
+    sweep = start(
+        tmp_path, "-m", "model=glob(po*)", "seed=0,-1", f"data.root={smears}", "study=s", "trainer.max_epochs=1"
+    )
+    said, _ = sweep.communicate(timeout=120)
+    assert sweep.returncode == 1, said
+    assert "1 of 2 runs failed" in said
+    assert outcomes(tmp_path / "logs" / "s") == {"potinet_seed-0": "done", "potinet_seed--1": "failed"}
+
+
+def test_an_unfinished_run_of_another_configuration_is_left_as_it_is(smears, tmp_path):
+    overrides = ("-m", "seed=0", f"data.root={smears}", "study=s", "trainer.max_epochs=1")
+    sweep = start(tmp_path, *overrides)
+    sweep.communicate(timeout=120)
+    [run] = (tmp_path / "logs" / "s").glob("unet*")
+    (run / "summary.json").unlink()
+    (run / "failure.txt").write_text("mine")
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("batch_size: 2", "batch_size: 3"))
+    sweep = start(tmp_path, *overrides)
+    said, _ = sweep.communicate(timeout=120)
+    assert sweep.returncode == 1
+    assert "data.batch_size was 3, is 2" in " ".join(said.split())
+    assert (run / "failure.txt").read_text() == "mine"

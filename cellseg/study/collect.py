@@ -21,6 +21,7 @@ NOT_COMPARED = (
     "data.split.fold",
 )  # what runs of one network may differ in
 SPLIT = "data.split."
+TARGET = "._target_"
 SCORES = ("dice", "iou", "soft_dice")
 
 
@@ -34,11 +35,12 @@ class Study:
         images: A row for every test image of every run: network, seed, fold, image, group and scores.
         curves: A row for every epoch of every run: network, seed, fold, epoch, and what was logged.
         unfinished: Folders of runs that are not finished.
+        repeated: Folders of finished runs left out, since another has the same network, seed and fold.
         differences: The configuration keys in which networks differ, and their value for each.
-        margin: Differences in Dice below it do not matter.
+        margins: Differences in Dice below it do not matter: every value that runs were made with.
         test_share: Test images over training images, mean over runs.
         data_fingerprint: Of the data all runs saw.
-        split: The plan all runs share, but for the fold.
+        split: The plan of the splits, but for the fold; every value there was.
         origin: What runs were made with, by name: root of the data, versions of packages; every value there was.
     """
 
@@ -47,12 +49,18 @@ class Study:
     images: pd.DataFrame
     curves: pd.DataFrame
     unfinished: list[str]
+    repeated: list[str]
     differences: dict[str, dict[str, Any]]
-    margin: float
+    margins: list[float]
     test_share: float
     data_fingerprint: str
-    split: dict[str, Any]
+    split: dict[str, list[str]]
     origin: dict[str, list[str]]
+
+    @property
+    def margin(self) -> float:
+        """The smallest of them."""
+        return self.margins[0]
 
     @property
     def networks(self) -> list[str]:
@@ -82,13 +90,21 @@ def read_study(folder: Path) -> Study:
             f"{other[0]} was trained on other data than {finished[0].name}, so they cannot be compared; "
             "move one of them to another study"
         )
-    runs, images, curves = [], [], []
+    runs, images, curves, repeated = [], [], [], []
+    taken: set[tuple[Any, ...]] = set()
     for path in finished:
         summary, fold = summaries[path], configs[path].get("data.split.fold")
         key = {"network": names[path], "seed": summary["seed"], "fold": -1 if fold is None else fold}
-        runs.append(key | {"run": path.name} | _facts(summary))
+        if tuple(key.values()) in taken:
+            repeated.append(path.name)
+            continue
+        taken.add(tuple(key.values()))
         table = read_table(path / "per_image.csv")
-        images.append(table[table["subset"] == "test"].assign(**key)[[*key, "image", "group", *SCORES]])
+        try:
+            runs.append(key | {"run": path.name} | _facts(summary))
+            images.append(table[table["subset"] == "test"].assign(**key)[[*key, "image", "group", *SCORES]])
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: its files lack {error}, so it is no whole run; move it away") from error
         curves.append(read_table(path / "metrics.csv").assign(**key))
     frame = pd.DataFrame(runs)
     return Study(
@@ -98,16 +114,28 @@ def read_study(folder: Path) -> Study:
         curves=pd.concat(curves, ignore_index=True),
         unfinished=unfinished,
         differences=differences,
-        margin=float(configs[finished[0]].get("margin", 0.005)),
+        repeated=repeated,
+        margins=sorted({float(config.get("margin", 0.005)) for config in configs.values()}),
         test_share=float((frame["test_images"] / frame["training_images"]).mean()),
         data_fingerprint=fingerprints[finished[0]],
-        split={
-            key.removeprefix(SPLIT): value
-            for key, value in configs[finished[0]].items()
-            if key.startswith(SPLIT) and key not in (*NOT_COMPARED, f"{SPLIT}_target_") and value is not None
-        },
+        split=_plans(configs.values()),
         origin=_origin(summaries.values()),
     )
+
+
+def _setting(key: str, value: Any) -> str:
+    if key.endswith(TARGET):  # a class: its name will do
+        return f"{key.removesuffix(TARGET)}={'none' if value is None else str(value).rsplit('.', 1)[-1]}"
+    return f"{key}={value}"
+
+
+def _plans(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    values: dict[str, set[str]] = {}
+    for config in configs:
+        for key, value in config.items():
+            if key.startswith(SPLIT) and key not in (*NOT_COMPARED, f"{SPLIT}_target_") and value is not None:
+                values.setdefault(key.removeprefix(SPLIT), set()).add(str(value))
+    return {key: sorted(found) for key, found in values.items()}
 
 
 def _origin(summaries: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -145,18 +173,27 @@ def _name_networks(
         path: {key: value for key, value in config.items() if key not in NOT_COMPARED}
         for path, config in configs.items()
     }
-    keys = sorted({key for config in compared.values() for key in config if not key.startswith("module.")})
-    differing = [key for key in keys if len({json.dumps(config.get(key)) for config in compared.values()}) > 1]
+    # what is wired by interpolation would be told twice
+    told = {
+        key for config in compared.values() for key in config if not key.startswith(("module.", "data.augmentation."))
+    }
+    differing = sorted(key for key in told if len({json.dumps(config.get(key)) for config in compared.values()}) > 1)
+    optional = tuple(  # parts that one has and another has not: their settings go without saying
+        key.removesuffix(TARGET) + "."
+        for key in differing
+        if key.endswith(TARGET) and any(config.get(key) is None for config in compared.values())
+    )
+    differing = [key for key in differing if key.endswith(TARGET) or not key.startswith(optional)]
     others = [key for key in differing if not key.startswith("model.")]
     names = {
-        path: " ".join([summaries[path]["model"], *(f"{key}={config.get(key)}" for key in others)])
+        path: " ".join([summaries[path]["model"], *(_setting(key, config.get(key)) for key in others)])
         for path, config in compared.items()
     }
     kinds = {path: (names[path], *(json.dumps(compared[path].get(key)) for key in differing)) for path in compared}
     if len(set(kinds.values())) > len(set(names.values())):  # one name for several networks: say what they are made of
         names = {
             path: " ".join(
-                [names[path], *(f"{key}={compared[path].get(key)}" for key in differing if key not in others)]
+                [names[path], *(_setting(key, compared[path].get(key)) for key in differing if key not in others)]
             )
             for path in compared
         }

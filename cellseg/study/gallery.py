@@ -58,32 +58,35 @@ def _strip(study: Study, row: Row, *, votes: bool = False) -> Strip:
     tiles: list[Tile] = []
     for network in study.networks[:MOST_NETWORKS]:
         runs = on_it[on_it["network"] == network].sort_values("seed")
-        panels = _panels(study.folder / run / "predictions" / f"{row['image']}.png" for run in runs["run"])
+        panels = {
+            run: panel
+            for run in runs["run"]
+            if (panel := _panel(study.folder / run / "predictions" / f"{row['image']}.png"))
+        }
         if not panels:
             continue
-        picture, truth, _ = panels[0]
+        runs = runs[runs["run"].isin(list(panels))]
+        picture, truth, prediction = next(iter(panels.values()))
         if not tiles:
             tiles += [Tile(_jpeg(picture), "image"), Tile(_png(truth), "label")]
         if votes:
-            share = np.mean([seen_as_cell(prediction) for _, _, prediction in panels], axis=0)
+            share = np.mean([seen_as_cell(prediction) for _, _, prediction in panels.values()], axis=0)
             scores = ", ".join(f"{100 * score:.1f}" for score in runs["dice"])
             tiles.append(Tile(_png(_votes(share)), f"{network}: Dice {scores}"))
         else:
             first = runs.iloc[0]
-            tiles.append(Tile(_png(panels[0][2]), f"{network}, seed {first['seed']}: Dice {100 * first['dice']:.1f}"))
+            tiles.append(Tile(_png(prediction), f"{network}, seed {first['seed']}: Dice {100 * first['dice']:.1f}"))
     fold = "" if row["fold"] == -1 else f", fold {row['fold']}"
     mean = f"mean Dice {100 * row['mean']:.1f}"
     spread = f", ± {100 * row['sd_over_seeds']:.1f} over seeds" if _or_zero(row["sd_over_seeds"]) else ""
     return Strip(f"{row['image']}{fold}: {mean}{spread}", tiles)
 
 
-def _panels(paths: Iterable[Path]) -> list[tuple[Pixels, Pixels, Pixels]]:
-    """Return image, truth and prediction of every panel that is there and whole."""
-    panels = []
-    for path in paths:
-        with contextlib.suppress(OSError):
-            panels.append(read_panel(path))
-    return panels
+def _panel(path: Path) -> tuple[Pixels, Pixels, Pixels] | None:
+    """Return image, truth and prediction of a panel, if it is there and whole."""
+    with contextlib.suppress(OSError):
+        return read_panel(path)
+    return None
 
 
 def _votes(share: NDArray[np.floating]) -> Pixels:

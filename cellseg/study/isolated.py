@@ -21,9 +21,11 @@ from filelock import FileLock, Timeout
 from cellseg.errors import InputError
 from cellseg.runs import write_json
 
-ACCOUNT = ".sweep"  # in the study's folder: what became of every run of the last sweep
+ACCOUNT = ".sweep"  # in the study's folder: what became of every run, a folder for each sweep
+SWEEP = "CELLSEG_SWEEP"  # the name of that folder, for all that a sweep starts
 FAILURE = "failure.txt"
 SWEPT = "CELLSEG_SWEPT"  # set for a run whose standard input ends when its sweep does
+GLANCE = 1.0  # seconds between looks at whether the sweep is still there
 LAST_LINES = 60  # of what a failed run said, kept in its failure.txt
 
 
@@ -44,13 +46,19 @@ def run_isolated(
     except InputError as error:
         outcome, why = "failed", str(error)
         if not (folder / "config.yaml").exists():  # otherwise it is another run's folder
-            (folder / FAILURE).write_text(f"{why}\n", encoding="utf-8")
+            _write_failure(folder, f"{why}\n")
     write_outcome(folder, outcome, why)
+
+
+def name_sweep() -> str:
+    """Name a sweep of this process, later ones last in the alphabet."""
+    return f"{time.time_ns()}-{os.getpid()}"
 
 
 def write_outcome(folder: Path, outcome: str, why: str) -> None:
     """Write down what became of a run, for the account at the end of the sweep."""
-    write_json(folder.parent / ACCOUNT / f"{folder.name}.json", {"outcome": outcome, "why": why, "time": time.time()})
+    account = folder.parent / ACCOUNT / os.environ.get(SWEEP, name_sweep())
+    write_json(account / f"{folder.name}.json", {"outcome": outcome, "why": why})
 
 
 def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> tuple[str, str]:
@@ -64,17 +72,32 @@ def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> t
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=_environment(n_jobs) | gpu
         ) as process:
-            code = process.wait()
+            code = _wait(process)
         if ended.is_set():  # a run that is queued again has not failed: nothing is to be said of it
             os._exit(128 + signal.SIGTERM)
     said = console.read_bytes()[start:].decode("utf-8", "replace").splitlines()
-    failure = folder / FAILURE
     if code == 0 and (folder / "summary.json").exists():
-        failure.unlink(missing_ok=True)
+        (folder / FAILURE).unlink(missing_ok=True)
         return "done", f"{time.monotonic() - began:.0f} s"
     why = _reason(code, said)
-    failure.write_text("\n".join([why, "", *said[-LAST_LINES:], ""]), encoding="utf-8")
+    _write_failure(folder, "\n".join([why, "", *said[-LAST_LINES:], ""]))
     return "failed", why
+
+
+def _wait(process: "subprocess.Popen[bytes]") -> int:
+    """Wait for a run to end; end with it if this is a launcher's worker and the sweep that started it has gone."""
+    sweep = os.getppid()
+    worker = os.environ.get(SWEEP, "").endswith(f"-{sweep}")  # otherwise it is the sweep itself, or a job on a cluster
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(GLANCE if worker else None)
+        if os.getppid() != sweep:
+            os._exit(128 + signal.SIGTERM)  # which closes the pipe to the run
+
+
+def _write_failure(folder: Path, text: str) -> None:
+    with contextlib.suppress(OSError):  # on a full disk the account must do
+        (folder / FAILURE).write_text(text, encoding="utf-8")
 
 
 def end_with_the_sweep() -> None:

@@ -127,7 +127,7 @@ def _provenance(study: Study) -> dict[str, str]:
 
     seeds = ", ".join(map(str, sorted(set(runs["seed"]))))
     folds = sorted(fold for fold in set(runs["fold"]) if fold != -1)
-    split = ", ".join(f"{key} {value}" for key, value in study.split.items())
+    split = ", ".join(f"{key} {' or '.join(found)}" for key, found in study.split.items())
     tested = f"; tested on fold {', '.join(map(str, folds))}" if folds else ""
     return {
         "runs": f"{count(len(runs), 'run')} of {count(len(study.networks), 'network')}, seeds {seeds}",

@@ -1,8 +1,9 @@
 """What runs say about two networks: a difference, its interval, and how sure one may be.
 
 The unit is the image, clustered in its group of siblings; seeds are averaged first. What varies is which groups were
-photographed, which random numbers trained the networks and, with folds, on which images: the first two are resampled.
-Calibrated by simulation, see tests/test_statistics.py.
+photographed, which random numbers trained the networks and, with folds, on which images: the first is resampled, the
+others are drawn again from the spread that was seen. Runs are taken to be independent: train.py gives one seed other
+random numbers in every fold. Calibrated by simulation, see tests/test_statistics.py.
 """
 
 import math
@@ -22,6 +23,7 @@ Part = tuple[Floats, float]  # how far the mean moves in every resample, and the
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 POWER = 0.8
+MOST_SEEDS = 1000  # nobody trains more
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,10 @@ class Comparison:
         better, better_low, better_high: Share of pairs of runs in which A scores higher, ties half, and its interval.
         pairs, folds, groups, images: What the comparison rests on.
         seed_variance: Variance of the difference between runs that differ in their seed only; None if unknown.
-        group_variance: Variance of the mean difference that comes from the choice of groups.
+        seed_freedom: Degrees of freedom behind it.
+        other_variance: Variance of the mean difference that more seeds leave: of the choice of groups and of training
+            images.
+        other_freedom: Degrees of freedom behind it.
     """
 
     difference: float
@@ -149,15 +154,27 @@ class Comparison:
     groups: int
     images: int
     seed_variance: float | None
-    group_variance: float
+    seed_freedom: float
+    other_variance: float
+    other_freedom: float
 
-    def seeds_needed(self, difference: float) -> int | None:
-        """Return how many seeds a fold would show such a difference with 80 % power; None if no number would."""
-        if self.seed_variance is None:
+    def seeds_needed(self, difference: float) -> float | None:
+        """Return how many seeds a fold would show such a difference with 80 % power.
+
+        Infinity where no number would; None where one seed does not tell.
+        """
+        if self.seed_variance is None or self.low is None:
             return None
-        needed = (difference / (stats.norm.ppf(0.5 + CONFIDENCE / 2) + stats.norm.ppf(POWER))) ** 2
-        left = needed - self.group_variance
-        return max(2, math.ceil(self.seed_variance / (left * self.folds))) if left > 0 else None
+        have = self.pairs / self.folds
+        for seeds in range(2, MOST_SEEDS):
+            own = self.seed_variance / (seeds * self.folds)
+            freedom = _welch(
+                [own, self.other_variance], [self.seed_freedom * (seeds - 1) / (have - 1), self.other_freedom]
+            )
+            needed = stats.t.ppf(0.5 + CONFIDENCE / 2, freedom) + stats.norm.ppf(POWER)
+            if needed * math.sqrt(own + self.other_variance) <= difference:
+                return seeds
+        return math.inf
 
 
 def compare(data: Differences, margin: float, seed: int = 0) -> Comparison:
@@ -171,18 +188,19 @@ def compare(data: Differences, margin: float, seed: int = 0) -> Comparison:
     rng = np.random.default_rng(seed)
     one_seed = bool((data.seeds == 1).all())
     group_part = _resample_groups(rng, data, whole_folds=one_seed and data.folds > 1)
-    parts, seed_variance = [group_part], None
+    others, seed_variance = [group_part], None
+    seed_parts: list[Part] = []
     if not one_seed:
-        seed_variance, seed_part = _resample_seeds(rng, data)
-        parts.append(seed_part)
+        seed_variance, seed_parts = _resample_seeds(rng, data)
         if data.folds > 1:
-            parts.append(_training_images(rng, data, float(group_part[0].var()), seed_variance))
+            others.append(_training_images(rng, data, float(group_part[0].var()), seed_variance))
+    parts = [*others, *seed_parts]
     known = (not one_seed or data.folds > 1) and all(freedom > 0 for _, freedom in parts)
     drift = abs(_as_wide_as_t(rng, parts)) if known else None
     half = None if drift is None else float(np.quantile(drift, CONFIDENCE))
     inner = None if drift is None else float(np.quantile(drift, 2 * CONFIDENCE - 1))
-    wins = float((np.sign(data.runs) / 2 + 0.5).sum())
-    share = stats.binomtest(round(wins), len(data.runs)).proportion_ci(CONFIDENCE, "wilson")
+    better = float((np.sign(data.runs) / 2 + 0.5).mean())
+    better_low, better_high = _wilson(better, len(data.runs))
     return Comparison(
         difference=data.mean,
         low=None if half is None else data.mean - half,
@@ -190,16 +208,38 @@ def compare(data: Differences, margin: float, seed: int = 0) -> Comparison:
         p=None if drift is None else float((1 + (drift >= abs(data.mean)).sum()) / (1 + RESAMPLES)),
         p_folds=_corrected_test(data),
         equivalent=None if inner is None else abs(data.mean) + inner < margin,
-        better=wins / len(data.runs),
-        better_low=float(share.low),
-        better_high=float(share.high),
+        better=better,
+        better_low=better_low,
+        better_high=better_high,
         pairs=len(data.runs),
         folds=data.folds,
         groups=len(data.sizes),
         images=int(data.sizes.sum()),
         seed_variance=seed_variance,
-        group_variance=float(group_part[0].var()),
+        seed_freedom=_together(seed_parts)[1],
+        other_variance=_together(others)[0],
+        other_freedom=_together(others)[1],
     )
+
+
+def _together(parts: Sequence[Part]) -> tuple[float, float]:
+    """Return the variance of a sum of parts, and the degrees of freedom behind it."""
+    variances = [float(moved.var()) for moved, _ in parts]
+    return sum(variances), _welch(variances, [freedom for _, freedom in parts])
+
+
+def _welch(variances: Sequence[float], freedom: Sequence[float]) -> float:
+    """Return Welch's and Satterthwaite's degrees of freedom of a sum of variances; infinity where all are 0."""
+    weight = sum(variance**2 / max(count, 1e-9) for variance, count in zip(variances, freedom, strict=True))
+    return sum(variances) ** 2 / weight if weight else math.inf
+
+
+def _wilson(share: float, count: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share; ties count half, so the successes need not be whole."""
+    z2 = float(stats.norm.ppf(0.5 + CONFIDENCE / 2)) ** 2
+    middle = share + z2 / (2 * count)
+    half = math.sqrt(z2 * share * (1 - share) / count + (z2 / (2 * count)) ** 2)
+    return (middle - half) / (1 + z2 / count), (middle + half) / (1 + z2 / count)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -245,18 +285,20 @@ def _resample(rng: np.random.Generator, sums: NDArray[Any], sizes: NDArray[Any])
     return moved * math.sqrt(count / (count - 1)), max(1.0, effective - 1)
 
 
-def _resample_seeds(rng: np.random.Generator, data: Differences) -> tuple[float, Part]:
+def _resample_seeds(rng: np.random.Generator, data: Differences) -> tuple[float, list[Part]]:
     """Give every run another distance from the mean of its fold; also return the variance over seeds.
 
     Distances are drawn from a normal distribution of the spread that was seen: three seeds are too few to draw from.
     Networks of one shape start from the same weights, and the spread is that of their differences. Others have nothing
-    random in common, and two spreads of a few seeds each are known better than one.
+    random in common, and a spread each: one may be far less stable than the other.
     """
     spread_in = [data.sums] if data.alike else [sums for sums in data.scores if sums.any()]
-    own = sum(max(0.0, _seed_variance(data, sums)) for sums in spread_in)
+    own = [max(0.0, _seed_variance(data, sums)) for sums in spread_in]
     weights = (data.images / data.images.sum() / data.seeds)[data.fold_of_run]
-    moved = rng.normal(0, math.sqrt(own), (RESAMPLES, len(weights))) @ weights
-    return own, (moved, float(len(spread_in) * (len(weights) - data.folds)))
+    freedom = float(len(weights) - data.folds)
+    return sum(own), [
+        (rng.normal(0, math.sqrt(variance), (RESAMPLES, len(weights))) @ weights, freedom) for variance in own
+    ]
 
 
 def _seed_variance(data: Differences, sums: Floats) -> float:
@@ -292,10 +334,9 @@ def _as_wide_as_t(rng: np.random.Generator, parts: Sequence[Part]) -> Floats:
     Satterthwaite's degrees of freedom: with few seeds the first covers the truth too often, the second too seldom.
     """
     moved, freedom = np.stack([moved for moved, _ in parts]), np.array([freedom for _, freedom in parts])
-    variance = moved.var(axis=1)
-    if not variance.any():
+    together = _together(parts)[1]
+    if together == math.inf:
         return np.zeros(RESAMPLES)
-    together = variance.sum() ** 2 / (variance**2 / freedom).sum()
     each = np.sqrt(freedom[:, None] / rng.chisquare(freedom[:, None], moved.shape))
     each[:, ::2] = np.sqrt(together / rng.chisquare(together, RESAMPLES))[::2]
     drift: Floats = (moved * each).sum(axis=0)

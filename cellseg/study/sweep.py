@@ -4,7 +4,7 @@ import contextlib
 import csv
 import json
 import logging
-import math
+import os
 import sys
 import threading
 import time
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -22,7 +23,7 @@ from rich.text import Text
 
 from cellseg.errors import InputError
 from cellseg.runs import run_name
-from cellseg.study.isolated import ACCOUNT
+from cellseg.study.isolated import ACCOUNT, SWEEP, name_sweep
 
 COLOURS = {"done": "green", "finished before": "dim", "failed": "bold red"}
 GLANCES = 1.0  # seconds between looks at the run folders
@@ -38,7 +39,8 @@ OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 class SweepAccount(Callback):
     """Shows how far a sweep is, keeps its report fresh, and tells at the end what became of every run."""
 
-    complaint: str | None = None  # Hydra only warns of what a callback raises, so the process asks for this at its end
+    # Hydra only warns of what a callback raises, so the process asks for this at its end; None: all went well
+    complaint: str | None = None
 
     def __init__(self) -> None:
         self.watch: SweepWatch | None = None
@@ -48,14 +50,16 @@ class SweepAccount(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Begin to watch."""
+        SweepAccount.complaint = "the sweep could not be accounted for; see what is said above"
+        study = Path(config.hydra.sweep.dir)
         if "submitit" in config.hydra.launcher._target_:
             from cellseg.study.slurm import outlive_dead_jobs, warn_without_accounting  # needs submitit
 
             warn_without_accounting()
             outlive_dead_jobs()
-        overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-        runs = math.prod(len(list(o.sweep_iterator())) for o in overrides if o.is_sweep_override())
-        self.watch = SweepWatch(Path(config.hydra.sweep.dir), runs)
+        # jobs find it in their environment, wherever they are started
+        os.environ[SWEEP] = name_sweep()
+        self.watch = SweepWatch(study / ACCOUNT / os.environ[SWEEP], count_runs(config))
         self.watch.start()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -63,28 +67,54 @@ class SweepAccount(Callback):
         assert self.watch is not None
         self.watch.stop()
         study, outcomes, runs = self.watch.study, self.watch.outcomes(), self.watch.runs
-        print_account(study, outcomes)
-        for sentence in refresh_report(study):
-            Console().print(sentence, markup=False, highlight=False, soft_wrap=True)
         failed = [name for name, entry in outcomes.items() if entry["outcome"] == "failed"]
+        complaint = None
         if failed or len(outcomes) < runs:
             lost = f", {runs - len(outcomes)} never reported" if len(outcomes) < runs else ""
-            SweepAccount.complaint = (
+            complaint = (
                 f"{len(failed)} of {runs} runs failed{lost}; see failure.txt in their folders. "
                 "The same command again does what is missing."
             )
+        SweepAccount.complaint = complaint
+        print_account(study, outcomes)
+        try:
+            said = [*refresh_report(study), f"report: {study / 'report.html'}"]
+        except (InputError, OSError) as error:
+            said = [f"no report: {error}"]
+            SweepAccount.complaint = complaint or f"all {runs} runs are finished, but there is no report: {error}"
+        except Exception as error:
+            SweepAccount.complaint = complaint or f"the report failed: {error!r}"
+            raise
+        for sentence in said:
+            Console().print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def count_runs(config: DictConfig) -> int:
+    """Return how many runs a sweep has; it ends here if two of them would be the same, or be of two studies."""
+    loader = GlobalHydra.instance().config_loader()  # knows what glob(*) stands for
+    runs = 1
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(list(config.hydra.overrides.task)):
+        if not override.is_sweep_override():
+            continue
+        key, values = override.get_key_element(), list(override.sweep_string_iterator())
+        if key in ("study", "n_jobs", "margin"):
+            sys.exit(f"{key} is one for a whole sweep, but here it has {len(values)} values")
+        if twice := next((value for value in values if values.count(value) > 1), None):
+            sys.exit(f"{key}={twice} is there twice, and would be the same run")
+        runs *= len(values)
+    return runs
 
 
 class SweepWatch:
     """Looks at the run folders of a sweep from time to time, whoever works in them, on this machine or another.
 
     Args:
-        study: The folder of runs.
+        account: The folder in which this sweep's runs say how they ended.
         runs: How many the sweep has.
     """
 
-    def __init__(self, study: Path, runs: int) -> None:
-        self.study, self.runs, self.began = study, runs, time.time()
+    def __init__(self, account: Path, runs: int) -> None:
+        self.account, self.study, self.runs, self.began = account, account.parents[1], runs, time.time()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -99,12 +129,7 @@ class SweepWatch:
 
     def outcomes(self) -> dict[str, dict[str, Any]]:
         """Return what became of the runs that have ended in this sweep."""
-        told = {}
-        for path in sorted((self.study / ACCOUNT).glob("*.json")):
-            entry = json.loads(path.read_text("utf-8"))
-            if entry["time"] >= self.began:
-                told[path.stem] = entry
-        return told
+        return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(self.account.glob("*.json"))}
 
     def _watch(self) -> None:
         shown = _Display(self.runs)
@@ -199,11 +224,8 @@ def print_account(study: Path, outcomes: Outcomes) -> None:
 
 
 def refresh_report(study: Path) -> list[str]:
-    """Write the report of what is there, and return what it says; a sweep with nothing to report says so."""
+    """Write the report of what is there, and return what it says."""
     from cellseg.study.collect import read_study  # pandas and matplotlib are not needed to train
     from cellseg.study.report import write_report
 
-    try:
-        return [*write_report(read_study(study)), f"report: {study / 'report.html'}"]
-    except InputError as error:
-        return [f"no report: {error}"]
+    return write_report(read_study(study))

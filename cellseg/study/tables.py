@@ -81,7 +81,11 @@ AVERAGES = (
     ("peak MB", "most memory a run's process held, or its GPU where it used one; maximum over runs"),
     ("p", "how often chance alone gives a difference as large; adjusted for the number of pairs by Holm's rule"),
     ("p over folds", "the same by Nadeau and Bengio's corrected test, which knows that folds share training images"),
-    ("A better", "share of pairs of runs of one seed and fold in which A has the higher Dice, with its 95 % interval"),
+    (
+        "A better",
+        "share of pairs of runs of one seed and fold in which A has the higher Dice; its 95 % interval is for other "
+        "runs on the same images",
+    ),
 )
 _WHOLE = frozenset({"runs", "seeds", "folds", "seed", "fold", "epochs", "parameters", "peak_memory_mb", "images"})
 _TENTHS = frozenset({"seconds_per_epoch", "seconds"})

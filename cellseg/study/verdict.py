@@ -1,5 +1,6 @@
 """What a comparison means, in one plain sentence."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -90,16 +91,23 @@ def say(a: str, b: str, dice: Comparison, p: float | None, p_folds: float | None
         return DIFFERENT, f"{a} is {'worse' if worse else 'better'} than {b} by {size}{small}"
     if dice.equivalent:
         return EQUIVALENT, f"{a} and {b} are equivalent within {100 * margin:g} points ({mean} {interval})"
-    seeds = dice.seeds_needed(margin)
-    have = dice.pairs // dice.folds
+    why = ""
+    if not dice.low <= 0 <= dice.high:
+        why = " once all pairs are counted" if p >= LEVEL else ", as folds do not agree"
+    return UNDECIDED, f"no difference shown between {a} and {b} ({mean} {interval}){why}; {_hope(dice, margin)}"
+
+
+def _hope(dice: Comparison, margin: float) -> str:
+    """Say what more seeds would do."""
+    seeds, have, points = dice.seeds_needed(margin), dice.pairs // dice.folds, f"{100 * margin:g}"
     if seeds is None:
-        hope = f"no number of seeds would show {100 * margin:g} on these {dice.groups} groups of images"
-    elif seeds > have:
-        more = "1 more seed" if seeds - have == 1 else f"{seeds - have} more seeds"
-        hope = f"about {more} would show {100 * margin:g}"
-    else:
-        hope = f"more seeds would hardly help: {100 * margin:g} points would have shown"
-    return UNDECIDED, f"no difference shown between {a} and {b} ({mean} {interval}); {hope}"
+        return "a second seed would tell whether more would help"
+    if seeds == math.inf:
+        few = "groups of images, or folds," if dice.folds > 1 else "groups of images"
+        return f"no number of seeds would show {points}: it takes more {few} than these {dice.groups}"
+    if seeds > have:
+        return f"about {seeds - have:.0f} more {'seed' if seeds - have == 1 else 'seeds'} would show {points}"
+    return f"{points} would have shown, 4 times in 5"
 
 
 def dice_interval(study: Study, network: str) -> tuple[float, float] | None:
@@ -107,7 +115,7 @@ def dice_interval(study: Study, network: str) -> tuple[float, float] | None:
     images = study.images[study.images["network"] == network]
     nothing = images.assign(dice=0.0)
     alone = compare(Differences.between(images, nothing, "dice", study.test_share, alike=False), study.margin)
-    return None if alone.low is None or alone.high is None else (alone.low, alone.high)
+    return None if alone.low is None or alone.high is None else (max(0.0, alone.low), min(1.0, alone.high))
 
 
 def _points(share: float, sign: str = "") -> str:
@@ -117,23 +125,32 @@ def _points(share: float, sign: str = "") -> str:
 def caveats(study: Study) -> list[str]:
     """Return what no verdict of this study can rest on, however it comes out."""
     runs, told = study.runs, []
-    if runs["fold"].nunique() == 1:
+    if runs["fold"].nunique() == 1 and all(len(values) == 1 for values in study.split.values()):
         told.append(
             "all runs share one split, so what other training images would give is not in any interval; "
             "add folds: data.split.folds=5 data.split.fold=0,1,2,3,4"
         )
+    if runs["fold"].nunique() == 2:
+        told.append("two folds only, so what other training images would give is hardly known; five would tell")
     if runs.groupby(["network", "fold"])["seed"].nunique().max() == 1:
         told.append("one seed a fold, so what another seed would give is not known; add seeds: seed=0,1,2")
     if (runs["leaks"] > 0).any():
         told.append("these scores are too good: relatives of test images were allowed in training")
     for column, what in (("device", "devices"), ("precision", "precisions"), ("scored_weights", "kinds of weights")):
         if (kinds := runs[column].nunique()) > 1:
-            told.append(f"runs were computed on {kinds} {what}: {', '.join(sorted(set(runs[column])))}")
+            told.append(f"runs were computed on {kinds} {what}: {'; '.join(sorted(set(runs[column])))}")
     if study.unfinished:
         told.append(f"not finished, and not counted: {', '.join(study.unfinished)}")
+    if study.repeated:
+        told.append(f"the same network, seed and fold as another run, and not counted: {', '.join(study.repeated)}")
+    if len(study.margins) > 1:
+        every = ", ".join(f"{margin:g}" for margin in study.margins)
+        told.append(f"runs were made with different margins ({every}); the smallest is used")
     unpaired = runs.groupby(["fold", "seed"])["network"].nunique()
     if lone := [key for key, count in unpaired.items() if count < len(study.networks)]:
-        told.append(f"{len(lone)} of {len(unpaired)} seeds and folds miss a network; they count only where both are")
+        told.append(
+            f"{len(lone)} of {len(unpaired)} seeds and folds miss a network; in comparisons they count where both are"
+        )
     return told
 
 
