@@ -186,6 +186,7 @@ SCENARIOS = [
     {"groups": 12, "seeds": 2, "folds": 5, "uneven": True},
     {"groups": 30, "seeds": 2, "seed_spread": 0.02, "shaky": True},
     {"groups": 30, "seeds": 3, "seed_spread": 0.02, "shaky": True},
+    {"groups": 200, "seeds": 3, "seed_spread": 0.02, "shaky": True},
 ]
 
 

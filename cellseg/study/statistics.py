@@ -188,13 +188,15 @@ def compare(data: Differences, margin: float, seed: int = 0) -> Comparison:
     rng = np.random.default_rng(seed)
     one_seed = bool((data.seeds == 1).all())
     group_part = _resample_groups(rng, data, whole_folds=one_seed and data.folds > 1)
-    others, seed_variance = [group_part], None
-    seed_parts: list[Part] = []
+    parts, seed_variance, seed_freedom = [group_part], None, 0.0
     if not one_seed:
-        seed_variance, seed_parts = _resample_seeds(rng, data)
+        seed_variance, seed_part = _resample_seeds(rng, data)
+        seed_freedom = seed_part[1]
         if data.folds > 1:
-            others.append(_training_images(rng, data, float(group_part[0].var()), seed_variance))
-    parts = [*others, *seed_parts]
+            parts.append(_training_images(rng, data, float(group_part[0].var()), seed_variance))
+    other_variance, other_freedom = _together(parts)
+    if not one_seed:
+        parts.append(seed_part)
     known = (not one_seed or data.folds > 1) and all(freedom > 0 for _, freedom in parts)
     drift = abs(_as_wide_as_t(rng, parts)) if known else None
     half = None if drift is None else float(np.quantile(drift, CONFIDENCE))
@@ -216,9 +218,9 @@ def compare(data: Differences, margin: float, seed: int = 0) -> Comparison:
         groups=len(data.sizes),
         images=int(data.sizes.sum()),
         seed_variance=seed_variance,
-        seed_freedom=_together(seed_parts)[1],
-        other_variance=_together(others)[0],
-        other_freedom=_together(others)[1],
+        seed_freedom=seed_freedom,
+        other_variance=other_variance,
+        other_freedom=other_freedom,
     )
 
 
@@ -285,20 +287,19 @@ def _resample(rng: np.random.Generator, sums: NDArray[Any], sizes: NDArray[Any])
     return moved * math.sqrt(count / (count - 1)), max(1.0, effective - 1)
 
 
-def _resample_seeds(rng: np.random.Generator, data: Differences) -> tuple[float, list[Part]]:
+def _resample_seeds(rng: np.random.Generator, data: Differences) -> tuple[float, Part]:
     """Give every run another distance from the mean of its fold; also return the variance over seeds.
 
     Distances are drawn from a normal distribution of the spread that was seen: three seeds are too few to draw from.
     Networks of one shape start from the same weights, and the spread is that of their differences. Others have nothing
-    random in common, and a spread each: one may be far less stable than the other.
+    random in common, and a spread each; how well the two together are known depends on how unequal they are.
     """
     spread_in = [data.sums] if data.alike else [sums for sums in data.scores if sums.any()]
     own = [max(0.0, _seed_variance(data, sums)) for sums in spread_in]
     weights = (data.images / data.images.sum() / data.seeds)[data.fold_of_run]
+    moved = rng.normal(0, math.sqrt(sum(own)), (RESAMPLES, len(weights))) @ weights
     freedom = float(len(weights) - data.folds)
-    return sum(own), [
-        (rng.normal(0, math.sqrt(variance), (RESAMPLES, len(weights))) @ weights, freedom) for variance in own
-    ]
+    return sum(own), (moved, min(_welch(own, [freedom] * len(own)), freedom * len(own)))
 
 
 def _seed_variance(data: Differences, sums: Floats) -> float:
