@@ -103,8 +103,8 @@ def _hope(dice: Comparison, margin: float) -> str:
     if seeds is None:
         return "a second seed would tell whether more would help"
     if seeds == math.inf:
-        few = "groups of images, or folds," if dice.folds > 1 else "groups of images"
-        return f"no number of seeds would show {points}: it takes more {few} than these {dice.groups}"
+        folds = f" in {dice.folds} folds" if dice.folds > 1 else ""
+        return f"no number of seeds would show {points} on these {dice.groups} groups of images{folds}"
     if seeds > have:
         return f"about {seeds - have:.0f} more {'seed' if seeds - have == 1 else 'seeds'} would show {points}"
     return f"{points} would have shown, 4 times in 5"

@@ -152,7 +152,8 @@ def _score(top: "pd.Series[float]", bottom: "pd.Series[float]", groups: "pd.Seri
     if not bottom.sum():
         return Score(1.0, None)  # nothing in any mask, and nothing predicted
     sums, sizes = (np.asarray(part.groupby(groups).sum(), np.float64) for part in (top, bottom))
-    return Score(float(top.sum() / bottom.sum()), interval_over_groups(sums, sizes))
+    ends = interval_over_groups(sums, sizes)
+    return Score(float(top.sum() / bottom.sum()), ends and (max(0.0, ends[0]), min(1.0, ends[1])))
 
 
 def _training_pairs(runs: Sequence[Run], data: Path) -> list[Pair]:
