@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from cellseg.data.findings import count
 from cellseg.data.synthetic import SmearStyle
 from cellseg.errors import InputError
 
@@ -102,6 +101,7 @@ def clean(
 ) -> None:
     """Write the data set as training sees it: PNG, masks 0 and 255, same layout, and changes.csv."""
     from cellseg.data.cleaned import write_cleaned
+    from cellseg.data.findings import count
 
     pairs, warnings = write_cleaned(data, out, groups, mask_threshold)
     for warning in warnings:
@@ -173,6 +173,7 @@ def predict(
     model: Model = None,
 ) -> None:
     """Find cells in images: masks, overlays, a table of all objects. Exits with 1 if an image could not be read."""
+    from cellseg.data.findings import count
     from cellseg.use.predict_files import find_sources, predict_files, scale_warning
     from cellseg.use.trained import find_trained
 
@@ -243,6 +244,7 @@ def export(
     model: Model = None,
 ) -> None:
     """Write a network for programs without cellseg: images of any size in, probabilities out, checked against it."""
+    from cellseg.data.findings import count
     from cellseg.use.export import export as write
     from cellseg.use.trained import find_trained
 
