@@ -150,6 +150,7 @@ def report(
     from cellseg.study.collect import read_study
     from cellseg.study.report import write_report
 
+    typer.echo("Dice in points of 100, with 95 % intervals")
     for sentence in write_report(read_study(study)):
         typer.echo(sentence)
     typer.echo(f"wrote {study / 'report.html'}")
@@ -174,18 +175,19 @@ def predict(
 ) -> None:
     """Find cells in images: masks, overlays, a table of all objects. Exits with 1 if an image could not be read."""
     from cellseg.data.findings import count
-    from cellseg.use.predict_files import find_sources, predict_files, scale_warning
+    from cellseg.use.predict_files import find_sources, predict_files
     from cellseg.use.trained import find_trained
 
     trained = find_trained(run, model=model, ensemble=ensemble)
     predictor = trained.predictor(tiles=tiles, turned=tta)
-    typer.echo(f"{trained.name}; {predictor.in_words}")
+    typer.echo(trained.in_words(predictor))
     sources, problems = find_sources(images)
     rows, failures = predict_files(predictor, sources, output, probabilities=probabilities)
-    if warning := scale_warning(predictor, trained.typical_size, rows):
+    if warning := trained.scale_warning([(int(row["width"]), int(row["height"])) for row in rows], tiles=tiles):
         typer.echo(f"warning: {warning}", err=True)
     objects = sum(int(row["objects"]) for row in rows)
-    typer.echo(f"wrote {count(len(rows), 'mask')} with {count(objects, 'object')} to {output}")
+    if rows:
+        typer.echo(f"wrote {count(len(rows), 'mask')} with {count(objects, 'object')} to {output}")
     for failure in [*problems, *failures]:
         typer.echo(f"error: {failure}", err=True)
     if problems or failures:
@@ -209,6 +211,8 @@ def evaluate(
     from cellseg.use.evaluate import score_all, write_evaluation
     from cellseg.use.trained import find_runs
 
+    if output and output.exists():
+        raise InputError(f"{output} exists already, and nothing is written over it; name a new folder")
     trained = find_runs(run, ensemble=ensemble)
     result = score(trained, data, groups)
     scores = score_all(result.unseen) if len(result.unseen) else {}
@@ -230,7 +234,9 @@ def review(
     from cellseg.use.review import review as look
     from cellseg.use.trained import find_runs
 
-    found = look(find_runs(run), output)
+    trained = find_runs(run)
+    typer.echo(trained.name)
+    found = look(trained, output)
     for kind, title in KINDS.items():
         typer.echo(f"{title}: {sum(place.row['kind'] == kind for place in found.places)}")
     typer.echo(f"wrote {found.folder / 'review.html'}, objects.csv and images.csv")

@@ -62,9 +62,8 @@ class Predictor:
     @property
     def in_words(self) -> str:
         """How pictures are seen."""
-        size = f"{self.image_size}x{self.image_size}"
-        how = "in tiles at native scale" if self.tiles else f"whole, resized to {size} as in training"
-        return f"images are seen {how}{', in 8 flips and turns' if self.turned else ''}"
+        how = "in tiles at native scale" if self.tiles else f"whole, resized to {self.image_size}x{self.image_size}"
+        return f"seen {how}{', in 8 flips and turns' if self.turned else ''}"
 
     def probability(self, picture: Image.Image) -> Floats:
         """Return the probability of cell for every pixel of an RGB picture, shape (H, W), in [0, 1]."""

@@ -221,14 +221,16 @@ class Run:
         """Side in pixels of the square its images were resized to."""
         return int(self.config["data"]["image_size"])
 
-    def predict(self, image: Image.Image | Path | str) -> NDArray[np.float32]:
+    def predict(self, image: Image.Image | NDArray[np.uint8] | Path | str) -> NDArray[np.float32]:
         """Return the probability of cell for every pixel of an image, shape (H, W) of its own size, in [0, 1].
 
         The image is seen whole, resized as in training.
 
         Args:
-            image: A file or an opened image, read as training reads it.
+            image: A file, an opened image, or an array (H, W) or (H, W, 3), read as training reads it.
         """
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
         picture = read_image(image if isinstance(image, Image.Image) else Path(image)).picture
         return self._predictor.probability(picture)
 
@@ -249,7 +251,7 @@ def load_run(path: Path | str) -> Run:
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; name the run folder printed at the end of training")
     if not (folder / "summary.json").exists():
-        raise InputError(f"{folder} holds no summary.json, so it is no finished run; train it to the end first")
+        raise InputError(f"{folder} is no finished run: {_why_no_run(folder)}")
     config = read_config(folder / "config.yaml")
     try:
         settings = dict(config["model"])
@@ -266,6 +268,17 @@ def load_run(path: Path | str) -> Run:
         ) from error
     load_weights(network, folder / "weights.pth")
     return Run(folder, config, read_json(folder / "summary.json"), read_json(folder / "split.json"), network.eval())
+
+
+def _why_no_run(folder: Path) -> str:
+    """Say what a folder holds that is named where a run is expected."""
+    if (folder / "config.yaml").exists():
+        return "it holds no summary.json; the command that began it trains it to the end"
+    for depth, what in ((1, "runs"), (2, "studies")):
+        names = sorted({path.parents[depth - 1].name for path in folder.glob(f"{'*/' * depth}config.yaml")})
+        if names:
+            return f"it is a folder of {what}; name one of them, such as {folder / names[0]}"
+    return "it holds no summary.json"
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

@@ -179,7 +179,7 @@ def gone(root):
         (endless, r"the name n{20}… in it has 210 bytes; shorten it to 200"),
         (two_groups, r"holds Groups\.csv, groups\.csv; keep one of them"),
         (two_pairs, r"error the default split data\.split\.test_fraction of 1 images leaves 0"),
-        (gone, r"error \S+smears data\.root must be a folder"),
+        (gone, r"error \S+smears a data set must be a folder"),
         (
             lambda root: (root / "groups.csv").write_text("a,b\n"),
             r"error .*groups\.csv: must have the columns",
@@ -385,8 +385,8 @@ def test_many_smears_are_the_same_in_several_processes(tmp_path, monkeypatch):
         (["synthesize", "out", "--size", "0"], 1, "from 32 to 20000, not 0"),
         (["synthesize", "out", "--pairs", "0"], 2, "should be greater than or equal to 1"),
         (["synthesize", "out", "--sickled", "2"], 2, "should be less than or equal to 1"),
-        (["check", "nowhere"], 1, "data.root must be a folder, but nowhere does not exist"),
-        (["clean", "nowhere", "out"], 1, "error: data.root must be a folder, but nowhere does not exist"),
+        (["check", "nowhere"], 1, "a data set must be a folder, but nowhere does not exist"),
+        (["clean", "nowhere", "out"], 1, "error: a data set must be a folder, but nowhere does not exist"),
     ],
 )
 def test_bad_input_is_said_plainly(tmp_path, monkeypatch, words, code, message):

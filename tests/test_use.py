@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import train
 from cellseg import PotiNet, UNet, XopiNet, load_run
 from cellseg.cli import app
+from cellseg.errors import InputError
 from cellseg.objects import UNLABELLED
 from cellseg.panels import read_panel, seen_as_cell
 from cellseg.runs import write_csv
@@ -59,7 +60,7 @@ def study(smears, tmp_path_factory):
 def test_a_mask_has_the_size_of_its_image_and_is_what_the_run_predicts(finished, smears, tmp_path):
     image = smears / "cell_1" / "source.jpg"
     said = invoke("predict", finished, image, "--output", tmp_path / "out", "--probabilities")
-    assert "images are seen whole, resized to 64x64 as in training" in said
+    assert "images are seen whole, resized to 64x64, as in training" in said
     probability = load_run(finished).predict(image)
     mask = pixels(tmp_path / "out" / "masks" / "source.png")
     assert mask.shape == (72, 96)
@@ -94,6 +95,8 @@ def test_files_of_one_name_do_not_write_over_each_other(tmp_path, monkeypatch):
     paths = ["a/source.jpg", "b/source.jpg", "b/../b/SOURCE.png", "b/source.png"]
     sources, _ = find_sources([Path(path) for path in paths])
     assert [source.name for source in sources] == ["a/source", "b/source", "b/SOURCE-2", "b/source-3"]
+    twice, _ = find_sources([Path("a/source.jpg"), Path("a/../a/source.jpg")])
+    assert len(twice) == 1
     [source], _ = find_sources([Path("../up.png")])
     assert source.name == "up"
 
@@ -139,12 +142,43 @@ def test_objects_are_listed_image_by_image(finished, smears, tmp_path):
 
 
 def test_a_scale_that_training_did_not_know_is_told(finished, tmp_path):
-    Image.new("RGB", (960, 720), "white").save(tmp_path / "large.png")
-    said = invoke("predict", finished, tmp_path / "large.png", "--output", tmp_path / "whole")
-    assert "1 of 1 image are up to 10.0 times larger than the 96x72 pixels of training" in said
+    for name, size in (("large", (960, 720)), ("usual", (96, 72)), ("small", (48, 36))):
+        Image.new("RGB", size, "white").save(tmp_path / f"{name}.png")
+    said = invoke("predict", finished, *tmp_path.glob("*.png"), "--output", tmp_path / "whole")
+    assert "cells in 2 of 3 images look 10.0 times smaller than in training, where images of about 96x72 pixels" in said
+    assert "with --tiles, 1.3 times larger" in said
     said = invoke("predict", finished, tmp_path / "large.png", "--output", tmp_path / "tiles", "--tiles")
     assert "images are seen in tiles at native scale" in said
-    assert "10.0 times" not in said
+    assert "than in training" not in said
+    said = invoke("predict", finished, tmp_path / "usual.png", "--output", tmp_path / "usual")
+    assert "than in training" not in said
+
+
+def test_what_is_no_run_is_told_for_what_it_is(finished, study, smears, tmp_path):
+    image = smears / "cell_1" / "source.jpg"
+    for named, message in (
+        (study.parent, "is no finished run: it is a folder of studies; name one of them, such as"),
+        (smears, "is no finished run: it holds no summary.json"),
+        (image, "is a picture; what predicts comes first"),
+        (tmp_path / "nowhere", "does not exist; name the run folder"),
+    ):
+        said = invoke("predict", named, image, "--output", tmp_path / "out", code=1)
+        assert message in said
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="it is a folder of runs; name one of them"):
+        load_run(study)
+    assert "as it is a run itself; name its folder of runs" in invoke("report", finished, code=1)
+    said = invoke("predict", finished / "weights.pth", image, "--output", tmp_path / "out")
+    assert "resized to 64x64, as in training" in said  # the folder says what they are
+    assert "is a bare file of weights" in invoke(
+        "evaluate", shutil.copy(finished / "weights.pth", tmp_path), smears, code=1
+    )
+
+
+def test_where_nothing_can_be_read_nothing_is_written_and_the_same_command_can_be_repeated(finished, smears, tmp_path):
+    said = invoke("predict", finished, tmp_path / "typo.png", "--output", tmp_path / "out", code=1)
+    assert "wrote" not in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_study_gives_its_best_network_and_all_its_runs_as_an_ensemble(study, smears, tmp_path):
@@ -204,7 +238,7 @@ def test_published_weights_predict(model, smears, tmp_path):
     torch.save(weights, tmp_path / "file.pth")
     image = smears / "cell_1" / "source.jpg"
     said = invoke("predict", tmp_path / "file.pth", image, "--output", tmp_path / "out", "--model", model)
-    assert "resized to 224x224" in said
+    assert "resized to 224x224, as in the original study; what it was trained at is not on record" in said
     network = make()
     network.load_state_dict(weights)
     assert said.startswith(network.name)
@@ -304,12 +338,6 @@ def test_a_training_set_that_is_gone_is_told_and_a_group_of_the_same_name_is_not
     said = invoke("evaluate", tmp_path / "run", root)
     assert f"group {group}, trained on: new_0" in said
     assert "not all images it was trained on are at hand" in said
-
-
-def test_a_bare_file_of_weights_is_not_scored(finished, smears):
-    said = invoke("evaluate", finished / "weights.pth", smears, code=1)
-    assert "--model" not in said
-    assert "does not say which images it was trained on" in said
 
 
 def test_an_ensemble_has_seen_what_any_of_its_runs_has(study, smears):

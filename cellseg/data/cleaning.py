@@ -196,9 +196,7 @@ def _decode(source: Path | Image.Image) -> _Decoded:
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders let almost any through on a damaged file
-        raise InputError(
-            f"{source}: cannot be read as an image ({error}); export it again or remove the pair"
-        ) from error
+        raise InputError(f"{source}: cannot be read as an image ({error}); export it again or leave it out") from error
     if frames > 1:
         raise InputError(f"{source}: holds {frames} pictures; save the one to use as a file of its own")
     raise InputError(f"{source}: has pixels of kind {mode}; save it as an RGB or grey file")
@@ -207,7 +205,7 @@ def _decode(source: Path | Image.Image) -> _Decoded:
 def _stretch(picture: Image.Image, source: Path | Image.Image) -> Image.Image:
     values = np.asarray(picture).astype(np.float32)
     if not np.isfinite(values).all():
-        raise InputError(f"{source}: holds pixels that are not numbers; export it again or remove the pair")
+        raise InputError(f"{source}: holds pixels that are not numbers; export it again or leave it out")
     black, white = np.percentile(values, STRETCH)
     least = 1e-12 if picture.mode == "F" else SMALLEST_RANGE
     scaled = (values - black) / max(float(white - black), least)
@@ -221,7 +219,7 @@ def _mask_values(picture: Image.Image, path: Path) -> Values:
     if picture.mode in DEEP_MODES:
         values = np.asarray(picture)
         if not np.isfinite(values).all():
-            raise InputError(f"{path}: holds pixels that are not numbers; export it again or remove the pair")
+            raise InputError(f"{path}: holds pixels that are not numbers; export it again or leave it out")
         return values
     colours = np.asarray(picture.convert("RGBA"))
     return (colours[..., :3].max(axis=2) * (colours[..., 3] / 255)).round().astype(np.uint8)

@@ -93,10 +93,10 @@ def scan_pairs(root: Path, groups: Path | None = None) -> Scan:
     try:
         found_there = root.is_dir()
     except OSError as error:
-        raise InputError(f"data.root must be a folder, but {root} cannot be looked into ({error.strerror})") from error
+        raise InputError(f"a data set must be a folder, but {root} cannot be looked into ({error.strerror})") from error
     if not found_there:
         what = "is a file" if root.exists() else "does not exist"
-        raise InputError(f"data.root must be a folder, but {root} {what}; expected {LAYOUTS}")
+        raise InputError(f"a data set must be a folder, but {root} {what}; expected {LAYOUTS}")
     top = _Folder.read(root)
     inside = [_Folder.read(path) for path in top.folders]
     candidates = [found for recognise in RECOGNISERS if (found := recognise(top, inside))]

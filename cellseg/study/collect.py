@@ -80,7 +80,7 @@ def read_study(folder: Path) -> Study:
     finished = [path for path in candidates if (path / "summary.json").exists()]
     unfinished = [path.name for path in candidates if path not in finished and (path / "train.log").exists()]
     if not finished:
-        raise InputError(f"{folder} holds no finished run; train some with study={folder.name}")
+        raise InputError(f"{folder} holds no finished run{_what_instead(folder)}")
     configs = {path: leaves(read_config(path / "config.yaml")) for path in finished}
     summaries = {path: read_json(path / "summary.json") for path in finished}
     names, differences = _name_networks(configs, summaries)
@@ -121,6 +121,14 @@ def read_study(folder: Path) -> Study:
         split=_plans(configs.values()),
         origin=_origin(summaries.values()),
     )
+
+
+def _what_instead(folder: Path) -> str:
+    if (folder / "config.yaml").exists():
+        return f", as it is a run itself; name its folder of runs, {folder.parent}"
+    if studies := sorted({path.parents[1].name for path in folder.glob("*/*/summary.json")}):
+        return f", but studies; name one of them, such as {folder / studies[0]}"
+    return f"; train some with study={folder.name}"
 
 
 def _setting(key: str, value: Any) -> str:

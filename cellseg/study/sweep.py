@@ -78,7 +78,11 @@ class SweepAccount(Callback):
         SweepAccount.complaint = complaint
         print_account(study, outcomes)
         try:
-            said = [*refresh_report(study), f"report: {study / 'report.html'}"]
+            said = [
+                "Dice in points of 100, with 95 % intervals:",
+                *refresh_report(study),
+                f"report: {study / 'report.html'}",
+            ]
         except (InputError, OSError) as error:
             said = [f"no report: {error}"]
             SweepAccount.complaint = complaint or f"all {runs} runs are finished, but there is no report: {error}"

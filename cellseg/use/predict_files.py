@@ -1,7 +1,6 @@
 """Files in, files out: masks, probabilities, overlays and the objects of any number of images of any size."""
 
 import csv
-import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cellseg.data.cleaning import read_image
-from cellseg.data.findings import count
 from cellseg.data.groups import natural
 from cellseg.data.pairs import IMAGE_SUFFIXES, scan_pairs
 from cellseg.errors import InputError
@@ -29,7 +27,6 @@ from cellseg.runs import write_csv
 AT_ONCE = 2**25  # pixels of pictures in memory together; one larger than that is alone
 MOST_AT_ONCE = 32  # pictures
 MOST_PIXELS = 2**30  # of one picture
-FAR_SCALE = 1.5  # times larger or smaller than in training is worth telling
 OVERLAY_SIDE = 4096  # pixels at most: an overlay is to be looked at
 
 ImageRow = dict[str, str | int | float]
@@ -59,7 +56,8 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
             sources += found
         else:
             problems.append(f"{path}: holds no image; images end in {', '.join(IMAGE_SUFFIXES)}")
-    return _told_apart(sources), problems
+    once = {_absolute(source.path): source for source in reversed(sources)}  # however often an image was named
+    return _told_apart([source for source in sources if once[_absolute(source.path)] is source]), problems
 
 
 def predict_files(
@@ -72,7 +70,7 @@ def predict_files(
     ``probabilities/NAME.png`` (16 bits, 65535 is 1). About 12 bytes of memory for a pixel of the largest image.
 
     Returns:
-        The rows of ``images.csv``, and what could not be read and why.
+        The rows of ``images.csv``, and what could not be read and why; nothing is written if that is all of it.
 
     Raises:
         InputError: If the folder has something in it, or cannot be written.
@@ -102,51 +100,17 @@ def predict_files(
                         _save(output / "probabilities", source.name, Image.fromarray(probability))
                 some.clear()  # before the next are read
                 progress.update(task, completed=len(rows) + len(failures))
-        os.replace(unfinished, output / "objects.csv")
-        write_csv(output / "images.csv", rows)
+        if rows:
+            os.replace(unfinished, output / "objects.csv")
+            write_csv(output / "images.csv", rows)
+        else:
+            unfinished.unlink()
+            output.rmdir()
     except OSError as error:
         raise InputError(
             f"{output} cannot be written ({error.strerror or error}); free space there, or name another folder"
         ) from error
     return rows, failures
-
-
-def scale_warning(
-    predictor: Predictor, typical_size: tuple[float, float] | None, rows: Sequence[ImageRow]
-) -> str | None:
-    """Say so where a network sees images at another scale than those it was trained on.
-
-    Args:
-        predictor: How images were seen.
-        typical_size: Median width and height of the images it was trained on, all resized to its square.
-        rows: The images.
-    """
-    if typical_size is None:
-        return None
-    width, height = typical_size
-    usual = math.sqrt(width * height)
-    if predictor.tiles:
-        factor = usual / predictor.image_size
-        if 1 / FAR_SCALE < factor < FAR_SCALE:
-            return None
-        size = f"{predictor.image_size}x{predictor.image_size}"
-        return (
-            f"in training, images of {width:g}x{height:g} pixels were resized to {size}, so cells in tiles at native "
-            f"scale are {_times(factor)} than those it knows"
-        )
-    factors = [math.sqrt(float(row["width"]) * float(row["height"])) / usual for row in rows]
-    far = [factor for factor in factors if not 1 / FAR_SCALE < factor < FAR_SCALE]
-    if not far:
-        return None
-    most = max(far, key=lambda factor: abs(math.log(factor)))
-    return (
-        f"{len(far)} of {count(len(rows), 'image')} are up to {_times(most)} than the {width:g}x{height:g} pixels of "
-        "training; if that is because they show more and not because they are sharper, --tiles is better"
-    )
-
-
-def _times(factor: float) -> str:
-    return f"{factor:.1f} times larger" if factor > 1 else f"{1 / factor:.1f} times smaller"
 
 
 def _absolute(path: Path) -> Path:

@@ -184,4 +184,11 @@ def _page(trained: Trained, found: Review) -> str:
         places = [place for place in found.places if place.row["kind"] == kind]
         parts.append({"title": title, "about": ABOUT[kind], "count": len(places), "places": places[:SHOWN]})
     means = {name: float(np.mean([row[name] for row in found.images])) for name in ("dice", "dice_without_unlabelled")}
-    return write_page("use/review.html.jinja", name=trained.name, parts=parts, images=found.images, means=means)
+    return write_page(
+        "use/review.html.jinja",
+        name=trained.name,
+        size=trained.image_size,
+        parts=parts,
+        images=found.images,
+        means=means,
+    )

@@ -1,10 +1,14 @@
 """What a user names to be used: a run, the best network of a study or all its runs, or a bare file of weights."""
 
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cellseg.data.findings import count
+from cellseg.data.pairs import IMAGE_SUFFIXES
 from cellseg.errors import InputError
 from cellseg.networks import PotiNet, UNet, XopiNet
 from cellseg.predict import Predictor
@@ -13,7 +17,12 @@ from cellseg.study.collect import Study, read_study
 
 PUBLISHED = {"unet": UNet, "potinet": PotiNet, "xopinet": XopiNet}
 PUBLISHED_SIZE = 224  # pixels a side, in the original study
+FAR_SCALE = 1.5  # times larger or smaller than in training is worth telling
 FIRST_LAYER = "encoder1.enc1conv1.weight"
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.1f} times larger" if factor > 1 else f"{1 / factor:.1f} times smaller"
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,36 @@ class Trained:
         sizes: list[Any] = [run.summary["data"].get("typical_size") for run in self.runs]
         return None if not sizes or None in sizes else (sizes[0][0], sizes[0][1])
 
+    def scale_warning(self, sizes: Sequence[tuple[int, int]], *, tiles: bool) -> str | None:
+        """Say so where images are seen at another scale than those it was trained on.
+
+        Args:
+            sizes: Width and height of the images.
+            tiles: Whether they are seen in tiles at native scale.
+        """
+        if self.typical_size is None or not sizes:
+            return None
+        width, height = self.typical_size
+        usual = math.sqrt(width * height)
+        in_tiles = usual / self.image_size  # how much larger cells are in tiles than in training
+        whole = [usual / math.sqrt(w * h) for w, h in sizes]  # and how much larger in images seen whole
+        far = [factor for factor in ([in_tiles] if tiles else whole) if not 1 / FAR_SCALE < factor < FAR_SCALE]
+        if not far:
+            return None
+        where = "cells" if tiles else f"cells in {len(far)} of {count(len(sizes), 'image')}"
+        most = max(far, key=lambda factor: abs(math.log(factor)))
+        other = f"seen whole, {_times(statistics.median(whole))}" if tiles else f"with --tiles, {_times(in_tiles)}"
+        resized = f"{width:g}x{height:g} pixels were resized to {self.image_size}x{self.image_size}"
+        return (
+            f"{where} look {_times(most)} than in training, where images of about {resized}, "
+            f"if a pixel shows as much in both; {other}"
+        )
+
+    def in_words(self, predictor: Predictor) -> str:
+        """What it is, and how it sees images."""
+        as_in = "as in training" if self.runs else "as in the original study; what it was trained at is not on record"
+        return f"{self.name}; images are {predictor.in_words}" + ("" if predictor.tiles else f", {as_in}")
+
     def predictor(self, *, tiles: bool = False, turned: bool = False) -> Predictor:
         """Return what predicts with it; the arguments are those of ``Predictor``."""
         step = 2 ** self.networks[0].depth
@@ -59,10 +98,13 @@ def find_trained(path: Path, *, model: str | None = None, ensemble: bool = False
     Raises:
         InputError: If it is none of these, or the options do not fit it.
     """
+    path = _run_of(path)
     if not path.is_file():
         if model is not None:
             raise InputError(f"{path} knows its network itself; --model is for a file of weights")
         return find_runs(path, ensemble=ensemble)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise InputError(f"{path} is a picture; what predicts comes first: a run folder, or a file of weights")
     if ensemble:
         raise InputError(f"{path} is a file of weights, and --ensemble is for a folder of runs")
     return _published(path, model)
@@ -74,6 +116,7 @@ def find_runs(path: Path, *, ensemble: bool = False) -> Trained:
     Raises:
         InputError: As ``find_trained``.
     """
+    path = _run_of(path)
     if path.is_file():
         raise InputError(
             f"{path} is a bare file of weights and does not say which images it was trained on, so nothing it scores "
@@ -85,6 +128,12 @@ def find_runs(path: Path, *, ensemble: bool = False) -> Trained:
         raise InputError(f"{path} is no folder of runs, and --ensemble averages over several; name logs/STUDY")
     run = load_run(path)
     return _together(f"{run.summary['model']} of {path}", [run])
+
+
+def _run_of(path: Path) -> Path:
+    """Return the run folder of a file of weights that lies in one."""
+    folders = (path.parent, path.parent.parent) if path.suffix in (".pth", ".ckpt") and path.is_file() else ()
+    return next((folder for folder in folders if (folder / "summary.json").exists()), path)
 
 
 def _best_of(study: Study, *, ensemble: bool) -> Trained:
@@ -115,6 +164,7 @@ def _published(path: Path, model: str | None) -> Trained:
     """Read a bare ``state_dict``: how many features and channels its network has, the first layer tells."""
     if model is None:
         raise InputError(f"{path} does not say which network its weights are of; add --model {'|'.join(PUBLISHED)}")
+    model = model.lower()
     if model not in PUBLISHED:
         raise InputError(f"--model must be one of {', '.join(PUBLISHED)}, but is {model}")
     weights = read_weights(path)
