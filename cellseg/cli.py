@@ -181,16 +181,18 @@ def predict(
     trained = find_trained(run, model=model, ensemble=ensemble)
     predictor = trained.predictor(tiles=tiles, turned=tta)
     typer.echo(trained.in_words(predictor))
-    sources, problems = find_sources(images)
+    sources, said = find_sources(images)
+    for line in said:
+        typer.echo(f"note: {line}", err=True)
     rows, failures = predict_files(predictor, sources, output, probabilities=probabilities)
     if warning := trained.scale_warning([(int(row["width"]), int(row["height"])) for row in rows], tiles=tiles):
         typer.echo(f"warning: {warning}", err=True)
     objects = sum(int(row["objects"]) for row in rows)
     if rows:
         typer.echo(f"wrote {count(len(rows), 'mask')} with {count(objects, 'object')} to {output}")
-    for failure in [*problems, *failures]:
+    for failure in failures:
         typer.echo(f"error: {failure}", err=True)
-    if problems or failures:
+    if failures or not rows:
         raise typer.Exit(1)
 
 
@@ -216,7 +218,7 @@ def evaluate(
     trained = find_runs(run, ensemble=ensemble)
     result = score(trained, data, groups)
     scores = score_all(result.unseen) if len(result.unseen) else {}
-    print_evaluation(trained.name, scores, result.images, result.caveat)
+    print_evaluation(trained.name, scores, result.images, result.caveats)
     if output:
         write_evaluation(output, trained, data, result, scores)
         typer.echo(f"wrote per_image.csv and evaluation.json to {output}")

@@ -54,7 +54,7 @@ def print_results(summary: Mapping[str, Any], folder: Path) -> None:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def print_evaluation(name: str, unseen: Mapping[str, "Score"], images: "pd.DataFrame", caveat: str) -> None:
+def print_evaluation(name: str, unseen: Mapping[str, "Score"], images: "pd.DataFrame", caveats: Sequence[str]) -> None:
     """Print the scores on images the weights have not seen and, apart, what was left out of them."""
     console = Console()
     console.print(name, highlight=False, markup=False, soft_wrap=True)
@@ -81,7 +81,7 @@ def print_evaluation(name: str, unseen: Mapping[str, "Score"], images: "pd.DataF
         for how in seen["seen"].unique():
             names = ", ".join(seen.loc[seen["seen"] == how, "image"])
             console.print(f"  {how}: {names}", highlight=False, markup=False, soft_wrap=True)
-    if caveat:
+    for caveat in caveats:
         console.print(f"note: {caveat}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -124,7 +124,9 @@ def find_disagreements(
         seen: Where there may be cells that the label misses; the prediction, or a more generous one.
     """
     near_label = ndimage.binary_dilation(truth, iterations=RIM)
-    yield from (Disagreement(UNLABELLED, where) for where in _objects(seen & ~near_label))
+    for where in _objects(seen & ~near_label):
+        if ndimage.binary_erosion(np.pad(where, 1, mode="edge"), BY_SIDE_OR_CORNER).any():  # else a rim of a label
+            yield Disagreement(UNLABELLED, where)
     found, labelled = list(_objects(prediction)), list(_objects(truth))
     for label in labelled:
         if 2 * np.count_nonzero(label & prediction) < np.count_nonzero(label):

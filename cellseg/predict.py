@@ -53,8 +53,9 @@ class Predictor:
         device: torch.device | None = None,
     ) -> None:
         self.device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-        native = native_precision("cpu" if self.device.type == "cpu" else "auto") == "bf16-mixed"
-        self.precision = precision if native or precision != "bf16-mixed" else "32-true"
+        native = native_precision("cpu" if self.device.type == "cpu" else "auto")
+        possible = {native, "16-mixed"} if self.device.type == "cuda" else {native}
+        self.precision = precision if precision in possible else "32-true"
         self.image_size, self.step, self.tiles, self.turned = image_size, step, tiles, turned
         layout = torch.contiguous_format if self.device.type == "mps" else torch.channels_last  # as in training
         self.networks = [deepcopy(network).to(self.device, memory_format=layout).eval() for network in networks]  # type: ignore[call-overload]  # torch leaves it out
@@ -104,7 +105,7 @@ class Predictor:
         width, height = picture.size
         side = min(TILE, max(width, height)) + self.step - 1
         side -= side % self.step
-        lefts, tops = _starts(width, side), _starts(height, side)
+        lefts, tops = _starts(width, side, self.step), _starts(height, side, self.step)
         hill = np.sin(np.pi * (np.arange(side, dtype=np.float32) + 0.5) / side) ** 2
         window = hill[:, None] * hill
         total, weight = np.zeros((2, side, lefts[-1] + side), np.float32)
@@ -127,12 +128,14 @@ def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _starts(length: int, side: int) -> list[int]:
-    """Return where tiles begin, evenly spaced, so that they cover the length and overlap enough."""
-    if length <= side:
-        return [0]
-    count = -(-(length - OVERLAP) // (side - OVERLAP))
-    return [round(start) for start in np.linspace(0, length - side, count)]
+def _starts(length: int, side: int, step: int) -> list[int]:
+    """Return where tiles begin, about evenly spaced, so that they cover the length and overlap enough.
+
+    All begin at multiples of ``step``: a network that pools answers otherwise when what it sees is shifted by less.
+    """
+    last = max(0, -(-length // step) * step - side)
+    count = -(-last // (side - OVERLAP)) + 1 if last else 1
+    return [round(start / step) * step for start in np.linspace(0, last, count)]
 
 
 def _tile(picture: Image.Image, left: int, top: int, side: int) -> NDArray[np.uint8]:

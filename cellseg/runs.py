@@ -8,10 +8,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from PIL import Image
 from torch import nn
 
 from cellseg.data.cleaning import read_image
+from cellseg.data.splits import SUBSETS
 from cellseg.errors import InputError
 from cellseg.networks import UNet
 from cellseg.predict import Predictor
@@ -236,8 +237,9 @@ class Run:
 
     @cached_property
     def _predictor(self) -> Predictor:
-        precision = self.summary.get("precision", "32-true")
-        return Predictor([self.network], self.image_size, step=2**self.network.depth, precision=precision)
+        return Predictor(
+            [self.network], self.image_size, step=2**self.network.depth, precision=self.summary["precision"]
+        )
 
 
 def load_run(path: Path | str) -> Run:
@@ -253,21 +255,26 @@ def load_run(path: Path | str) -> Run:
     if not (folder / "summary.json").exists():
         raise InputError(f"{folder} is no finished run: {_why_no_run(folder)}")
     config = read_config(folder / "config.yaml")
-    try:
-        settings = dict(config["model"])
-        target = settings.pop("_target_")
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder / 'config.yaml'} names no model; it is not as train.py wrote it") from error
-    if target != "cellseg.UNet":
+    model = config.get("model")
+    settings = dict(model) if isinstance(model, dict) else {}
+    if (target := settings.pop("_target_", "nothing")) != "cellseg.UNet":
         raise InputError(f"{folder}: was trained with {target}; build it yourself and load weights.pth into it")
+    summary, split = read_json(folder / "summary.json"), read_json(folder / "split.json")
+    _check_records(folder, config, summary, split)
+    network = with_weights(partial(UNet, **settings), folder / "weights.pth")
+    return Run(folder, config, summary, split, network)
+
+
+def _check_records(folder: Path, config: dict[str, Any], summary: dict[str, Any], split: dict[str, Any]) -> None:
+    """See that what is asked of the records of a run is there."""
     try:
-        network = UNet(**settings)
-    except TypeError as error:
-        raise InputError(
-            f"{folder / 'config.yaml'}: the model has settings that UNet does not know ({error})"
-        ) from error
-    load_weights(network, folder / "weights.pth")
-    return Run(folder, config, read_json(folder / "summary.json"), read_json(folder / "split.json"), network.eval())
+        [int(config["data"][name]) for name in ("image_size", "mask_threshold")]
+        [str(summary[name]) for name in ("model", "precision", "git_commit")]
+        [str(summary["data"][name]) for name in ("root", "fingerprint")]
+        [float(side) for side in summary["data"].get("typical_size") or ()]
+        [(entry["sha256"], entry["name"], entry["group"]) for subset in SUBSETS for entry in split[subset]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{folder}: its records are not as train.py wrote them ({error!r})") from error
 
 
 def _why_no_run(folder: Path) -> str:
@@ -281,17 +288,26 @@ def _why_no_run(folder: Path) -> str:
     return "it holds no summary.json"
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Put a plain ``state_dict`` into a network, strictly; nothing in the file is executed.
+def with_weights(make: Callable[[], UNet], path: Path) -> UNet:
+    """Return a network in evaluation mode with the weights of a plain ``state_dict``; nothing in it is executed.
+
+    The network is made without memory of its own, so that settings from a file cannot ask for more than the file holds.
 
     Raises:
-        InputError: If the file cannot be read, or is of another network.
+        InputError: If the settings are none of a UNet, or the file cannot be read or is of another network.
     """
+    weights = read_weights(path)
     try:
-        network.load_state_dict(read_weights(path))
+        with torch.device("meta"):
+            network = make()
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{path}: the settings beside it are not those of a UNet ({error})") from error
+    try:
+        network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         seen = " ".join(str(error).split(":", 1)[-1].split())[:200]
         raise InputError(f"{path}: holds the weights of another network ({seen})") from error
+    return network.eval()
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -306,7 +322,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch raise many kinds
         raise InputError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]})") from error
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    plain = isinstance(weights, dict) and all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    )
+    if not plain or any(value.numel() > value.untyped_storage().size() for value in weights.values()):
         raise InputError(f"{path}: holds something else than a plain state_dict of tensors")
     return weights
 

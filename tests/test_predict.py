@@ -27,6 +27,14 @@ class Position(nn.Module):
         return rows.expand(len(image), 1, *image.shape[2:])
 
 
+class Blocks(nn.Module):
+    """Says of every block of 8x8 pixels what the mean of its red is."""
+
+    def forward(self, image):
+        mean = nn.functional.avg_pool2d(image[:, :1], 8).clamp(1e-6, 1 - 1e-6)
+        return torch.logit(nn.functional.interpolate(mean, scale_factor=8.0))
+
+
 def picture(width, height, seed=0):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
@@ -61,6 +69,17 @@ def test_tiles_blend_without_seams():
     probability = Predictor([Position()], 64, step=1, tiles=True).probability(picture(1500, 1500))
     inside = sorted(np.abs(np.diff(probability, axis=0)).max(axis=1))
     assert inside[-1] < 0.02  # one tile's last row and the next one's first differ by 0.9
+
+
+@pytest.mark.parametrize("size", [(1100, 700), (517, 1023), (30, 90)])
+def test_tiles_of_a_network_that_pools_answer_as_it_does_on_the_whole_picture(size):
+    """It answers otherwise when what it sees is shifted by less than its pooling, so tiles must keep to that grid."""
+    image = picture(*size)
+    width, height = size
+    pixels = np.pad(np.asarray(image), ((0, -height % 8), (0, -width % 8), (0, 0)), mode="symmetric")
+    whole = Blocks()(torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None] / 255).sigmoid()[0, 0, :height, :width]
+    probability = Predictor([Blocks()], 64, step=8, tiles=True).probability(image)
+    assert np.allclose(probability, whole.numpy(), atol=1e-5)
 
 
 def test_a_picture_seen_whole_is_resized_as_in_training_and_back():

@@ -154,7 +154,7 @@ class CellDataModule(L.LightningDataModule):
     def data_record(self) -> dict[str, Any]:
         """Return what ``summary.json`` says of the data: where, what, and which leaks were allowed."""
         return {
-            "root": str(self.root),
+            "root": str(self.root.absolute()),
             "fingerprint": self.decoded.fingerprint,
             "typical_size": [
                 median(getattr(facts, side) for facts in self.decoded.facts) for side in ("width", "height")

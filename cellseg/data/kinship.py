@@ -33,6 +33,7 @@ DISTINCT = 0.55  # distance of two sides over that of the second best match (0.4
 STEP = 2.5  # distance over the step from one row of pixels to the next inside the tiles (2.3, no use alone)
 ALIKE = 0.5  # correlation of the two sides' detail (0.60, no use alone)
 SHORTEST = 24  # pixels; a shorter side tells nothing
+FRAME_INSIDE = 0.1  # of a frame at most lies between what is seen
 FAINTEST = 1.0  # grey levels: less detail than this in a side or a thumbnail tells nothing
 
 
@@ -97,6 +98,36 @@ def find_kin(hashes: Sequence[str], likenesses: Sequence[Likeness]) -> list[Kin]
     return kin
 
 
+def find_alike(first: Sequence[Likeness], second: Sequence[Likeness]) -> Iterator[tuple[int, int]]:
+    """Yield who of the first is nearly the same picture as who of the second, however alike the others are.
+
+    In doubt it says so: unlike ``find_kin`` it asks nothing of what is usual in a set.
+    """
+    if not first or not second:
+        return
+    frame = _shared_frame(np.stack([likeness.thumbnail for likeness in (*first, *second)]))
+    ours, theirs = (_detail_of(likenesses, frame) for likenesses in (first, second))
+    flat = [_unit(detail) for detail in theirs]
+    for start in range(0, len(first), BLOCK):
+        views = zip(*(_eight_ways(detail[start : start + BLOCK]) for detail in ours), strict=True)
+        found = [(_unit(coarse) @ flat[0].T >= NEAR) & (_unit(fine) @ flat[1].T >= FINE) for coarse, fine in views]
+        for a, b in np.argwhere(np.logical_or.reduce(found)):
+            yield start + int(a), int(b)
+
+
+def _detail_of(likenesses: Sequence[Likeness], frame: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Return the detail of coarse and of whole thumbnails, outside of the frame."""
+    thumbnails = np.stack([likeness.thumbnail for likeness in likenesses])
+    factor = THUMBNAIL // COARSE
+    coarse = _surroundings_removed(_coarse(thumbnails)) * ~frame[::factor, ::factor]
+    return coarse, _surroundings_removed(thumbnails.astype(np.float32)) * ~frame
+
+
+def _coarse(thumbnails: NDArray[np.uint8]) -> Floats:
+    factor = THUMBNAIL // COARSE
+    return thumbnails.reshape(-1, COARSE, factor, COARSE, factor).mean((2, 4), dtype=np.float32)
+
+
 def families(count: int, kin: Sequence[Kin]) -> list[list[int]]:
     """Return who is related to whom by any chain of relatives: families of two or more among ``count`` images."""
     links = coo_array((np.ones(len(kin)), ([k.first for k in kin], [k.second for k in kin])), shape=(count, count))
@@ -117,7 +148,7 @@ def _near_duplicates(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]
         return
     thumbnails = np.stack([likeness.thumbnail for likeness in likenesses])
     factor = THUMBNAIL // COARSE
-    coarse = thumbnails.reshape(count, COARSE, factor, COARSE, factor).mean((2, 4), dtype=np.float32)
+    coarse = _coarse(thumbnails)
     frame = _shared_frame(thumbnails)
     detail = _surroundings_removed(coarse) * ~frame[::factor, ::factor]
     upright = _unit(detail)
@@ -136,9 +167,22 @@ def _near_duplicates(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]
 
 
 def _shared_frame(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return where all images are black or white, and a little around: an eyepiece or a scanner, not a likeness."""
-    saturated = ((thumbnails < 8) | (thumbnails > 247)).all(axis=0)
-    return maximum_filter(saturated, size=4 * (THUMBNAIL // COARSE) + 1)
+    """Return where all images are black or white, and a little around: an eyepiece or a scanner, not a likeness.
+
+    A frame surrounds what is seen. Black or white between things that are seen is the background of cells.
+    """
+    saturated: NDArray[np.bool_] = np.logical_and.reduce((thumbnails < 8) | (thumbnails > 247))
+    between = saturated & _between(~saturated, 0) & _between(~saturated, 1)
+    if between.sum() > FRAME_INSIDE * saturated.sum():
+        return np.zeros_like(saturated)
+    frame: NDArray[np.bool_] = maximum_filter(saturated, size=4 * (THUMBNAIL // COARSE) + 1)
+    return frame
+
+
+def _between(there: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
+    """Return what lies between two that are there, along an axis."""
+    before = np.maximum.accumulate(there, axis)
+    return before & np.flip(np.maximum.accumulate(np.flip(there, axis), axis), axis)
 
 
 def _surroundings_removed(pictures: Floats) -> Floats:

@@ -119,6 +119,11 @@ def scan_pairs(root: Path, groups: Path | None = None) -> Scan:
     return Scan(found.layout, pairs, found.problems, ignored, grouped=table is not None)
 
 
+def looks_like_mask(path: Path) -> bool:
+    """Tell a mask by its name, or by that of its folder."""
+    return path.parent.name.lower() in MASK_FOLDERS or MASK_WORD.search(path.stem) is not None
+
+
 @dataclass(frozen=True)
 class _Folder:
     """The pictures and folders in a folder by name, hidden and system ones left out."""

@@ -72,7 +72,13 @@ def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> t
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=_environment(n_jobs) | gpu
         ) as process:
-            code = _wait(process)
+            try:
+                code = _wait(process)
+            except subprocess.CalledProcessError as error:
+                # warned by Slurm, submitit asks it to queue this job again, and Slurm may stop the asking with the job
+                if "SLURM_JOB_ID" not in os.environ or error.returncode != -signal.SIGTERM:
+                    raise
+                os._exit(128 + signal.SIGTERM)
         if ended.is_set():  # a run that is queued again has not failed: nothing is to be said of it
             os._exit(128 + signal.SIGTERM)
     said = console.read_bytes()[start:].decode("utf-8", "replace").splitlines()

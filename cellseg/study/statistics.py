@@ -278,6 +278,7 @@ def _resample_groups(rng: np.random.Generator, data: Differences, *, whole_folds
 
 
 def _resample(rng: np.random.Generator, sums: NDArray[Any], sizes: NDArray[Any]) -> Part:
+    sums, sizes = sums[sizes > 0], sizes[sizes > 0]  # a group of nothing says nothing
     count = len(sums)
     if count < 2:
         return np.zeros(RESAMPLES), 0.0

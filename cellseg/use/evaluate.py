@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from tqdm import tqdm
 from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.dataset import CellDataset
 from cellseg.data.folders import new_folder
-from cellseg.data.kinship import Kin, families
+from cellseg.data.inspection import CleanPair, inspect_pair
+from cellseg.data.kinship import Kin, families, find_alike
 from cellseg.data.pairs import Pair, find_pairs, scan_pairs
 from cellseg.errors import InputError
 from cellseg.metrics import image_scores
@@ -20,7 +21,10 @@ from cellseg.runs import Run, write_json
 from cellseg.study.statistics import interval_over_groups
 from cellseg.use.trained import Trained
 
-SEEN = {"train": "trained on", "val": "chosen by"}
+UNKNOWABLE = (
+    "relatives are told by groups and by looks; crops, overlapping tiles, other fields of a training image and frames "
+    "of one film are not recognised: where there are some, say so in groups.csv"
+)
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,11 @@ class Evaluation:
 
     Attributes:
         images: A row for every image: image, group, seen (empty where the weights have not), scores and pixel counts.
-        caveat: What could not be looked for; empty if nothing.
+        caveats: What could not be looked for, and what else to know.
     """
 
     images: pd.DataFrame
-    caveat: str
+    caveats: list[str]
 
     @property
     def unseen(self) -> pd.DataFrame:
@@ -66,8 +70,9 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None) -> Evalua
         InputError: If the folder cannot be used.
     """
     scan = find_pairs(data, groups)
-    decoded = _load(trained, scan.pairs, _training_pairs(trained.runs, data))
-    seen, complete = find_seen(trained.runs, decoded, grouped=scan.grouped)
+    threshold = int(trained.runs[0].config["data"]["mask_threshold"])
+    decoded = load_pairs(scan.pairs, trained.image_size, threshold)
+    seen, complete = find_seen(trained, decoded, threshold, data, grouped=scan.grouped)
     predictor = trained.predictor()
     rows = []
     dataset = CellDataset(decoded, [pair.name for pair in scan.pairs], augmentation=None, seed=0)
@@ -76,43 +81,61 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None) -> Evalua
         scores = image_scores(predictor.see(sample["image"][None]), sample["mask"][None])
         values = {name: value.item() for name, value in scores.items()}
         rows.append({"image": pair.name, "group": pair.group, "seen": seen.get(pair.name, "")} | values)
-    caveat = (
-        "not all images it was trained on are at hand, so only exact copies of those were recognised, and nothing that "
-        "merely looks like them"
-    )
-    return Evaluation(pd.DataFrame(rows), "" if complete else caveat)
+    caveats = [UNKNOWABLE]
+    if not complete:
+        caveats.insert(
+            0,
+            "not all images it was trained on are at hand, so only exact copies of those were recognised, and nothing "
+            "that merely looks like them",
+        )
+    if predictor.precision != trained.precision:
+        caveats.append(f"computed in {predictor.precision}; it was tested in {trained.precision}")
+    sizes = [(facts.width, facts.height) for facts in decoded.facts]
+    if warning := trained.scale_warning(sizes, tiles=False):
+        caveats.append(warning)
+    return Evaluation(pd.DataFrame(rows), caveats)
 
 
-def find_seen(runs: Sequence[Run], decoded: DecodedPairs, *, grouped: bool) -> tuple[dict[str, str], bool]:
+def find_seen(
+    trained: Trained, decoded: DecodedPairs, threshold: int, data: Path, *, grouped: bool
+) -> tuple[dict[str, str], bool]:
     """Say of images how weights have seen them: themselves, by their content, or a relative.
 
-    Relatives are images of one group, those that look it, and those of a group of the same name in the run's split.
+    Relatives are images of one group, those that look it, and those of a group of the same name in a run's split.
 
     Args:
-        runs: Whose weights.
-        decoded: The images, and as far as they are at hand those the runs were trained on.
-        grouped: Whether somebody said which images belong together, so that the names of groups mean something.
+        trained: Whose weights.
+        decoded: The images.
+        threshold: As for ``read_mask``.
+        data: Their folder.
+        grouped: Whether somebody said which of them belong together, so that the names of groups mean something.
 
     Returns:
-        How, by name, and whether all images that the runs were trained on are among them.
+        How, by name, and whether all images that the weights have seen were there to be compared with.
     """
-    entries = {
-        entry["sha256"]: (how, entry) for run in runs for subset, how in SEEN.items() for entry in run.split[subset]
+    pairs, known = decoded.pairs, trained.known
+    seen = {
+        pair.name: known[facts.sha256]
+        for pair, facts in zip(pairs, decoded.facts, strict=True)
+        if facts.sha256 in known
     }
-    own = [entries[facts.sha256][0] if facts.sha256 in entries else "" for facts in decoded.facts]
+    own = [clean for clean in (_clean(pair, threshold) for pair in _training_pairs(trained.runs, data)) if clean]
+    own = [clean for clean in own if clean.facts.sha256 in known]
+    if own:
+        ours = [inspect_pair(pair, threshold).likeness for pair in pairs]
+        for index, other in find_alike(ours, [clean.likeness for clean in own]):
+            seen.setdefault(pairs[index].name, f"relative of an image {known[own[other].facts.sha256]}")
     first: dict[str, int] = {}
-    by_group = [Kin(first.setdefault(pair.group, n), n, "group") for n, pair in enumerate(decoded.pairs)]
-    seen = {pair.name: how for pair, how in zip(decoded.pairs, own, strict=True) if how}
-    for family in families(len(decoded.pairs), [*decoded.kin, *by_group]):
-        if known := next((member for member in family if own[member]), None):
-            relative = f"relative of {decoded.pairs[known].name}, {own[known]}"
+    by_group = [Kin(first.setdefault(pair.group, n), n, "group") for n, pair in enumerate(pairs)]
+    for family in families(len(pairs), [*decoded.kin, *by_group]):
+        if relatives := [pairs[member].name for member in family if pairs[member].name in seen]:
             for member in family:
-                seen.setdefault(decoded.pairs[member].name, relative)
-    named = {entry["group"]: how for how, entry in entries.values() if entry["group"] != entry["name"]}
-    for pair in decoded.pairs if grouped else ():
-        if pair.group in named:
-            seen.setdefault(pair.name, f"group {pair.group}, {named[pair.group]}")
-    return seen, entries.keys() <= {facts.sha256 for facts in decoded.facts}
+                seen.setdefault(pairs[member].name, f"relative of {relatives[0]}, {seen[relatives[0]]}")
+    for pair in pairs if grouped else ():
+        if pair.group in trained.known_groups:
+            seen.setdefault(pair.name, f"group {pair.group}, {trained.known_groups[pair.group]}")
+    at_hand = {facts.sha256 for facts in decoded.facts} | {clean.facts.sha256 for clean in own}
+    return seen, known.keys() <= at_hand
 
 
 def score_all(images: pd.DataFrame) -> dict[str, Score]:
@@ -141,7 +164,7 @@ def write_evaluation(
         "scores": {name: score.value for name, score in scores.items()},
         "intervals_95": {name: score.interval for name, score in scores.items()},
         "left_out": dict(zip(evaluation.seen["image"], evaluation.seen["seen"], strict=True)),
-        "caveat": evaluation.caveat,
+        "caveats": evaluation.caveats,
     }
     with new_folder(folder) as unfinished:
         evaluation.images.to_csv(unfinished / "per_image.csv", index=False)
@@ -162,15 +185,12 @@ def _training_pairs(runs: Sequence[Run], data: Path) -> list[Pair]:
     pairs = []
     for root in sorted(roots):
         with suppress(InputError):
-            pairs += [
-                replace(pair, name=str(pair.image), group=f"{root}/{pair.group}") for pair in scan_pairs(root).pairs
-            ]
+            pairs += scan_pairs(root).pairs
     return pairs
 
 
-def _load(trained: Trained, pairs: Sequence[Pair], own: Sequence[Pair]) -> DecodedPairs:
-    """Decode the pairs, and those that the runs were trained on as far as they can be read."""
-    threshold = int(trained.runs[0].config["data"]["mask_threshold"])
+def _clean(pair: Pair, threshold: int) -> CleanPair | None:
+    """Read a pair; None if that cannot be done."""
     with suppress(InputError):
-        return load_pairs([*pairs, *own], trained.image_size, threshold)
-    return load_pairs(pairs, trained.image_size, threshold)
+        return inspect_pair(pair, threshold)
+    return None

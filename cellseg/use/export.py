@@ -154,7 +154,10 @@ def _probes(trained: Trained, step: int) -> Iterator[Floats]:
 def _real_images(runs: Sequence[Run]) -> Iterator[Floats]:
     paths = [path for run in runs for path in sorted((run.folder / "predictions").rglob("*.png"))]
     for path in paths[:REAL_IMAGES]:
-        picture, _, _ = read_panel(path)
+        try:
+            picture, _, _ = read_panel(path)
+        except OSError:  # a damaged picture is no fault of the network
+            continue
         yield np.divide(picture.transpose(2, 0, 1)[None], 255, dtype=np.float32)
 
 

@@ -4,7 +4,7 @@ import csv
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cellseg.data.cleaning import read_image
+from cellseg.data.findings import count
 from cellseg.data.groups import natural
-from cellseg.data.pairs import IMAGE_SUFFIXES, scan_pairs
+from cellseg.data.pairs import IMAGE_SUFFIXES, LONGEST_NAME, looks_like_mask, scan_pairs
 from cellseg.errors import InputError
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import SMALLEST_OBJECT, Object, measure_objects
@@ -41,23 +42,30 @@ class Source:
 
 
 def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
-    """List the images in files and folders; also say what there is none in.
+    """List the images in files and folders.
 
-    Of a folder of images and masks, as training reads it, the images; of any other, all pictures at any depth. Files
-    are named by what sets them apart: ``cell_1/source`` and ``cell_2/source``, where each is in a folder of its own.
+    Of a folder, all pictures at any depth but masks, and but what lies beside an image that has a folder of its own; an
+    image needs no mask. Files are named by what sets them apart: ``cell_1/source`` and ``cell_2/source``, where each is
+    in a folder of its own, and the image of a pair as training names it.
+
+    Returns:
+        The images, and what there is to say of the rest.
     """
-    sources, problems = [], []
+    sources, said = [], []
     files = [path for path in inputs if not path.is_dir()]
     common = Path(os.path.commonpath([_absolute(path).parent for path in files])) if files else Path()
     for path in inputs:
         if not path.is_dir():
             sources.append(Source(str(_absolute(path).relative_to(common).with_suffix("")), path))
-        elif found := _in_folder(path):
-            sources += found
-        else:
-            problems.append(f"{path}: holds no image; images end in {', '.join(IMAGE_SUFFIXES)}")
+            continue
+        found, left_out = _in_folder(path)
+        sources += found
+        if left_out:
+            said.append(f"{path}: {count(len(left_out), 'picture')} left out as masks or the like, {left_out[0]} first")
+        if not found:
+            said.append(f"{path}: holds no image; images end in {', '.join(IMAGE_SUFFIXES)}")
     once = {_absolute(source.path): source for source in reversed(sources)}  # however often an image was named
-    return _told_apart([source for source in sources if once[_absolute(source.path)] is source]), problems
+    return _told_apart([source for source in sources if once[_absolute(source.path)] is source]), said
 
 
 def predict_files(
@@ -67,7 +75,8 @@ def predict_files(
 
     Writes ``masks/NAME.png`` (0 and 255, as large as the image), ``overlays/NAME.png`` (cells outlined, 4096 pixels a
     side at most), ``objects.csv`` (a row for every object) and ``images.csv`` (a row for every image); on request
-    ``probabilities/NAME.png`` (16 bits, 65535 is 1). About 12 bytes of memory for a pixel of the largest image.
+    ``probabilities/NAME.png`` (16 bits, 65535 is 1). A pixel of the largest image takes about 13 bytes of memory; 30 if
+    it has more than 8 bits.
 
     Returns:
         The rows of ``images.csv``, and what could not be read and why; nothing is written if that is all of it.
@@ -91,13 +100,17 @@ def predict_files(
                     some, predictor.bands([picture for _, picture in some]), strict=True
                 ):
                     mask, probability = _whole(bands, picture.size, lambda share: progress.advance(task, share))
+                    try:
+                        _save(output / "masks", source.name, Image.fromarray(mask))
+                        _save(output / "overlays", source.name, _overlay(picture, mask))
+                        if probabilities:
+                            _save(output / "probabilities", source.name, Image.fromarray(probability))
+                    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+                        failures.append(f"{source.path}: another image's files are where its own would be ({error})")
+                        continue
                     objects = list(measure_objects(mask, probability, _smallest(predictor, picture)))
                     table.writerows({"image": source.name} | asdict(cell) for cell in objects)
                     rows.append(_image_row(source, mask, len(objects)))
-                    _save(output / "masks", source.name, Image.fromarray(mask))
-                    _save(output / "overlays", source.name, _overlay(picture, mask))
-                    if probabilities:
-                        _save(output / "probabilities", source.name, Image.fromarray(probability))
                 some.clear()  # before the next are read
                 progress.update(task, completed=len(rows) + len(failures))
         if rows:
@@ -117,31 +130,48 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links, absolute() leaves ".." in names)
 
 
-def _in_folder(folder: Path) -> list[Source]:
-    try:
-        pairs = scan_pairs(folder).pairs
-    except InputError:  # it is no data set
-        pictures = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-        inside = [(path.relative_to(folder), path) for path in pictures]
-        seen = [(name, path) for name, path in inside if not any(part.startswith(".") for part in name.parts)]
-        return [
-            Source(str(name.with_suffix("")), path) for name, path in sorted(seen, key=lambda s: natural(str(s[0])))
-        ]
-    return [Source(pair.name, pair.image) for pair in pairs]
+def _in_folder(folder: Path) -> tuple[list[Source], list[Path]]:
+    """Return the images in a folder, and the pictures that are none."""
+    seen = [(path.relative_to(folder), path) for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+    written = {path.parent for path in folder.rglob("images.csv") if (path.parent / "masks").is_dir()}  # by us, before
+    pictures = [
+        path
+        for name, path in sorted(seen, key=lambda entry: natural(str(entry[0])))
+        if path.is_file() and not any(part.startswith(".") for part in name.parts) and written.isdisjoint(path.parents)
+    ]
+    named: dict[Path, str] = {}
+    taken: set[Path] = set()
+    with suppress(InputError):  # it need not be a data set
+        scan = scan_pairs(folder)
+        named = {pair.image: pair.name for pair in scan.pairs}
+        taken = {mask for pair in scan.pairs for mask in pair.masks}
+        if scan.layout.startswith("one folder"):
+            homes = {pair.image.parent for pair in scan.pairs}
+            taken |= {path for path in pictures if path.parent in homes and path not in named}
+    images = [path for path in pictures if path in named or (path not in taken and not looks_like_mask(path))]
+    left_out = [path for path in pictures if path not in set(images)]
+    names = [named.get(path) or str(path.relative_to(folder).with_suffix("")) for path in images]
+    return [Source(name, path) for name, path in zip(names, images, strict=True)], left_out
 
 
 def _told_apart(sources: Sequence[Source]) -> list[Source]:
-    """Number what would be written to one place; also where a file system takes capitals for small letters."""
+    """Number what would be written to one place, also where capitals are taken for small letters; mend odd names."""
     taken: set[str] = set()
     apart = []
     for source in sources:
-        name, number = source.name, 1
+        whole = source.name.encode("utf-8", "backslashreplace").decode()  # a name that is not UTF-8
+        whole = str(Path(*(_shortened(part) for part in Path(whole).parts)))
+        name, number = whole, 1
         while name.casefold() in taken:
             number += 1
-            name = f"{source.name}-{number}"
+            name = f"{whole}-{number}"
         taken.add(name.casefold())
         apart.append(Source(name, source.path))
     return apart
+
+
+def _shortened(part: str) -> str:
+    return part if len(part.encode()) <= LONGEST_NAME else part.encode()[:LONGEST_NAME].decode(errors="ignore")
 
 
 def _readable(sources: Sequence[Source], failures: list[str]) -> Iterator[list[tuple[Source, Image.Image]]]:
@@ -193,7 +223,7 @@ def _image_row(source: Source, mask: NDArray[np.uint8], objects: int) -> ImageRo
     share = np.count_nonzero(mask) / mask.size
     return {
         "image": source.name,
-        "file": str(source.path),
+        "file": str(source.path).encode("utf-8", "backslashreplace").decode(),
         "width": width,
         "height": height,
         "objects": objects,
@@ -217,7 +247,7 @@ def _save(folder: Path, name: str, picture: Image.Image) -> None:
     """Write a PNG, whole or not at all."""
     path = folder / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(".unfinished")
     picture.save(unfinished, format="PNG")
     os.replace(unfinished, path)
 

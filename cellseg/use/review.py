@@ -83,6 +83,8 @@ def review(trained: Trained, output: Path | None = None) -> Review:
         InputError: If the folder exists, or the run kept no pictures of its test images.
     """
     predictor, found = trained.predictor(), Review(output or trained.runs[0].folder / "review", [], [])
+    if found.folder.exists():
+        raise InputError(f"{found.folder} exists already, and nothing is written over it; name a new folder")
     for name, picture, truth, prediction in _test_images(trained.runs[0]):
         probability = _seen_beyond_borders(predictor, picture)
         places = list(find_disagreements(prediction, truth, probability > THRESHOLD))

@@ -4,15 +4,17 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from cellseg.data.findings import count
 from cellseg.data.pairs import IMAGE_SUFFIXES
+from cellseg.data.splits import RecordedSplit
 from cellseg.errors import InputError
 from cellseg.networks import PotiNet, UNet, XopiNet
 from cellseg.predict import Predictor
-from cellseg.runs import Run, load_run, load_weights, read_weights
+from cellseg.runs import Run, load_run, read_weights, with_weights
 from cellseg.study.collect import Study, read_study
 
 PUBLISHED = {"unet": UNet, "potinet": PotiNet, "xopinet": XopiNet}
@@ -35,6 +37,7 @@ class Trained:
         networks: With their weights.
         image_size: Side in pixels of the square they were trained on.
         precision: They were tested in.
+        judges: Runs by whose test images this network was chosen among others.
     """
 
     name: str
@@ -42,6 +45,30 @@ class Trained:
     networks: Sequence[UNet]
     image_size: int
     precision: str
+    judges: Sequence[Path] = ()
+
+    @cached_property
+    def known(self) -> dict[str, str]:
+        """How the weights, or the choice of them, have seen images, by content hash."""
+        return {entry["sha256"]: how for how, entry in self._entries}
+
+    @cached_property
+    def known_groups(self) -> dict[str, str]:
+        """The same of groups, by name, where somebody said what they are."""
+        said = any(entry["group"] != entry["name"] for _, entry in self._entries)
+        return {entry["group"]: how for how, entry in self._entries} if said else {}
+
+    @cached_property
+    def _entries(self) -> list[tuple[str, dict[str, str]]]:
+        splits = [RecordedSplit.read(folder / "split.json").subsets for folder in self.judges]
+        found = [("chosen by", entry) for split in splits for entry in split["test"]]
+        for run in self.runs:
+            split = RecordedSplit.read(run.folder / "split.json").subsets
+            found += [("chosen by", entry) for entry in split["val"]]
+        for run in self.runs:  # last, as it weighs most
+            split = RecordedSplit.read(run.folder / "split.json").subsets
+            found += [("trained on", entry) for entry in split["train"]]
+        return found
 
     @property
     def typical_size(self) -> tuple[float, float] | None:
@@ -100,6 +127,8 @@ def find_trained(path: Path, *, model: str | None = None, ensemble: bool = False
     """
     path = _run_of(path)
     if not path.is_file():
+        if model is not None and not path.exists():
+            raise InputError(f"{path} does not exist; name a file of weights")
         if model is not None:
             raise InputError(f"{path} knows its network itself; --model is for a file of weights")
         return find_runs(path, ensemble=ensemble)
@@ -149,15 +178,16 @@ def _best_of(study: Study, *, ensemble: bool) -> Trained:
     of = f"{len(chosen)} runs averaged" if ensemble else f"run {chosen.iloc[0]}"
     beaten = f", the best of {len(study.networks)} networks" if len(study.networks) > 1 else ""
     name = f"{best}{beaten} in {study.folder} by mean test Dice ({dice[best]:.4f}), {of}"
-    return _together(name, [load_run(study.folder / run) for run in chosen])
+    judges = [study.folder / run for run in study.runs["run"]] if len(study.networks) > 1 else []
+    return _together(name, [load_run(study.folder / run) for run in chosen], judges)
 
 
-def _together(name: str, runs: Sequence[Run]) -> Trained:
+def _together(name: str, runs: Sequence[Run], judges: Sequence[Path] = ()) -> Trained:
     first = runs[0]
     if other := [run for run in runs if run.image_size != first.image_size]:
         raise InputError(f"{other[0].folder} was trained at another data.image_size than {first.folder}")
     networks = [run.network for run in runs]
-    return Trained(name, runs, networks, first.image_size, str(first.summary.get("precision", "32-true")))
+    return Trained(name, runs, networks, first.image_size, str(first.summary["precision"]), judges)
 
 
 def _published(path: Path, model: str | None) -> Trained:
@@ -174,6 +204,5 @@ def _published(path: Path, model: str | None) -> Trained:
     features, channels = first.shape[:2]
     if channels != 3:
         raise InputError(f"{path}: is for images of {channels} channels, but pictures are read as RGB")
-    network = PUBLISHED[model](channels, 1, features)
-    load_weights(network, path)
+    network = with_weights(partial(PUBLISHED[model], channels, 1, features), path)
     return Trained(f"{network.name} with the weights of {path}", [], [network], PUBLISHED_SIZE, "32-true")
