@@ -12,8 +12,8 @@ from tqdm import tqdm
 from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.dataset import CellDataset
 from cellseg.data.folders import new_folder
-from cellseg.data.inspection import CleanPair, inspect_pair
-from cellseg.data.kinship import Kin, families, find_alike
+from cellseg.data.inspection import inspect_pair
+from cellseg.data.kinship import Kin, Likeness, families, find_alike
 from cellseg.data.pairs import Pair, find_pairs, scan_pairs
 from cellseg.errors import InputError
 from cellseg.metrics import image_scores
@@ -119,12 +119,13 @@ def find_seen(
         for pair, facts in zip(pairs, decoded.facts, strict=True)
         if facts.sha256 in known
     }
-    own = [clean for clean in (_clean(pair, threshold) for pair in _training_pairs(trained.runs, data)) if clean]
-    own = [clean for clean in own if clean.facts.sha256 in known]
+    own = [
+        look for pair in _training_pairs(trained.runs, data) if (look := _look(pair, threshold)) and look[0] in known
+    ]
     if own:
         ours = [inspect_pair(pair, threshold).likeness for pair in pairs]
-        for index, other in find_alike(ours, [clean.likeness for clean in own]):
-            seen.setdefault(pairs[index].name, f"relative of an image {known[own[other].facts.sha256]}")
+        for index, other in find_alike(ours, [likeness for _, likeness in own]):
+            seen.setdefault(pairs[index].name, f"relative of an image {known[own[other][0]]}")
     first: dict[str, int] = {}
     by_group = [Kin(first.setdefault(pair.group, n), n, "group") for n, pair in enumerate(pairs)]
     for family in families(len(pairs), [*decoded.kin, *by_group]):
@@ -134,7 +135,7 @@ def find_seen(
     for pair in pairs if grouped else ():
         if pair.group in trained.known_groups:
             seen.setdefault(pair.name, f"group {pair.group}, {trained.known_groups[pair.group]}")
-    at_hand = {facts.sha256 for facts in decoded.facts} | {clean.facts.sha256 for clean in own}
+    at_hand = {facts.sha256 for facts in decoded.facts} | {digest for digest, _ in own}
     return seen, known.keys() <= at_hand
 
 
@@ -189,8 +190,9 @@ def _training_pairs(runs: Sequence[Run], data: Path) -> list[Pair]:
     return pairs
 
 
-def _clean(pair: Pair, threshold: int) -> CleanPair | None:
-    """Read a pair; None if that cannot be done."""
+def _look(pair: Pair, threshold: int) -> tuple[str, Likeness] | None:
+    """Return the content hash of an image and what it looks like; None if it cannot be read."""
     with suppress(InputError):
-        return inspect_pair(pair, threshold)
+        clean = inspect_pair(pair, threshold)
+        return clean.facts.sha256, clean.likeness
     return None
