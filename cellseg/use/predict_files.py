@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from cellseg.data.cleaning import read_image
 from cellseg.data.findings import count
@@ -91,7 +91,11 @@ def predict_files(
     try:
         output.mkdir(parents=True, exist_ok=True)
         unfinished = output / ".objects.csv.unfinished"
-        with unfinished.open("w", newline="", encoding="utf-8") as file, _progress() as progress, _large_pictures():
+        with (
+            unfinished.open("w", newline="", encoding="utf-8") as file,
+            Progress(console=Console(stderr=True), transient=True) as progress,
+            _large_pictures(),
+        ):
             table = csv.DictWriter(file, ["image", *(field.name for field in fields(Object))], lineterminator="\n")
             table.writeheader()
             task = progress.add_task("images", total=len(sources))
@@ -250,19 +254,6 @@ def _save(folder: Path, name: str, picture: Image.Image) -> None:
     unfinished = path.with_name(".unfinished")
     picture.save(unfinished, format="PNG")
     os.replace(unfinished, path)
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
 
 
 @contextmanager

@@ -60,14 +60,10 @@ class Trained:
 
     @cached_property
     def _entries(self) -> list[tuple[str, dict[str, str]]]:
-        splits = [RecordedSplit.read(folder / "split.json").subsets for folder in self.judges]
-        found = [("chosen by", entry) for split in splits for entry in split["test"]]
-        for run in self.runs:
-            split = RecordedSplit.read(run.folder / "split.json").subsets
-            found += [("chosen by", entry) for entry in split["val"]]
-        for run in self.runs:  # last, as it weighs most
-            split = RecordedSplit.read(run.folder / "split.json").subsets
-            found += [("trained on", entry) for entry in split["train"]]
+        tested = [RecordedSplit.read(folder / "split.json").subsets["test"] for folder in self.judges]
+        found = [("chosen by", entry) for entries in tested for entry in entries]
+        for subset, how in (("val", "chosen by"), ("train", "trained on")):  # the last weighs most
+            found += [(how, entry) for run in self.runs for entry in run.split[subset]]
         return found
 
     @property
