@@ -2,12 +2,13 @@
 
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from PIL import Image
@@ -16,7 +17,8 @@ from torch import Tensor
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import count_unlabelled
 from cellseg.panels import Pixels, draw_panel
-from cellseg.runs import save, write_csv
+from cellseg.records import write_csv
+from cellseg.runs import save
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,30 @@ class WholeCheckpoints(TorchCheckpointIO):
         save(checkpoint, Path(path))
 
 
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps ``last.ckpt``, from which a run that was interrupted goes on.
+
+    It is written after an epoch when the one before is some time old, and after the last epoch: writing it after each
+    would take longer than the epochs themselves where they are short.
+
+    Args:
+        seconds: Least time between two of them; 0 writes one after every epoch.
+    """
+
+    def __init__(self, seconds: float = 60) -> None:
+        # on_train_epoch_end comes also in an epoch without validation; there is never a last-v1.ckpt
+        super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+        self.seconds, self.written = seconds, time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write it if it is time; all devices agree on that."""
+        last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        due = last or time.monotonic() - self.written >= self.seconds
+        if trainer.strategy.reduce_boolean_decision(due, all=False):
+            super().on_train_epoch_end(trainer, pl_module)
+            self.written = time.monotonic()
+
+
 class WarmEMA(WeightAveraging):
     """Scores and saves the exponential moving average of the weights, which a short training does not spoil.
 
@@ -77,11 +103,14 @@ class WarmEMA(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.98) -> None:
-        def average(averaged: Tensor, current: Tensor, count: Tensor) -> Tensor:
-            kept = torch.clamp((1 + count) / (10 + count), max=decay)
-            return kept * averaged + (1 - kept) * current
+        def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+            current = [new.to(old.dtype) for new, old in zip(current, averaged, strict=True)]  # float32 where bf16-true
+            if averaged[0].is_floating_point():
+                torch._foreach_lerp_(averaged, current, 1 - min((1 + int(count)) / (10 + int(count)), decay))
+            else:  # batch norm's count of batches
+                torch._foreach_copy_(averaged, current)
 
-        super().__init__(avg_fn=average)
+        super().__init__(multi_avg_fn=average)
 
 
 class PredictionPanels(L.Callback):

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -47,11 +46,6 @@ class SegmentationModule(L.LightningModule):
     def network_name(self) -> str:
         """What to call the network: its own name where it has one, else its class."""
         return getattr(self.network, "name", type(self.network).__name__)
-
-    def setup(self, stage: str) -> None:
-        """Lay the weights out as the device's convolutions like them best; MPS does not know channels_last."""
-        if self.trainer.strategy.root_device.type != "mps":
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits."""
@@ -101,6 +95,21 @@ class SegmentationModule(L.LightningModule):
             raise InputError(f"a learning rate schedule needs 1 or more steps, not {steps}; set trainer.max_epochs")
         scheduler = self._make_scheduler(optimizer, total_steps=int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as ``trainer.gradient_clip_val`` says; Lightning would refuse it for a fused optimizer in bfloat16."""
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # float16's gradients are
+        if scaled or not gradient_clip_val:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_algorithm == "value":
+            nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
+        else:
+            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def _score(self, batch: Batch, stage: str, scores: SegmentationScores) -> dict[str, Any]:
         """Log the loss, add to the scores, and return per image what callbacks write and draw."""

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from cellseg.cli import app
 from cellseg.errors import InputError
 from cellseg.panels import draw_panel, seen_as_cell
-from cellseg.runs import write_csv, write_json
+from cellseg.records import write_csv, write_json
 from cellseg.study.collect import read_study
 from cellseg.study.figures import INK
 from cellseg.study.report import assemble, write_report

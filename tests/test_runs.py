@@ -8,18 +8,18 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from cellseg import UNet, runs
+from cellseg import UNet, records, runs
 from cellseg.errors import InputError
 
 
 def test_run_names_say_model_and_seed_first_then_what_else_was_changed():
-    assert runs.run_name("unet", 0, []) == "unet_seed-0"
+    assert records.run_name("unet", 0, []) == "unet_seed-0"
     overrides = ["model=xopinet", "seed=1", "study=six", "experiment=smoke", "optimizer.lr=0.01"]
-    assert runs.run_name("xopinet", 1, overrides) == "xopinet_seed-1_experiment-smoke_optimizer.lr-0.01"
+    assert records.run_name("xopinet", 1, overrides) == "xopinet_seed-1_experiment-smoke_optimizer.lr-0.01"
 
 
 def test_the_order_on_the_command_line_does_not_change_the_name():
-    assert runs.run_name("unet", 0, ["a=1", "b=2"]) == runs.run_name("unet", 0, ["b=2", "a=1"])
+    assert records.run_name("unet", 0, ["a=1", "b=2"]) == records.run_name("unet", 0, ["b=2", "a=1"])
 
 
 def test_different_overrides_never_share_a_name():
@@ -32,45 +32,45 @@ def test_different_overrides_never_share_a_name():
         "data.root=" + "a" * 301,
         "data.root=" + "像" * 99,
     ]
-    names = [runs.run_name("unet", 0, [value]) for value in values]
+    names = [records.run_name("unet", 0, [value]) for value in values]
     assert all(first != second for first, second in combinations(names, 2))
     for name in names:
         assert re.fullmatch(r"[\w.,+-]{1,120}", name, flags=re.ASCII), name
 
 
 def test_a_sweep_names_a_run_as_it_is_named_alone():
-    assert runs.run_name("unet", 0, ["model.skip=False"]) == runs.run_name("unet", 0, ["model.skip=false"])
+    assert records.run_name("unet", 0, ["model.skip=False"]) == records.run_name("unet", 0, ["model.skip=false"])
 
 
 def test_a_folder_that_holds_another_run_is_refused_and_the_keys_are_named(tmp_path):
     first = OmegaConf.create({"seed": 0, "model": {"depth": 4, "name": "UNet"}, "study": "a"})
-    assert runs.start_run(tmp_path, first, {"test": []}) is None
+    assert records.start_run(tmp_path, first, {"test": []}) is None
     other = OmegaConf.create({"seed": 1, "model": {"depth": 4, "width": 3}, "study": "b"})
     message = (
         r"another configuration \(model\.name was 'UNet', is None; model\.width was None, is 3; seed was 0, is 1\)"
     )
     with pytest.raises(InputError, match=message):
-        runs.start_run(tmp_path, other, {"test": []})
-    runs.write_json(tmp_path / "summary.json", {"done": True})
+        records.start_run(tmp_path, other, {"test": []})
+    records.write_json(tmp_path / "summary.json", {"done": True})
     with pytest.raises(InputError, match="another configuration"):
-        runs.finished(tmp_path, other)
-    assert runs.finished(tmp_path, OmegaConf.merge(first, {"study": "c"})) == {"done": True}
+        records.finished(tmp_path, other)
+    assert records.finished(tmp_path, OmegaConf.merge(first, {"study": "c"})) == {"done": True}
     assert OmegaConf.load(tmp_path / "config.yaml") == first
 
 
 def test_an_unfinished_run_goes_on_from_its_checkpoint_with_the_same_images_only(tmp_path):
     config = OmegaConf.create({"seed": 0})
-    runs.start_run(tmp_path, config, {"test": ["a"]})
+    records.start_run(tmp_path, config, {"test": ["a"]})
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"")
-    assert runs.start_run(tmp_path, config, {"test": ["a"]}) == tmp_path / "checkpoints" / "last.ckpt"
+    assert records.start_run(tmp_path, config, {"test": ["a"]}) == tmp_path / "checkpoints" / "last.ckpt"
     with pytest.raises(InputError, match="the images or their groups have changed since this run began"):
-        runs.start_run(tmp_path, config, {"test": ["b"]})
+        records.start_run(tmp_path, config, {"test": ["b"]})
 
 
 def test_two_processes_cannot_work_in_one_folder(tmp_path):
-    enter = "import sys, pathlib; from cellseg import runs; runs.occupied(pathlib.Path(sys.argv[1])).__enter__()"
-    with runs.occupied(tmp_path):
+    enter = "import sys, pathlib; from cellseg import records; records.occupied(pathlib.Path(sys.argv[1])).__enter__()"
+    with records.occupied(tmp_path):
         said = subprocess.run([sys.executable, "-c", enter, tmp_path], capture_output=True, text=True)
     assert "another process is at work in" in said.stderr
     subprocess.run([sys.executable, "-c", enter, tmp_path], check=True)
@@ -78,15 +78,15 @@ def test_two_processes_cannot_work_in_one_folder(tmp_path):
 
 def test_files_are_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "summary.json"
-    runs.write_json(path, {"value": 1})
+    records.write_json(path, {"value": 1})
     with pytest.raises(ValueError, match="JSON"):
-        runs.write_json(path, {"value": float("nan")})
+        records.write_json(path, {"value": float("nan")})
     assert json.loads(path.read_text()) == {"value": 1}
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_csv_has_every_column_and_leaves_missing_values_empty(tmp_path):
-    runs.write_csv(tmp_path / "metrics.csv", [{"epoch": 0, "a": 1}, {"epoch": 1, "b": 2}])
+    records.write_csv(tmp_path / "metrics.csv", [{"epoch": 0, "a": 1}, {"epoch": 1, "b": 2}])
     assert (tmp_path / "metrics.csv").read_text() == "epoch,a,b\n0,1,\n1,,2\n"
 
 
@@ -103,7 +103,7 @@ def test_weights_are_plain_tensors_in_the_usual_layout(tmp_path):
 
 
 def test_provenance_names_the_versions_that_ran():
-    facts = runs.provenance()
+    facts = records.provenance()
     assert facts["versions"]["torch"] == torch.__version__
     assert facts["git_commit"] is None or re.fullmatch("[0-9a-f]{40}", facts["git_commit"])
 
@@ -130,9 +130,9 @@ def test_loading_executes_nothing_a_stored_file_names(tmp_path):
 )
 def test_a_damaged_run_folder_is_told_by_name_and_left_as_it_is(tmp_path, name, text, message):
     config = OmegaConf.create({"b": 2})
-    runs.start_run(tmp_path, config, {})
-    runs.write_json(tmp_path / "summary.json", {})
+    records.start_run(tmp_path, config, {})
+    records.write_json(tmp_path / "summary.json", {})
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
-        runs.finished(tmp_path, config)
+        records.finished(tmp_path, config)
     assert (tmp_path / name).read_text() == text

@@ -16,6 +16,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from cellseg import records
 from cellseg.errors import InputError
 from cellseg.study.isolated import ACCOUNT, SWEEP, write_outcome
 from cellseg.study.sweep import SweepWatch
@@ -102,7 +103,9 @@ def interrupted_at(point, cfg, folder, monkeypatch):
             train.run(cfg, folder)
 
 
-@pytest.mark.parametrize("point", ["train.summarise", "cellseg.runs.write_weights", "train.runs.start_run"])
+@pytest.mark.parametrize(
+    "point", ["cellseg.training.summarise", "cellseg.training.write_weights", "cellseg.training.start_run"]
+)
 @pytest.mark.parametrize("callbacks", ["ema", "default"])
 def test_a_run_interrupted_before_or_after_its_training_ends_as_if_nothing_had_happened(
     smears, tmp_path, monkeypatch, point, callbacks
@@ -121,7 +124,7 @@ def test_a_run_interrupted_before_or_after_its_training_ends_as_if_nothing_had_h
 
 
 def test_an_interrupted_run_does_not_go_on_with_other_images(own_smears, tmp_path, monkeypatch):
-    interrupted_at("train.summarise", smoke(f"data.root={own_smears}"), tmp_path / "run", monkeypatch)
+    interrupted_at("cellseg.training.summarise", smoke(f"data.root={own_smears}"), tmp_path / "run", monkeypatch)
     shutil.rmtree(own_smears / "cell_1")
     with pytest.raises(InputError, match="the images or their groups have changed since this run began"):
         train.run(smoke(f"data.root={own_smears}"), tmp_path / "run")
@@ -194,7 +197,7 @@ def wait_until_free(run, seconds=60):
     end = time.monotonic() + seconds
     while True:
         try:
-            with train.runs.occupied(run):  # nobody is at work in it any more
+            with records.occupied(run):  # nobody is at work in it any more
                 return
         except InputError:
             assert time.monotonic() < end

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -149,7 +150,7 @@ def test_a_run_read_back_predicts_what_was_scored(finished, smears):
         assert probability.shape == (72, 96)
         assert probability.min() >= 0
         assert probability.max() <= 1
-    datamodule = train.instantiate(OmegaConf.create(run.config).data)
+    datamodule = instantiate(OmegaConf.create(run.config).data)
     datamodule.setup()
     for batch in datamodule.test_dataloader()[0]:
         scores = image_scores(run.network(batch["image"]).sigmoid(), batch["mask"])
@@ -214,7 +215,7 @@ def test_split_and_configuration_are_written_before_training(smears, tmp_path, m
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.L.Trainer, "fit", interrupted)
+    monkeypatch.setattr("lightning.Trainer.fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train.run(smoke(f"data.root={smears}"), tmp_path / "run")
     assert {path.name for path in (tmp_path / "run").iterdir() if path.suffix} >= {"config.yaml", "split.json"}

@@ -20,7 +20,7 @@ from cellseg.cli import app
 from cellseg.errors import InputError
 from cellseg.objects import UNLABELLED
 from cellseg.panels import read_panel, seen_as_cell
-from cellseg.runs import write_csv
+from cellseg.records import write_csv
 from cellseg.use.evaluate import score_all
 from cellseg.use.predict_files import find_sources
 from conftest import smoke

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cellseg.errors import InputError
-from cellseg.runs import leaves, read_config, read_json, read_table
+from cellseg.records import leaves, read_config, read_json, read_table
 
 NOT_COMPARED = (
     "seed",

@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cellseg.errors import InputError
-from cellseg.runs import write_json
+from cellseg.records import write_json
 
 ACCOUNT = ".sweep"  # in the study's folder: what became of every run, a folder for each sweep
 SWEEP = "CELLSEG_SWEEP"  # the name of that folder, for all that a sweep starts

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cellseg.data.findings import count
 from cellseg.pages import write_page
-from cellseg.runs import write_csv, write_text
+from cellseg.records import write_csv, write_text
 from cellseg.study.collect import Study
 from cellseg.study.figures import Picture, draw_figures, write_pictures
 from cellseg.study.gallery import Strip, make_gallery

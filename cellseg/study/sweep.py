@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cellseg.errors import InputError
-from cellseg.runs import run_name
+from cellseg.records import run_name
 from cellseg.study.isolated import ACCOUNT, SWEEP, name_sweep
 
 COLOURS = {"done": "green", "finished before": "dim", "failed": "bold red"}

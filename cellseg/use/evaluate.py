@@ -17,7 +17,8 @@ from cellseg.data.kinship import Kin, Likeness, families, find_alike
 from cellseg.data.pairs import Pair, find_pairs, scan_pairs
 from cellseg.errors import InputError
 from cellseg.metrics import image_scores
-from cellseg.runs import Run, write_json
+from cellseg.records import write_json
+from cellseg.runs import Run
 from cellseg.study.statistics import interval_over_groups
 from cellseg.use.trained import Trained
 

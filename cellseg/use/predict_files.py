@@ -23,7 +23,7 @@ from cellseg.metrics import THRESHOLD
 from cellseg.objects import SMALLEST_OBJECT, Object, measure_objects
 from cellseg.panels import draw_outlines
 from cellseg.predict import Floats, Predictor
-from cellseg.runs import write_csv
+from cellseg.records import write_csv
 
 AT_ONCE = 2**25  # pixels of pictures in memory together; one larger than that is alone
 MOST_AT_ONCE = 32  # pictures

@@ -24,7 +24,8 @@ from cellseg.objects import MERGED, MISSED, SPLIT, UNLABELLED, Disagreement, fin
 from cellseg.pages import picture_address, write_page
 from cellseg.panels import Pixels, read_panel, seen_as_cell
 from cellseg.predict import Predictor
-from cellseg.runs import Run, write_csv, write_text
+from cellseg.records import write_csv, write_text
+from cellseg.runs import Run
 from cellseg.use.trained import Trained
 
 KINDS = {

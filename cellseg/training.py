@@ -1,0 +1,183 @@
+"""One run from its configuration to its summary: seed, fit, test, record."""
+
+import gc
+import logging
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from cellseg.callbacks import EpochTable, ImageRecords, WholeCheckpoints
+from cellseg.console import print_results
+from cellseg.data import CellDataModule
+from cellseg.data.dataset import derived_seed
+from cellseg.errors import InputError
+from cellseg.hardware import describe_device, keep_freed_memory
+from cellseg.module import SegmentationModule
+from cellseg.records import finished, leaves, occupied, provenance, start_run, write_json
+from cellseg.runs import write_weights
+from cellseg.summary import summarise
+
+log = logging.getLogger("train")
+
+
+def run(cfg: DictConfig, folder: Path) -> float:
+    """Train, test and record one run in ``folder``; return the mean Dice over its test images.
+
+    What is finished already is only told again; what was interrupted goes on from its last epoch.
+    """
+    with occupied(folder) if int(os.environ.get("LOCAL_RANK", 0)) == 0 else nullcontext():
+        if summary := finished(folder, cfg):
+            log.info("this run was finished before; nothing is trained again")
+            print_results(summary, folder)
+            return float(summary["metrics"]["test/dice"])
+        return fit_and_test(cfg, folder)
+
+
+def fit_and_test(cfg: DictConfig, folder: Path) -> float:
+    """Do what is left of a run."""
+    origin = provenance()  # before anything else: the code may change while the run goes on
+    began = time.perf_counter()
+    trainer, module, datamodule, scored, checkpoint = prepare(cfg, folder)
+    seconds = {"prepare": time.perf_counter() - began}
+    trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning does not declare it
+    timer = next(callback for callback in callbacks if isinstance(callback, Timer))
+    seconds["train"] = timer.time_elapsed("train")  # before an interruption too
+    train_metrics = {name: value for name, value in trainer.callback_metrics.items() if name == "train/loss"}
+    if checkpoint and not train_metrics:  # it was interrupted after its last epoch: there was nothing left to train
+        load_weights(module, checkpoint)
+        tables = [callback for callback in callbacks if isinstance(callback, EpochTable)]
+        train_metrics = {"train/loss": tables[0].rows[-1]["train/loss"]} if tables else {}
+    if datamodule.has_validation:
+        load_best(module, folder / "checkpoints" / "best.ckpt")
+    began = time.perf_counter()
+    trainer.test(module, datamodule, verbose=False)
+    seconds["test"] = time.perf_counter() - began
+    metrics = train_metrics | trainer.callback_metrics
+
+    if trainer.is_global_zero:
+        write_weights(folder / "weights.pth", module.network)
+        summary = summarise(
+            trainer,
+            module,
+            datamodule,
+            metrics=metrics,
+            image_rows=scored.rows,
+            seed=cfg.seed,
+            seconds=seconds,
+            origin=origin,
+        )
+        log_hyperparameters(trainer, cfg, module.network_name, summary["metrics"])
+        write_json(folder / "summary.json", summary)
+        print_results(summary, folder)
+    return float(metrics["test/dice"])
+
+
+def log_hyperparameters(trainer: L.Trainer, cfg: DictConfig, network: str, metrics: Mapping[str, float]) -> None:
+    """Show the run in TensorBoard's HPARAMS tab: the settings people sweep beside the test metrics."""
+    settings = {"network": network}
+    for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)).items():
+        plumbing = key.startswith(("module.", "callbacks.", "logger.")) or key.endswith("_target_")
+        if value is not None and not plumbing:
+            settings[key] = value
+    tested = {name: value for name, value in metrics.items() if name.startswith("test/")}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(settings, tested, trainer.global_step)
+            logger.save()
+
+
+def prepare(
+    cfg: DictConfig, folder: Path
+) -> tuple[L.Trainer, SegmentationModule, CellDataModule, ImageRecords, Path | None]:
+    """Build everything a run needs and write down its configuration and split, unless something is wrong."""
+    warnings.filterwarnings("ignore", message=".*does not have many workers")  # images lie in memory
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run goes on
+    warnings.filterwarnings("ignore", module="PIL")  # what matters of them is said of the files they are about
+    warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning 2.6 calls a torch function that torch renamed
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # sweeps go to Slurm by hydra/launcher
+    keep_freed_memory()
+    # deterministic runs would fill every new tensor with NaN, a tenth of a step; nothing here reads before it writes
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch declares no type
+    gc.freeze()  # what the libraries made on import stays: no use in looking through it again and again
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    L.seed_everything(stream_of(cfg), workers=True)
+    datamodule, module, callbacks = instantiate(cfg.data), instantiate(cfg.module), instantiate(cfg.callbacks)
+    datamodule.prepare_data()
+    datamodule.setup()
+    if not datamodule.has_validation:  # nothing is ever chosen on the images it is reported on
+        callbacks.pop("best", None)
+        if choosing := [name for name, callback in callbacks.items() if _monitors_validation(callback)]:
+            raise InputError(
+                f"callbacks.{choosing[0]} chooses by val/, but there are no images for that apart from the "
+                "test images; set data.split.val_fraction"
+            )
+    scored = ImageRecords()
+    checkpoint = start_run(folder, cfg, datamodule.split_record())
+    step = read_checkpoint(checkpoint)["global_step"] if checkpoint else 0
+    trainer = instantiate(
+        cfg.trainer,
+        default_root_dir=folder,
+        logger=instantiate(cfg.logger, save_dir=folder, purge_step=step),  # TensorBoard forgets what comes after
+        callbacks=[*callbacks.values(), scored, Timer()],
+        plugins=[WholeCheckpoints()],
+    )
+    if trainer.strategy.root_device.type != "mps":  # which does not know it
+        # before any callback copies the weights: averaging two layouts takes four times as long
+        module.network.to(memory_format=torch.channels_last)
+    if trainer.is_global_zero:
+        device = describe_device(trainer.strategy.root_device)
+        begun = "going on with" if checkpoint else "training"
+        log.info("%s %s on %s in %s", begun, module.network_name, device, trainer.precision)
+    return trainer, module, datamodule, scored, checkpoint
+
+
+def stream_of(cfg: DictConfig) -> int:
+    """Return what the initial weights are drawn from: the seed, and other numbers of it in every fold.
+
+    The comparison takes runs of different folds for independent, so they must not start from the same weights.
+    """
+    fold = OmegaConf.select(cfg, "data.split.fold")
+    return int(cfg.seed) if fold is None else derived_seed(cfg.seed, fold) % 2**32
+
+
+def load_best(module: SegmentationModule, checkpoint: Path) -> None:
+    """Put the weights that were best on the validation images into the module."""
+    if not checkpoint.exists():
+        raise InputError(
+            f"{checkpoint} was never written, so there are no best weights on the validation images to score; "
+            "keep callbacks.best and validate at least once, or set data.split.val_fraction=0"
+        )
+    load_weights(module, checkpoint)
+
+
+def load_weights(module: SegmentationModule, checkpoint: Path) -> None:
+    """Put the weights of a checkpoint into the module: the averaged ones, where they are averaged."""
+    module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of tensors and plain values."""
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch raise many kinds
+        raise InputError(
+            f"{path} cannot be read ({str(error).splitlines()[0]}); delete it, and the same command starts the run anew"
+        ) from error
+    return content
+
+
+def _monitors_validation(callback: L.Callback) -> bool:
+    return str(getattr(callback, "monitor", "")).startswith("val/")
