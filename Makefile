@@ -1,10 +1,11 @@
 # make train: the main job on the embedded data.  make test: the tests.  make check: style and types.
+# make bench: what it costs, DATA=PATH on your own data, ROWS="1 2" only those rows of the table.
 # Each makes .venv with the pinned set first; PYTHON=python3.12 chooses another interpreter.
 PYTHON ?= python3
 VENV := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: train test test-slow check
+.PHONY: train test test-slow check bench
 
 train: $(INSTALLED)
 	$(VENV)/python train.py
@@ -14,6 +15,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(VENV)/python -m pytest -m slow
+
+bench: $(INSTALLED)
+	$(VENV)/python tests/benchmarks/bench.py $(ROWS) $(if $(DATA),--data $(DATA))
 
 check: $(INSTALLED)
 	$(VENV)/ruff check

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cellseg.data.cleaning import resize_image
-from cellseg.hardware import native_precision
+from cellseg.hardware import keep_freed_memory, native_precision
 
 Floats = NDArray[np.float32]
 Item = TypeVar("Item")
@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 TILE = 512  # pixels a side, where the picture is as large; what a network sees reaches less far
 OVERLAP = TILE // 4  # of neighbouring tiles at least
 BAND = 1024  # rows enlarged at once
-BATCH_PIXELS = {"cpu": 2**19, "cuda": 2**23}  # that a network sees at once
+BATCH_PIXELS = {"cpu": 2**18, "cuda": 2**23}  # that a network sees at once
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -53,6 +53,7 @@ class Predictor:
         device: torch.device | None = None,
     ) -> None:
         self.device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        keep_freed_memory()
         native = native_precision("cpu" if self.device.type == "cpu" else "auto")
         possible = {native, "16-mixed"} if self.device.type == "cuda" else {native}
         self.precision = precision if precision in possible else "32-true"
@@ -70,13 +71,17 @@ class Predictor:
         """Return the probability of cell for every pixel of an RGB picture, shape (H, W), in [0, 1]."""
         return np.concatenate([band for bands in self.bands([picture]) for band in bands])
 
+    @property
+    def at_once(self) -> int:
+        """Pictures that a network sees at once where it sees them whole."""
+        return self._at_once(self.image_size)
+
     def bands(self, pictures: Sequence[Image.Image]) -> Iterator[Iterator[Floats]]:
         """Yield, picture by picture, its bands of rows from the top, each of shape (rows, W)."""
         if self.tiles:
             yield from map(self._seen_in_tiles, pictures)
             return
-        at_once = self._at_once(self.image_size)
-        for some in _batches(pictures, at_once):
+        for some in _batches(pictures, self.at_once):
             small = torch.from_numpy(np.stack([resize_image(picture, self.image_size) for picture in some]))
             for picture, seen in zip(some, self.see(small / 255), strict=True):
                 yield _enlarged(seen[0].numpy(), picture.width, picture.height)

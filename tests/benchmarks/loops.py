@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 SIDE = 224
 LEARNING_RATE = 1e-3
+WIDTHS = (32, 64, 128, 256, 512, 32)
 
 
 def original(root: str, epochs: int) -> Iterator[float]:
@@ -88,13 +89,22 @@ def bare(root: str, epochs: int) -> Iterator[float]:
 
 def ours(root: str, epochs: int) -> Iterator[float]:
     """``python train.py data.batch_size=1``, with everything it writes."""
+    yield from trained(f"data.root={root}", "data.batch_size=1", f"trainer.max_epochs={epochs}")
+
+
+def scaled(root: str, epochs: int) -> Iterator[float]:
+    """``python train.py experiment=smoke``: a network so small that the data could be what takes time."""
+    yield from trained(f"data.root={root}", "experiment=smoke", "data.batch_size=8", f"trainer.max_epochs={epochs}")
+
+
+def trained(*overrides: str) -> Iterator[float]:
+    """Train as the command line would, and time the epochs."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
     import train
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        overrides = [f"data.root={root}", "data.batch_size=1", f"trainer.max_epochs={epochs}"]
         cfg = compose("config", [*overrides, "trainer.accelerator=cpu", "+trainer.enable_progress_bar=false"])
     OmegaConf.update(cfg, "callbacks.stopwatch", {"_target_": "stopwatch.Stopwatch"}, force_add=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -169,7 +179,7 @@ def read(image: Path, mask: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(pixels / 255).permute(2, 0, 1)[None], torch.from_numpy(cells > 20).float()[None, None]
 
 
-LOOPS: dict[str, Callable[[str, int], Iterator[float]]] = {f.__name__: f for f in (original, bare, ours, monai)}
+LOOPS: dict[str, Callable[[str, int], Iterator[float]]] = {f.__name__: f for f in (original, bare, ours, monai, scaled)}
 
 
 if __name__ == "__main__":

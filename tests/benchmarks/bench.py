@@ -1,0 +1,281 @@
+"""What cellseg costs, beside what it could cost: ``make bench``, or ``python tests/benchmarks/bench.py 1 2 8``.
+
+Every comparison takes turns, A B A B, each turn of training a process of its own, and tells the ratio of the medians
+with the smallest and the largest ratio of a turn. Rows that are not measured again keep their last result. Writes
+results.json and, from it, RESULTS.md beside this file.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+RESULTS = HERE / "results.json"
+TRAIN = (sys.executable, str(ROOT / "train.py"))
+CELLSEG = str(Path(sys.executable).with_name("cellseg"))
+SIZES = (50, 500, 2500, 10_000)  # pairs
+PACKAGES = ("torch", "lightning", "monai")
+
+console = Console(stderr=True)
+Row = dict[str, Any]
+
+
+def told(*command: str | Path, **options: Any) -> str:
+    """Run a command and return what it says; stop with what it said if it fails."""
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
+    if result.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))}\n{result.stdout}{result.stderr}")
+    return result.stdout
+
+
+def child(script: str, *arguments: str) -> Any:
+    """Run a script beside this one and return the JSON of its last line."""
+    return json.loads(told(sys.executable, HERE / script, *arguments).splitlines()[-1])
+
+
+def compare(a: Sequence[float], b: Sequence[float]) -> Row:
+    """Return the ratio of the medians, b over a, and its spread over the turns."""
+    turns = [second / first for first, second in zip(a, b, strict=True)]
+    return {"ratio": median(b) / median(a), "from": min(turns), "to": max(turns), "turns": len(turns)}
+
+
+def loops(data: str) -> dict[str, Row]:
+    """Rows 1, 2, 7 and 8: our training beside three others, epoch by epoch."""
+    seconds: dict[str, list[float]] = {}
+    memory: dict[str, list[float]] = {}
+    for name in ("bare", "ours", "original", "ours", "bare", "monai", "bare", "ours") * 2:
+        console.print(f"  {name} …")
+        seen = child("loops.py", name, "--root", data, "--epochs", "3" if name in ("original", "monai") else "5")
+        seconds.setdefault(name, []).append(median(seen["seconds"][1:]))  # the first warms up
+        memory.setdefault(name, []).append(seen["peak_mb"])
+    for some in (seconds, memory):
+        console.print({name: [round(value, 2) for value in values] for name, values in some.items()})
+    beside = seconds["ours"][1::3]  # the turns next to those of the slower loops
+
+    def epoch(name: str) -> str:
+        return f"{median(seconds[name]):.2f} s"
+
+    return {
+        "1": compare(seconds["original"], beside)
+        | {"us": epoch("ours"), "against": f"{epoch('original')}, the original's loop written plainly"},
+        "2": compare(seconds["bare"], seconds["ours"])
+        | {"us": epoch("ours"), "against": f"{epoch('bare')}, a bare loop with our settings"},
+        "7": compare(seconds["monai"], beside)
+        | {"us": epoch("ours"), "against": f"{epoch('monai')}, BasicUNet in a plain LightningModule"},
+        "8": compare(memory["bare"], memory["ours"])
+        | {"us": f"{median(memory['ours']):.0f} MB", "against": f"{median(memory['bare']):.0f} MB, the bare loop"},
+    }
+
+
+def arithmetic(data: str) -> dict[str, Row]:
+    """Row 3: floating point operations a second in a training step beside those of a matrix product."""
+    return {"3": child("arithmetic.py")}
+
+
+def recipe(data: str) -> dict[str, Row]:
+    """Row 4: seconds until the test Dice that the original recipe ends with; finished runs are not repeated."""
+    study = ROOT / "logs" / f"bench-{code()}"
+    ours, original, ends, dice = [], [], [], []
+    for seed in range(3):
+        curves, last = {}, {}
+        for experiment in ("original", "null"):
+            console.print(f"  experiment={experiment} seed={seed} …")
+            folder = study / f"{experiment}-{seed}"
+            if not (folder / "summary.json").exists():
+                settings = [f"experiment={experiment}", f"seed={seed}", f"data.root={data}", f"study={study.name}"]
+                told(*TRAIN, *settings, f"hydra.run.dir={folder}", cwd=ROOT)
+            curves[experiment] = curve(folder)
+            last[experiment] = json.loads((folder / "summary.json").read_text())["metrics"]["test/dice"]
+        goal = last["original"]
+        original.append(curves["original"][-1][0])
+        ours.append(next((second for second, score in curves["null"] if score >= goal), float("inf")))
+        ends.append(curves["null"][-1][0])
+        dice.append(f"{100 * goal:.2f} and {100 * last['null']:.2f}")
+    reached = ", ".join("never" if second == float("inf") else f"{second:.0f} s" for second in ours)
+    return {
+        "4": compare(original, ours)
+        | {
+            "us": f"{reached}; all epochs {median(ends):.0f} s",
+            "against": f"{median(original):.0f} s, experiment=original",
+            "notes": f"test Dice at the end, original and ours, for each seed: {'; '.join(dice)}",
+        }
+    }
+
+
+def curve(folder: Path) -> list[tuple[float, float]]:
+    """Return, for every epoch of a run, the seconds since training began and the mean Dice of its test images."""
+    began = (folder / "split.json").stat().st_mtime  # the last that is written before training
+    events = EventAccumulator(str(folder)).Reload().Scalars("val/dice")  # without validation images: the test images
+    return [(event.wall_time - began, event.value) for event in events]
+
+
+def sweeps(data: str) -> dict[str, Row]:
+    """Row 5: runs an hour, two at once and one after the other."""
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for jobs in (1, 2, 1, 2):
+        console.print(f"  four runs, n_jobs={jobs} …")
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            settings = ["seed=0,1,2,3", "trainer.max_epochs=5", f"data.root={data}", "study=s", f"n_jobs={jobs}"]
+            told(*TRAIN, "-m", *settings, "trainer.accelerator=cpu", cwd=folder)
+            rates[jobs].append(4 * 3600 / (time.perf_counter() - began))
+    return {
+        "5": compare(rates[1], rates[2])
+        | {"us": f"{median(rates[2]):.0f} an hour", "against": f"{median(rates[1]):.0f} an hour, n_jobs=1"}
+    }
+
+
+def starts(data: str) -> dict[str, Row]:
+    """Row 6: what needs no torch does not wait for it."""
+    commands: dict[str, tuple[str, ...]] = {
+        "import": (sys.executable, "-c", "import torch"),
+        "train": (*TRAIN, "--cfg", "job"),
+        "cellseg": (CELLSEG, "--help"),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(7):
+        for name, command in commands.items():
+            began = time.perf_counter()
+            told(*command, cwd=ROOT)
+            seconds[name].append(time.perf_counter() - began)
+    slower = max(("train", "cellseg"), key=lambda name: median(seconds[name]))
+    shown = f"{median(seconds['train']):.2f} and {median(seconds['cellseg']):.2f} s"
+    against = f"{median(seconds['import']):.2f} s, import torch"
+    return {"6": compare(seconds["import"], seconds[slower]) | {"us": shown, "against": against}}
+
+
+def scaling(data: str) -> dict[str, Row]:
+    """Row 9: milliseconds an image and peak memory of a small network's training on 50 to 10,000 pairs."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, cache_in(folder):
+        console.print(f"  drawing {SIZES[-1]:,} pairs …")
+        everything = Path(folder) / "all"
+        told(CELLSEG, "synthesize", everything, "--pairs", str(SIZES[-1]), "--size", "96")
+        for size in SIZES:
+            console.print(f"  {size:,} pairs …")
+            some = Path(folder) / str(size)
+            some.mkdir()
+            for number in range(1, size + 1):
+                (some / f"cell_{number}").symlink_to(everything / f"cell_{number}")
+            seen = child("loops.py", "scaled", "--root", str(some), "--epochs", "3")
+            rows.append((size, median(seen["seconds"][1:]) / size * 1000, seen["peak_mb"]))
+    _, (_, first, least), *_, (_, last, most) = rows  # with 50 pairs an epoch is mostly what every epoch costs once
+    shown = "; ".join(f"{size:,}: {ms:.2f} ms, {mb:.0f} MB" for size, ms, mb in rows)
+    return {
+        "9": {
+            "ratio": max(last / first, most / least),
+            "us": f"{last:.2f} ms an image, {most:.0f} MB at {SIZES[-1]:,}",
+            "against": f"{first:.2f} ms an image, {least:.0f} MB at {SIZES[1]:,}",
+            "notes": f"milliseconds of an epoch for each of so many pairs, and peak memory: {shown}; the ratio is the "
+            "larger of the two",
+        }
+    }
+
+
+@contextlib.contextmanager
+def cache_in(folder: str) -> Iterator[None]:
+    """Keep what is decoded in a folder that goes away."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = folder
+    yield
+    del os.environ["XDG_CACHE_HOME"]
+    if before is not None:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
+def prediction(data: str) -> dict[str, Row]:
+    """Row 10: files in and out beside the network alone."""
+    turns = child("prediction.py", data)
+    alone, whole = ([turn[name] for turn in turns] for name in ("network", "predict"))
+    shown, against = (f"{median(rates):.1f} images a second" for rates in (whole, alone))
+    return {"10": compare(alone, whole) | {"us": shown, "against": f"{against}, the network alone"}}
+
+
+ROWS: dict[str, tuple[str, str, float, Callable[[str], dict[str, Row]]]] = {
+    "1": ("an epoch of UNet, 40 images, batches of 1", "<=", 0.45, loops),
+    "2": ("the same: what Lightning, metrics and logs cost", "<=", 1.03, loops),
+    "3": ("arithmetic rate of a training step", ">=", 0.65, arithmetic),
+    "4": ("time until the test Dice the original recipe ends with", "<=", 0.20, recipe),
+    "5": ("runs an hour, n_jobs=2", ">=", 1.20, sweeps),
+    "6": ("start of train.py --cfg job and cellseg --help", "<=", 0.50, starts),
+    "7": ("an epoch, beside MONAI's BasicUNet of the same widths", "<", 1.00, loops),
+    "8": ("peak memory of a training process", "<=", 1.10, loops),
+    "9": ("time of an epoch per image, and memory, 500 to 10,000 pairs", "<=", 1.10, scaling),
+    "10": ("cellseg predict", ">=", 0.80, prediction),
+}
+
+
+def code() -> str:
+    """Return the commit, marked if what runs differs from it."""
+    dirty = "-dirty" if told("git", "status", "--porcelain", "cellseg", "conf", "train.py", cwd=ROOT).strip() else ""
+    return told("git", "rev-parse", "--short", "HEAD", cwd=ROOT).strip() + dirty
+
+
+def machine() -> str:
+    """Say what is measured on."""
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return f"{os.cpu_count()} cores of {cpu}, Python {platform.python_version()}, {packages}, commit {code()}"
+
+
+def table(results: dict[str, Row]) -> str:
+    """Return the results as Markdown."""
+    lines = ["| # | what | ours | against | ratio | target | |", "|---|---|---|---|---|---|---|"]
+    notes, origins = [], dict[str, list[str]]()
+    for number, (what, sign, target, _) in ROWS.items():
+        if (row := results.get(number)) is None:
+            continue
+        ratio = row["ratio"]
+        reached = ratio <= target if sign.startswith("<") else ratio >= target
+        spread = f" ({row['from']:.2f} to {row['to']:.2f}, {row['turns']} turns)" if "from" in row else ""
+        cells = (number, what, row["us"], row["against"], f"{ratio:.2f}{spread}", f"{sign} {target:.2f}")
+        lines.append(f"| {' | '.join(cells)} | {'reached' if reached else '**missed**'} |")
+        if "notes" in row:
+            notes.append(f"{number}: {row['notes']}.\n")
+        origins.setdefault(f"{row['machine']}, data {row['data']}", []).append(number)
+    measured = [f"Rows {', '.join(numbers)}: {origin}.\n" for origin, numbers in origins.items()]
+    return "\n".join([*lines, "", *notes, *measured])
+
+
+def main() -> None:
+    """Measure the rows asked for and write the table of all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", help="numbers of the table; without any, all are measured")
+    parser.add_argument("--data", help="folder of pairs; without one, the embedded smears")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.rows) - set(ROWS):
+        parser.error(f"there is no row {', '.join(sorted(unknown))}")
+    data = Path(arguments.data or ROOT / "data" / "synthetic-v1").resolve()
+    if arguments.data is None and not data.exists():
+        told(CELLSEG, "synthesize", data)
+    results: dict[str, Row] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for measure in dict.fromkeys(ROWS[number][3] for number in arguments.rows or ROWS):
+        console.print(f"[bold]{(measure.__doc__ or '').splitlines()[0]}")
+        origin = {"machine": machine(), "data": data.name}
+        results |= {number: row | origin for number, row in measure(str(data)).items()}
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    text = table(results)
+    (HERE / "RESULTS.md").write_text(f"# Benchmarks\n\n`make bench` writes this table; [notes](NOTES.md).\n\n{text}")
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()

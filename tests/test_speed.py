@@ -1,0 +1,124 @@
+"""What makes training fast changes nothing else: the same steps, the same averages, the same checkpoints."""
+
+import subprocess
+import sys
+import time
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+import train
+from cellseg import UNet, load_run
+from cellseg.callbacks import LastCheckpoint, WarmEMA
+from cellseg.hardware import keep_freed_memory
+from conftest import smoke
+
+
+@pytest.mark.parametrize("command", [["train.py", "--cfg", "job"], ["train.py", "--help"]])
+def test_commands_that_train_nothing_import_nothing_heavy(command):
+    script = (
+        "import runpy, sys; sys.argv = sys.argv[1:]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'lightning', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules))"
+    )
+    folder = train.__file__.removesuffix("train.py")
+    arguments = [sys.executable, "-c", script, *command]
+    said = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "set()"
+
+
+def test_a_fused_step_in_channels_last_is_adams():
+    networks = []
+    for fused, layout in ((False, torch.contiguous_format), (True, torch.channels_last)):
+        torch.manual_seed(0)
+        network = UNet(init_features=4, depth=2).to(memory_format=layout)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-2, fused=fused)
+        for _ in range(3):
+            network(torch.rand(2, 3, 16, 16)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        networks.append(network)
+    for first, second in zip(*(network.parameters() for network in networks), strict=True):
+        torch.testing.assert_close(first, second, atol=1e-4, rtol=1e-3)
+
+
+def test_the_moving_average_is_that_of_its_formula():
+    decay, network = 0.5, nn.BatchNorm1d(2)
+    average = AveragedModel(network, use_buffers=True, **WarmEMA(decay)._kwargs)
+    expected = network.weight.detach().clone()
+    for count in range(12):
+        with torch.no_grad():
+            network.weight.copy_(torch.tensor([count, -(count**2)]))
+        network.num_batches_tracked += 1
+        average.update_parameters(network)
+        kept = 0 if count == 0 else min((1 + count) / (10 + count), decay)
+        expected = kept * expected + (1 - kept) * network.weight.detach()
+    torch.testing.assert_close(average.module.weight.detach(), expected)
+    assert average.module.num_batches_tracked == 12
+
+
+def test_every_layout_averaged_is_that_of_the_weights(smears, tmp_path, monkeypatch):
+    seen = []
+
+    def spy(averaged, current, weight):
+        seen.extend(old.stride() == new.stride() for old, new in zip(averaged, current, strict=True))
+
+    monkeypatch.setattr(torch, "_foreach_lerp_", spy)
+    train.run(smoke(f"data.root={smears}", "trainer.max_epochs=1"), tmp_path / "run")
+    assert seen
+    assert all(seen)
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped_in_every_precision(smears, tmp_path, algorithm):
+    """Cut to next to nothing, they teach another network."""
+    moved = []
+    for limit in ("1e-6", "1e3"):
+        overrides = (f"+trainer.gradient_clip_val={limit}", f"+trainer.gradient_clip_algorithm={algorithm}")
+        folder = tmp_path / limit
+        train.run(smoke(f"data.root={smears}", "trainer.max_epochs=1", "callbacks=default", *overrides), folder)
+        moved.append(load_run(folder).curves["train/loss"].iloc[-1])
+    assert moved[0] != moved[1]
+
+
+class Clock(LastCheckpoint):
+    """Notes the epochs after which it would write."""
+
+    def __init__(self, seconds):
+        super().__init__(seconds)
+        self.epochs = []
+
+    def _save_topk_checkpoint(self, trainer, monitor_candidates):
+        self.epochs.append(trainer.current_epoch)
+
+
+@pytest.mark.parametrize(("seconds", "epochs"), [(0, [0, 1, 2, 3, 4]), (60, [2, 4])])
+def test_a_checkpoint_is_written_when_the_last_is_old_and_after_the_last_epoch(seconds, epochs, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = Clock(seconds)
+    clock._should_skip_saving_checkpoint = lambda trainer: False
+    clock._monitor_candidates = lambda trainer: {}
+    for epoch in range(5):
+        now[0] += 25
+        trainer = SimpleNamespace(
+            current_epoch=epoch,
+            max_epochs=5,
+            should_stop=False,
+            global_step=epoch,
+            strategy=SimpleNamespace(reduce_boolean_decision=lambda due, all: due),
+        )
+        clock.on_train_epoch_end(trainer, None)
+    assert clock.epochs == epochs
+
+
+def test_memory_that_is_freed_can_be_kept_on_every_system(monkeypatch):
+    keep_freed_memory()
+    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))  # macOS, Windows, Alpine
+    monkeypatch.setattr("ctypes.CDLL", partial(pytest.fail, "there is no glibc"))
+    keep_freed_memory()
