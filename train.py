@@ -21,7 +21,7 @@ from cellseg.study import isolated, sweep
 def run(cfg: DictConfig, folder: Path) -> float:
     """Train, test and record one run in ``folder``; return the mean Dice over its test images.
 
-    What is finished already is only told again; what was interrupted goes on from its last epoch.
+    What is finished already is only told again; what was interrupted goes on from its last checkpoint.
     """
     from cellseg import training
 
@@ -55,6 +55,11 @@ def settle(cfg: DictConfig) -> None:
         raise InputError(f"threads must be a whole number from 1, or null for all there are, but is {cfg.threads}")
     if type(cfg.n_jobs) is not int or cfg.n_jobs < 1:
         raise InputError(f"n_jobs must be a whole number from 1, the runs at once, but is {cfg.n_jobs}")
+    if cfg.trainer.precision in (16, "16", "16-true"):
+        raise InputError(
+            "trainer.precision=16-true cannot train: what Adam adds to a weight vanishes in float16; "
+            "set bf16-mixed, bf16-true, 16-mixed or 32-true"
+        )
     if cfg.trainer.max_epochs == 0:
         raise InputError("trainer.max_epochs must be at least 1, but is 0")
 

@@ -85,7 +85,11 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write it if it is time; all devices agree on that."""
-        last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        last = (
+            trainer.should_stop
+            or trainer.current_epoch + 1 == trainer.max_epochs
+            or trainer.global_step == trainer.max_steps
+        )
         due = last or time.monotonic() - self.written >= self.seconds
         if trainer.strategy.reduce_boolean_decision(due, all=False):
             super().on_train_epoch_end(trainer, pl_module)
@@ -138,10 +142,11 @@ class PredictionPanels(L.Callback):
         due = epoch == 1 or epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
         if not (due and batch_idx < self.images and trainer.state.fn == "fit" and trainer.is_global_zero):
             return
+        step = trainer.global_step - 1  # as the scores of this epoch: a run that goes on from before it draws it again
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 panel = _panel(batch["image"][0], batch["mask"][0], outputs["probability"][0])
-                logger.experiment.add_image(f"predictions/{batch['name'][0]}", panel, epoch, dataformats="HWC")
+                logger.experiment.add_image(f"predictions/{batch['name'][0]}", panel, step, dataformats="HWC")
 
 
 class ImageRecords(L.Callback):

@@ -86,8 +86,9 @@ class SegmentationModule(L.LightningModule):
         """Build the optimizer, and the scheduler over all steps of the training."""
         try:
             optimizer = self._make_optimizer(self.parameters())
-        except (TypeError, ValueError) as error:
-            raise InputError(f"optimizer cannot be built with these values: {error}") from error
+        except (TypeError, ValueError, RuntimeError) as error:
+            remedy = "; ~optimizer.fused takes that key away" if "fused" in str(error) else ""
+            raise InputError(f"optimizer cannot be built with these values: {error}{remedy}") from error
         if self._make_scheduler is None:
             return optimizer
         steps = self.trainer.estimated_stepping_batches
@@ -102,11 +103,16 @@ class SegmentationModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as ``trainer.gradient_clip_val`` says; Lightning would refuse it for a fused optimizer in bfloat16."""
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # float16's gradients are
-        if scaled or not gradient_clip_val:
+        """Clip as ``trainer.gradient_clip_val`` says; Lightning refuses it for a fused optimizer."""
+        fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+        if not fused or not gradient_clip_val or gradient_clip_val < 0:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif gradient_clip_algorithm == "value":
+            return
+        if (
+            scaler := getattr(self.trainer.precision_plugin, "scaler", None)
+        ) is not None:  # float16's gradients are scaled
+            scaler.unscale_(optimizer)
+        if gradient_clip_algorithm == "value":
             nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
         else:
             nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)

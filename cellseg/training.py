@@ -34,7 +34,7 @@ log = logging.getLogger("train")
 def run(cfg: DictConfig, folder: Path) -> float:
     """Train, test and record one run in ``folder``; return the mean Dice over its test images.
 
-    What is finished already is only told again; what was interrupted goes on from its last epoch.
+    What is finished already is only told again; what was interrupted goes on from its last checkpoint.
     """
     with occupied(folder) if int(os.environ.get("LOCAL_RANK", 0)) == 0 else nullcontext():
         if summary := finished(folder, cfg):

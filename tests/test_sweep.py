@@ -63,10 +63,14 @@ def same(first, second):
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(smears, tmp_path):
-    overrides = (f"data.root={smears}", "study=s", "trainer.max_epochs=6")
+RARE = ("callbacks.last.seconds=0.4", "data.split.val_fraction=0.25", "optimizer.lr=0.01", "model.init_features=8")
+
+
+@pytest.mark.parametrize(("length", "killed", "more"), [(6, (1, 3), ()), (40, (8, 25), RARE)])
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(smears, tmp_path, length, killed, more):
+    overrides = (f"data.root={smears}", "study=s", f"trainer.max_epochs={length}", *more)
     folder = tmp_path / "logs" / "s"
-    for wanted in (1, 3):
+    for wanted in killed:
         process = start(tmp_path, *overrides)
         wait_for(lambda: len(epochs(next(folder.glob("unet*"), folder))) >= wanted, process)  # noqa: B023
         process.send_signal(signal.SIGKILL)
@@ -84,10 +88,14 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(smears, tmp_pa
         assert (run / name).read_text() == (undisturbed / name).read_text(), name
     metrics = [json.loads((path / "summary.json").read_text())["metrics"] for path in (run, undisturbed)]
     assert metrics[0] == metrics[1]
-    events = EventAccumulator(str(run)).Reload()
+    events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
     steps = [event.step for event in events.Scalars("val/dice")]
     assert steps == sorted(set(steps))
-    assert len(steps) == 6
+    assert len(steps) == length
+    for tag in events.Tags()["images"]:
+        drawn = [event.step for event in events.Images(tag)]
+        assert drawn == sorted(set(drawn))
+        assert set(drawn) <= set(steps)
     assert "_hparams_/session_start_info" in events.summary_metadata
 
 

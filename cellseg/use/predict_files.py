@@ -76,8 +76,8 @@ def predict_files(
 
     Writes ``masks/NAME.png`` (0 and 255, as large as the image), ``overlays/NAME.png`` (cells outlined, 4096 pixels a
     side at most), ``objects.csv`` (a row for every object) and ``images.csv`` (a row for every image); on request
-    ``probabilities/NAME.png`` (16 bits, 65535 is 1). A pixel of the largest image takes about 13 bytes of memory; 30 if
-    it has more than 8 bits.
+    ``probabilities/NAME.png`` (16 bits, 65535 is 1). A pixel of the largest image takes about 13 bytes of memory, 30 if
+    it has more than 8 bits; so do the pixels of smaller ones that the network sees at once, at most ``AT_ONCE``.
 
     Returns:
         The rows of ``images.csv``, and what could not be read and why; nothing is written if that is all of it.
@@ -164,18 +164,26 @@ def _in_folder(folder: Path) -> tuple[list[Source], list[Path]]:
 
 def _told_apart(sources: Sequence[Source]) -> list[Source]:
     """Number what would be written to one place, also where capitals are taken for small letters; mend odd names."""
-    taken: set[str] = set()
+    files: set[str] = set()
+    folders: set[str] = set()
     apart = []
     for source in sources:
         whole = source.name.encode("utf-8", "backslashreplace").decode()  # a name that is not UTF-8
         whole = str(Path(*(_shortened(part) for part in Path(whole).parts)))
+        if not files.isdisjoint(_folders(whole)):  # another's file
+            whole = "_".join(Path(whole).parts)
         name, number = whole, 1
-        while name.casefold() in taken:
+        while f"{name}.png".casefold() in files | folders:
             number += 1
             name = f"{whole}-{number}"
-        taken.add(name.casefold())
+        files.add(f"{name}.png".casefold())
+        folders |= _folders(name)
         apart.append(Source(name, source.path))
     return apart
+
+
+def _folders(name: str) -> set[str]:
+    return {str(parent).casefold() for parent in Path(name).parents}
 
 
 def _shortened(part: str) -> str:

@@ -1,10 +1,10 @@
 """What a training step costs on a GPU, eager and captured, beside what its arithmetic and its memory traffic need.
 
-    python tests/benchmarks/gpu.py --data PATH            # steps of the three networks, then the original study, ten seeds
-    python tests/benchmarks/gpu.py --device cpu --epochs 1 --seeds 1     # the same code without a GPU, nothing captured
+    python tests/benchmarks/gpu.py --data PATH      # steps of the three networks, then the original study, ten seeds
+    python tests/benchmarks/gpu.py --device cpu --epochs 1 --seeds 1      # the same without a GPU, nothing captured
 
-All images lie on the device. A captured step is one CUDA graph: it picks its image by a counter that it moves on itself,
-so that replaying it is all there is to training. Runs share the GPU as graphs on streams of their own.
+All images lie on the device. A captured step is one CUDA graph: it picks its image by a counter that it moves on, so
+that replaying it is all there is to training. Runs share the GPU as graphs on streams of their own.
 """
 
 import argparse
@@ -219,7 +219,9 @@ def main() -> None:
         console.print(network, {key: value and round(value, 3) for key, value in steps[network].items()})
     whole = study(images, masks, arguments.seeds, arguments.epochs, arguments.at_once)
     means = {network: round(sum(values) / len(values), 4) for network, values in whole["dice"].items()}
-    console.print(f"{whole['runs']} runs of {arguments.epochs} epochs: {whole['seconds']:.0f} s; mean test Dice {means}")
+    console.print(
+        f"{whole['runs']} runs of {arguments.epochs} epochs: {whole['seconds']:.0f} s; mean test Dice {means}"
+    )
     result = {"device": name, "torch": torch.__version__, "steps": steps, "study": whole}
     (Path(__file__).parent / "gpu.json").write_text(json.dumps(result, indent=2) + "\n")
 

@@ -116,6 +116,28 @@ def trained(*overrides: str) -> Iterator[float]:
 
 def monai(root: str, epochs: int) -> Iterator[float]:
     """MONAI's BasicUNet of the same widths in a plain LightningModule, as its users would write it."""
+    yield from basic_unet(root, epochs)
+
+
+def aligned(root: str, epochs: int) -> Iterator[float]:
+    """The same with our precision, layout and optimizer, and no checkpoints."""
+    from cellseg.hardware import native_precision
+
+    precision = native_precision("cpu")
+    yield from basic_unet(
+        root, epochs, torch.channels_last, fused=True, precision=precision, enable_checkpointing=False
+    )
+
+
+def basic_unet(
+    root: str,
+    epochs: int,
+    layout: torch.memory_format = torch.contiguous_format,
+    *,
+    fused: bool | None = None,
+    **options: Any,
+) -> Iterator[float]:
+    """Train MONAI's BasicUNet and time the epochs."""
     import lightning as L
     from monai.losses import DiceLoss
     from monai.networks.nets import BasicUNet
@@ -124,9 +146,8 @@ def monai(root: str, epochs: int) -> Iterator[float]:
     class Plain(L.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.network = BasicUNet(
-                spatial_dims=2, in_channels=3, out_channels=1, features=(32, 64, 128, 256, 512, 32)
-            )
+            network = BasicUNet(spatial_dims=2, in_channels=3, out_channels=1, features=WIDTHS)
+            self.network = network.to(memory_format=layout)
             self.loss = DiceLoss(sigmoid=True)
 
         def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
@@ -138,7 +159,7 @@ def monai(root: str, epochs: int) -> Iterator[float]:
             self.log("val/loss", self.loss(self.network(batch["image"]), batch["mask"]))
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.Adam(self.parameters(), lr=LEARNING_RATE)
+            return torch.optim.Adam(self.parameters(), lr=LEARNING_RATE, fused=fused)
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
@@ -148,6 +169,7 @@ def monai(root: str, epochs: int) -> Iterator[float]:
             callbacks=[Stopwatch()],
             enable_progress_bar=False,
             num_sanity_val_steps=0,
+            **options,
         )
         trainer.fit(Plain(), our_data(root))
     yield from Stopwatch.epochs
@@ -179,7 +201,9 @@ def read(image: Path, mask: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(pixels / 255).permute(2, 0, 1)[None], torch.from_numpy(cells > 20).float()[None, None]
 
 
-LOOPS: dict[str, Callable[[str, int], Iterator[float]]] = {f.__name__: f for f in (original, bare, ours, monai, scaled)}
+LOOPS: dict[str, Callable[[str, int], Iterator[float]]] = {
+    f.__name__: f for f in (original, bare, ours, monai, aligned, scaled)
+}
 
 
 if __name__ == "__main__":

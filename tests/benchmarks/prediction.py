@@ -1,4 +1,7 @@
-"""Images a second of ``predict_files`` and of the network alone on ready tensors, in turn; see bench.py."""
+"""Images a second of ``predict_files`` and of the network alone on ready tensors, in turn; see bench.py.
+
+The network is trained for a few epochs first, so that there are cells to write.
+"""
 
 import json
 import sys
@@ -7,26 +10,32 @@ import time
 from pathlib import Path
 
 import torch
+from hydra import compose, initialize_config_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cellseg import UNet
-from cellseg.hardware import native_precision
-from cellseg.predict import AUTOCAST, BATCH_PIXELS, Predictor
+import train
+from cellseg import load_run
+from cellseg.predict import AUTOCAST, Predictor
 from cellseg.use.predict_files import find_sources, predict_files
 
+CONF = Path(train.__file__).resolve().parent / "conf"
 SIDE = 224
+EPOCHS = 8
 ROUNDS = 5
 
 
 def main(root: str) -> None:
     """Print, for every round, images a second of both."""
-    torch.manual_seed(0)
-    precision = native_precision("cpu")
-    predictor = Predictor([UNet().eval()], SIDE, step=16, precision=precision, device=torch.device("cpu"))
+    with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), version_base="1.3"):
+        overrides = [f"data.root={root}", f"trainer.max_epochs={EPOCHS}", "trainer.accelerator=cpu"]
+        train.run(compose("config", overrides), Path(folder) / "run")
+        run = load_run(Path(folder) / "run")
+    precision = run.summary["precision"]
+    predictor = Predictor([run.network], SIDE, step=16, precision=precision, device=torch.device("cpu"))
     sources, _ = find_sources([Path(root)])
     [network] = predictor.networks
-    batch = torch.rand(BATCH_PIXELS["cpu"] // SIDE**2, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
+    batch = torch.rand(predictor.at_once, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
 
     def alone() -> float:
         began = time.perf_counter()
