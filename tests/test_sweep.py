@@ -88,14 +88,12 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(smears, tmp_pa
         assert (run / name).read_text() == (undisturbed / name).read_text(), name
     metrics = [json.loads((path / "summary.json").read_text())["metrics"] for path in (run, undisturbed)]
     assert metrics[0] == metrics[1]
-    events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
-    steps = [event.step for event in events.Scalars("val/dice")]
-    assert steps == sorted(set(steps))
-    assert len(steps) == length
-    for tag in events.Tags()["images"]:
-        drawn = [event.step for event in events.Images(tag)]
-        assert drawn == sorted(set(drawn))
-        assert set(drawn) <= set(steps)
+    events, others = (EventAccumulator(str(path), size_guidance={"images": 0}).Reload() for path in (run, undisturbed))
+    assert events.Tags() == others.Tags()
+    for read, kind in (("Scalars", "scalars"), ("Images", "images")):
+        for tag in events.Tags()[kind]:
+            steps, expected = ([event.step for event in getattr(some, read)(tag)] for some in (events, others))
+            assert steps == expected, tag
     assert "_hparams_/session_start_info" in events.summary_metadata
 
 
