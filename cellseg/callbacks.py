@@ -116,17 +116,6 @@ class WarmEMA(WeightAveraging):
 
         super().__init__(multi_avg_fn=average)
 
-    def _swap_models(self, pl_module: L.LightningModule) -> None:
-        """Exchange what the weights refer to, for validation and back; Lightning copies every value three times."""
-        assert self._average_model is not None
-        models = (self._average_model.module, pl_module)
-        tensors = [[*model.parameters(), *model.buffers()] for model in models]
-        if any(averaged.dtype != current.dtype for averaged, current in zip(*tensors, strict=True)):  # bf16-true
-            super()._swap_models(pl_module)
-            return
-        for averaged, current in zip(*tensors, strict=True):
-            averaged.data, current.data = current.data, averaged.data
-
 
 class PredictionPanels(L.Callback):
     """Shows image | truth | prediction of a few validation images in TensorBoard as training goes on.

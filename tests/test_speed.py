@@ -6,7 +6,6 @@ import time
 from functools import partial
 from types import SimpleNamespace
 
-import lightning as L
 import pytest
 import torch
 from torch import nn
@@ -61,21 +60,6 @@ def test_the_moving_average_is_that_of_its_formula():
         expected = kept * expected + (1 - kept) * network.weight.detach()
     torch.testing.assert_close(average.module.weight.detach(), expected)
     assert average.module.num_batches_tracked == 12
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_weights_and_their_average_change_places_and_come_back(dtype):
-    ema, module = WarmEMA(), L.LightningModule()
-    module.network = nn.BatchNorm2d(2)
-    ema._average_model = AveragedModel(module, use_buffers=True)
-    module.to(dtype)
-    with torch.no_grad():
-        module.network.weight.fill_(3)
-        module.network.running_mean.fill_(5)
-    for weight, mean in ((1, 0), (3, 5)):
-        ema._swap_models(module)
-        assert (module.network.weight == weight).all()
-        assert (module.network.running_mean == mean).all()
 
 
 def test_every_layout_averaged_is_that_of_the_weights(smears, tmp_path, monkeypatch):
