@@ -107,9 +107,8 @@ def predict_files(
                     some, predictor.bands([picture for _, picture in some]), strict=True
                 ):
                     mask, probability = _whole(bands, picture.size, lambda share: progress.advance(task, share))
-                    wanted = probability if probabilities else None
                     smallest = _smallest(predictor, picture)
-                    job = pool.submit(_write, output, source, picture, mask, probability, smallest, wanted)
+                    job = pool.submit(_write, output, source, picture, mask, probability, smallest, probabilities)
                     writing.append((source, job))
                 for source, job in writing:  # all of them before the network is busy again: both want every core
                     try:
@@ -241,14 +240,14 @@ def _write(
     mask: NDArray[np.uint8],
     probability: NDArray[np.uint16],
     smallest: float,
-    wanted: NDArray[np.uint16] | None,
+    probabilities: bool,
 ) -> tuple[ImageRow, list[Object]]:
     """Write the pictures of one image; return its row and its objects."""
     _save(output / "masks", source.name, Image.fromarray(mask))
     # run lengths suit noisy pictures: as small as zlib's best, in a fifth of the time
     _save(output / "overlays", source.name, _overlay(picture, mask), compress_type=zlib.Z_RLE)
-    if wanted is not None:
-        _save(output / "probabilities", source.name, Image.fromarray(wanted))
+    if probabilities:
+        _save(output / "probabilities", source.name, Image.fromarray(probability))
     objects = list(measure_objects(mask, probability, smallest))
     return _image_row(source, mask, len(objects)), objects
 
