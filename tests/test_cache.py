@@ -157,10 +157,16 @@ def test_a_file_that_changes_while_it_is_read_does_not_poison_the_entry(own_smea
     assert load(own_smears, folder).facts[0].cells > 0
 
 
-def test_mapped_pixels_stay_right_when_memory_is_given_back(smears, folder, monkeypatch):
-    monkeypatch.setattr(cache, "RESIDENT", 1)
+def test_an_entry_cut_short_while_it_is_used_is_told_and_one_deleted_is_not_missed(smears, folder):
     decoded = load(smears, folder)
-    assert pixels(decoded) == pixels(decoded)
+    before = pixels(decoded)
+    [entry] = [path for path in folder.iterdir() if path.is_dir()]
+    shutil.rmtree(entry)
+    assert pixels(decoded) == before
+    decoded = load(smears, folder)
+    os.truncate(entry / "images", 100)
+    with pytest.raises(InputError, match="images was cut short while it was used; delete its folder and start again"):
+        pixels(decoded)
 
 
 def test_pairs_of_the_same_content_are_all_there(own_smears, folder):

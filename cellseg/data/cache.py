@@ -1,4 +1,4 @@
-"""Pairs read, cleaned and resized once per machine: a memory-mapped copy in the user's cache folder.
+"""Pairs read, cleaned and resized once per machine: a copy in the user's cache folder.
 
 An entry is named by the content of the files and the settings, so a changed file means another entry, and a moved or
 renamed data set the same one. It appears whole or not at all. Deleting the folder loses nothing but time.
@@ -7,9 +7,9 @@ renamed data set the same one. It appears whole or not at all. Deleting the fold
 import hashlib
 import json
 import logging
-import mmap
 import os
 import shutil
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple, dataclass
@@ -26,14 +26,13 @@ from tqdm import tqdm
 from cellseg.data.cleaning import resize_image, resize_mask
 from cellseg.data.folders import new_folder
 from cellseg.data.inspection import PairFacts, inspect_pair
-from cellseg.data.kinship import Kin, Likeness, find_kin
+from cellseg.data.kinship import Kin, Likeness, Likenesses, find_kin
 from cellseg.data.pairs import Pair
 from cellseg.errors import InputError
 
 VERSION = 2  # of what is made of a file; another version never reads this one's entries
 AT_ONCE = 256  # pairs in flight: enough for every core, few enough for any memory
 REMEDY = "decoded images are kept there; free space, or set data.cache=PATH to a folder that can be written"
-RESIDENT = 2**25  # bytes of mapped pixels after which the process lets go of them; the system keeps them cached
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -41,22 +40,27 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
-class MappedRows:
-    """Equal arrays of uint8 in a file, mapped and not read: a row is copied when it is asked for."""
+class StoredRows:
+    """Equal arrays of uint8 in a file; each is read when it is asked for, and the system keeps what fits in memory.
+
+    Read and not mapped: mapped pages count as memory of the process, and end it if the file is cut short.
+    """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._rows = np.frombuffer(self._map, np.uint8).reshape(shape)
-        self._touched = 0
+        self._path, self._shape = path, shape
+        self._file = path.open("rb", buffering=0)  # kept open: the entry may be deleted while it is used
+        weakref.finalize(self, self._file.close)
 
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
-        copy: NDArray[np.uint8] = self._rows[row].copy()
-        self._touched += copy.nbytes
-        if self._touched > RESIDENT and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._touched = 0
-        return copy
+        pixels = np.empty(self._shape, np.uint8)
+        if hasattr(os, "preadv"):  # needs no position, which forked processes would share
+            read = os.preadv(self._file.fileno(), [pixels.data], row * pixels.nbytes)
+        else:
+            self._file.seek(row * pixels.nbytes)
+            read = self._file.readinto(pixels.data)
+        if read != pixels.nbytes:
+            raise InputError(f"{self._path} was cut short while it was used; delete its folder and start again")
+        return pixels
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,8 @@ class DecodedPairs:
     pairs: Sequence[Pair]
     facts: Sequence[PairFacts]
     kin: Sequence[Kin]
-    images: MappedRows
-    masks: MappedRows
+    images: StoredRows
+    masks: StoredRows
     row: Sequence[int]
 
     @property
@@ -92,7 +96,7 @@ class DecodedPairs:
 
 
 def load_pairs(pairs: Sequence[Pair], image_size: int, mask_threshold: int, folder: Path | None = None) -> DecodedPairs:
-    """Map the cached pairs; read, clean and resize them first where these very files are not cached yet.
+    """Find the cached pairs; read, clean and resize them first where these very files are not cached yet.
 
     Args:
         pairs: What to load.
@@ -129,8 +133,8 @@ def load_pairs(pairs: Sequence[Pair], image_size: int, mask_threshold: int, fold
         pairs=pairs,
         facts=[PairFacts(**stored["facts"][number]) for number in row],
         kin=sorted(kin, key=astuple),
-        images=MappedRows(entry / "images", (count, 3, image_size, image_size)),
-        masks=MappedRows(entry / "masks", (count, 1, image_size, image_size)),
+        images=StoredRows(entry / "images", (3, image_size, image_size)),
+        masks=StoredRows(entry / "masks", (1, image_size, image_size)),
         row=row,
     )
 
@@ -210,7 +214,7 @@ def _write(
         image, mask = resize_image(clean.picture, image_size), resize_mask(clean.mask, image_size)
         return image.tobytes(), mask.tobytes(), clean.facts, clean.likeness
 
-    facts, likenesses = [], []
+    facts, likenesses = [], Likenesses(len(pairs))
     with new_folder(entry, remedy=REMEDY) as unfinished:
         # written and not mapped: on a full disk a write fails with an error, a mapped page kills the process
         with (unfinished / "images").open("wb") as images, (unfinished / "masks").open("wb") as masks:

@@ -4,8 +4,9 @@ Relatives on two sides of a split are a leak: the network is tested on what it h
 Tiles that overlap, or that were cut with a gap between them, are not recognised.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ SIDE = 256  # points along a side
 LEFT, RIGHT, TOP, BOTTOM = range(4)
 MOST_TURNS = 8  # members of one family that stand for it
 FEW = 8  # images, below which nothing can be said of what is usual among them
-BLOCK = 256  # images compared at once, so that memory stays flat
+BLOCK = 64  # images compared at once, so that memory stays flat
 
 # Set on BBBC038 tissue tiles (51 true neighbours) and 2000 drawn smears (no relatives): in brackets the worst true, and
 # the best false value seen.
@@ -44,6 +45,31 @@ class Likeness:
     thumbnail: NDArray[np.uint8]
     sides: NDArray[np.uint8]
     size: tuple[int, int]
+
+
+class Likenesses(Sequence[Likeness]):
+    """Likenesses as they come, side by side: scattered over the heap they would keep three times their memory.
+
+    Args:
+        capacity: How many there will be at most.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._thumbnails = np.empty((capacity, THUMBNAIL, THUMBNAIL), np.uint8)
+        self._sides = np.empty((capacity, 4, 2, SIDE, 3), np.uint8)
+        self._sizes: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def __getitem__(self, index: int) -> Likeness:  # type: ignore[override]  # nobody asks for a slice
+        return Likeness(self._thumbnails[index], self._sides[index], self._sizes[index])
+
+    def append(self, likeness: Likeness) -> None:
+        """Copy one."""
+        index = len(self)
+        self._thumbnails[index], self._sides[index] = likeness.thumbnail, likeness.sides
+        self._sizes.append(likeness.size)
 
 
 @dataclass(frozen=True)
@@ -105,7 +131,7 @@ def find_alike(first: Sequence[Likeness], second: Sequence[Likeness]) -> Iterato
     """
     if not first or not second:
         return
-    frame = _shared_frame(np.stack([likeness.thumbnail for likeness in (*first, *second)]))
+    frame = _shared_frame(likeness.thumbnail for likeness in (*first, *second))
     ours, theirs = (_detail_of(likenesses, frame) for likenesses in (first, second))
     flat = [_unit(detail) for detail in theirs]
     for start in range(0, len(first), BLOCK):
@@ -146,11 +172,11 @@ def _near_duplicates(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]
     count = len(likenesses)
     if count < 2:
         return
-    thumbnails = np.stack([likeness.thumbnail for likeness in likenesses])
+    thumbnails = [likeness.thumbnail for likeness in likenesses]
     factor = THUMBNAIL // COARSE
-    coarse = _coarse(thumbnails)
     frame = _shared_frame(thumbnails)
-    detail = _surroundings_removed(coarse) * ~frame[::factor, ::factor]
+    detail = np.concatenate([_surroundings_removed(_coarse(thumbnail[None])) for thumbnail in thumbnails])
+    detail *= ~frame[::factor, ::factor]
     upright = _unit(detail)
     usual = np.zeros(count, np.float32)
     if count >= FEW:
@@ -158,20 +184,20 @@ def _near_duplicates(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]
             usual[start : start + BLOCK] = np.median(upright[start : start + BLOCK] @ upright.T, axis=1)
     for start in range(0, count, BLOCK):
         block = detail[start : start + BLOCK]
-        alike = np.maximum.reduce([_unit(view) @ upright[start:].T for view in _eight_ways(block)])
+        alike = reduce(np.maximum, (_unit(view) @ upright[start:].T for view in _eight_ways(block)))
         needed = 1 - APART * (1 - np.maximum(usual[start : start + BLOCK, None], usual[start:]))
         for a, b in np.argwhere(np.triu(alike >= np.maximum(NEAR, needed), 1)) + start:
-            first, second = (_surroundings_removed(thumbnails[[index]].astype(np.float32)) * ~frame for index in (a, b))
+            first, second = (_surroundings_removed(thumbnails[i][None].astype(np.float32)) * ~frame for i in (a, b))
             if max(float(_unit(view)[0] @ _unit(second)[0]) for view in _eight_ways(first)) >= FINE:
                 yield int(a), int(b)
 
 
-def _shared_frame(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _shared_frame(thumbnails: Iterable[NDArray[np.uint8]]) -> NDArray[np.bool_]:
     """Return where all images are black or white, and a little around: an eyepiece or a scanner, not a likeness.
 
     A frame surrounds what is seen. Black or white between things that are seen is the background of cells.
     """
-    saturated: NDArray[np.bool_] = np.logical_and.reduce((thumbnails < 8) | (thumbnails > 247))
+    saturated: NDArray[np.bool_] = reduce(np.logical_and, ((seen < 8) | (seen > 247) for seen in thumbnails))
     between = saturated & _between(~saturated, 0) & _between(~saturated, 1)
     if between.sum() > FRAME_INSIDE * saturated.sum():
         return np.zeros_like(saturated)
@@ -208,21 +234,24 @@ def _neighbours(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]]:
             members = [index for index, other in enumerate(lengths) if other == length]
             if length < SHORTEST or len(members) < 2:
                 continue
-            ends, starts = (np.stack([likenesses[i].sides[side] for i in members]) for side in (near, far))
+            ends, starts = ([likenesses[i].sides[side] for i in members] for side in (near, far))
             for a, b in _matching_sides(ends, starts):
                 yield members[a], members[b]
 
 
-def _matching_sides(ends: NDArray[np.uint8], starts: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
-    """Match sides (N, 2, 256, 3), of which ``[:, 0]`` is the outermost row."""
+def _matching_sides(
+    ends: Sequence[NDArray[np.uint8]], starts: Sequence[NDArray[np.uint8]]
+) -> Iterator[tuple[int, int]]:
+    """Match sides (2, 256, 3), of which the first is the outermost row."""
     count = len(ends)
-    a, b = (sides[:, 0].reshape(count, -1).astype(np.float32) for sides in (ends, starts))
-    squares_a, squares_b = ((sides**2).sum(1) for sides in (a, b))
+    b = np.stack([side[0].ravel() for side in starts]).astype(np.float32)
+    squares_b = np.einsum("ij,ij->i", b, b)
     best, best_back = np.zeros(count, int), np.zeros(count, int)
     nearest, second, nearest_back, second_back = np.full((4, count), np.inf, np.float32)
     for first in range(0, count, BLOCK):
         rows = np.arange(first, min(first + BLOCK, count))
-        distance = squares_a[rows, None] + squares_b - 2 * a[rows] @ b.T
+        a = np.stack([side[0].ravel() for side in ends[first : first + BLOCK]]).astype(np.float32)
+        distance = np.einsum("ij,ij->i", a, a)[:, None] + squares_b - 2 * a @ b.T
         distance = np.sqrt(np.maximum(distance, 0) / a.shape[1])
         distance[np.arange(len(rows)), rows] = np.inf  # no tile is its own neighbour
         best[rows] = distance.argmin(1)
