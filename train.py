@@ -1,5 +1,6 @@
 """Train and test one run: ``python train.py model=xopinet``; sweep many: ``-m model=unet,potinet seed=0,1``."""
 
+import logging
 import re
 import sys
 from functools import partial
@@ -13,12 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from cellseg import records
 from cellseg.errors import InputError
+from cellseg.interruption import Interrupted, StopRequest
 from cellseg.study import isolated, sweep
+
+log = logging.getLogger("train")
 
 # torch and Lightning are imported where training begins: --help and --cfg need neither
 
 
-def run(cfg: DictConfig, folder: Path) -> float:
+def run(cfg: DictConfig, folder: Path, stop: StopRequest | None = None) -> float:
     """Train, test and record one run in ``folder``; return the mean Dice over its test images.
 
     What is finished already is only told again; what was interrupted goes on from its last checkpoint.
@@ -26,7 +30,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
     from cellseg import training
 
     settle(cfg)
-    return training.run(cfg, folder)
+    return training.run(cfg, folder, stop or StopRequest())
 
 
 def was_finished(cfg: DictConfig, folder: Path) -> bool:
@@ -76,12 +80,23 @@ def main(cfg: DictConfig) -> float | None:
         )
     isolated.end_with_the_sweep()
     try:
-        return run(cfg, folder)
+        with StopRequest(insistent=not isolated.in_a_sweep()) as stop:
+            return run(cfg, folder, stop)
     except (InputError, InstantiationException) as error:
         ours = error.__cause__ if isinstance(error.__cause__, InputError) else error
         raise CompactHydraException(str(ours)) from error
+    except Interrupted as interruption:
+        kept = sorted((folder / "checkpoints").glob("[!.]*.ckpt"))
+        what = f"what is trained is kept in {folder}" if kept else "nothing was trained yet"
+        log.warning("%s; %s, and the same command goes on from there", interruption, what)
+        sys.exit(interruption.exit_code)
 
 
 if __name__ == "__main__":
-    main()
+    logging.raiseExceptions = False  # a log that cannot be written is no reason to fill the console
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped by Ctrl-C; the same command does what is missing\n")
+        sys.exit(130)
     sys.exit(sweep.SweepAccount.complaint)  # none: exit code 0

@@ -1,6 +1,7 @@
 """What a run writes while it goes: the table of epochs, pictures to TensorBoard, and a row for every scored image."""
 
 import logging
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,11 +15,14 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from PIL import Image
 from torch import Tensor
 
+from cellseg import tensorfile
+from cellseg.interruption import Interrupted, StopRequest
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import count_unlabelled
 from cellseg.panels import Pixels, draw_panel
 from cellseg.records import write_csv
-from cellseg.runs import save
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # the second is there until the run is finished
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +68,46 @@ class WholeCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write it whole or not at all."""
-        save(checkpoint, Path(path))
+        """Write it whole or not at all; keep the one before, from which a run goes on should this one be damaged."""
+        path = Path(path)
+        tensorfile.write(checkpoint, path, path.with_name(PREVIOUS) if path.name == LAST else None)
+
+
+class StopWhenAsked(L.Callback):
+    """Ends training at the end of an epoch if a stop was asked for; then ``LastCheckpoint`` keeps it.
+
+    Args:
+        request: What hears Ctrl-C and SIGTERM.
+    """
+
+    def __init__(self, request: StopRequest) -> None:
+        self.request = request
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take SIGTERM back from Lightning, which would drop the epoch and say that all went well."""
+        self.request.listen()
+        self.request.patient = True
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take it back again: in its place Lightning would wait for other devices."""
+        self.request.listen()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Ask Lightning to stop; all devices agree on that."""
+        asked = trainer.strategy.reduce_boolean_decision(self.request.number is not None, all=False)
+        if asked and self.request.number is None:  # another device's process was told
+            self.request.number = signal.SIGTERM
+        trainer.should_stop = trainer.should_stop or asked
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """From here on a stop need not wait."""
+        self.request.patient = False
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Nothing is left to wait for; what Lightning started for other devices ends too."""
+        self.request.patient = False
+        if isinstance(exception, Interrupted) and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGTERM)
 
 
 class LastCheckpoint(ModelCheckpoint):

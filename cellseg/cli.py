@@ -24,8 +24,21 @@ class _PlainErrors(TyperGroup):
         try:
             return super().invoke(ctx)
         except InputError as error:
-            Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            _complain(str(error))
             raise typer.Exit(1) from error
+        except (typer.Exit, typer.Abort):  # RuntimeErrors both
+            raise
+        except (MemoryError, RuntimeError) as error:
+            from cellseg.hardware import out_of_memory  # imports torch
+
+            if not out_of_memory(error):
+                raise
+            _complain("memory ran out; take smaller pictures, or fewer at once")
+            raise typer.Exit(1) from error
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True).print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 app = typer.Typer(

@@ -43,3 +43,9 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(MMAP_THRESHOLD, 2**25)  # the most glibc takes
         libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out; torch, oneDNN and the C++ library have each their own words for it."""
+    said = ("can't allocate memory", "bad_alloc", "could not create a memory", "out of memory", "start new thread")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in said)

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from cellseg.divergence import DIVERGED, FiniteWatch
 from cellseg.errors import InputError
 from cellseg.metrics import SegmentationScores, image_scores
 
@@ -41,6 +43,7 @@ class SegmentationModule(L.LightningModule):
         self.network, self.loss = network, loss
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self.val_scores, self.test_scores = SegmentationScores(), SegmentationScores()
+        self._trained, self._scored = FiniteWatch(), FiniteWatch()
 
     @property
     def network_name(self) -> str:
@@ -53,7 +56,9 @@ class SegmentationModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss; logged as its mean over the epoch's images."""
-        loss = self.loss(self(batch["image"]), batch["mask"])
+        logits = self(batch["image"])
+        loss = self.loss(logits, batch["mask"])
+        self._trained.see(batch["name"], logits, loss)
         size = len(batch["image"])
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
@@ -68,8 +73,20 @@ class SegmentationModule(L.LightningModule):
             return self._score(batch, "val", self.val_scores)
         return self._score(batch, "test", self.test_scores)
 
+    def on_validation_epoch_start(self) -> None:
+        """See before anything is chosen by the scores that the network is still one."""
+        self._trained.require_finite(f"epoch {self.current_epoch + 1}")
+
+    def on_train_epoch_end(self) -> None:
+        """See the same before anything is kept, also in an epoch without validation."""
+        self._trained.require_finite(f"epoch {self.current_epoch + 1}")
+        norms = torch.stack(torch._foreach_norm([weight.detach() for weight in self.parameters()]))
+        if not norms.isfinite().all():  # by its very last step
+            raise InputError(f"epoch {self.current_epoch + 1}: the weights are no numbers any more; {DIVERGED}")
+
     def on_validation_epoch_end(self) -> None:
         """Log the means over the validation images."""
+        self._scored.require_finite(f"scoring after epoch {self.current_epoch + 1}")
         scores = self.val_scores.compute()
         self.val_scores.reset()
         for name in ("dice", "iou", "soft_dice"):
@@ -77,6 +94,7 @@ class SegmentationModule(L.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the means over the test images, and the pooled scores; the validation means of the same weights too."""
+        self._scored.require_finite("scoring")
         self.log_dict({f"test/{name}": value for name, value in self.test_scores.compute().items()})
         self.test_scores.reset()
         if self.val_scores.images:
@@ -124,5 +142,6 @@ class SegmentationModule(L.LightningModule):
         per_image = image_scores(probability, batch["mask"])
         scores.update(per_image)
         loss = self.loss(logits, batch["mask"])
+        self._scored.see(batch["name"], logits, loss)
         self.log(f"{stage}/loss", loss, on_epoch=True, batch_size=len(logits), add_dataloader_idx=False)
         return {"probability": probability, **per_image}

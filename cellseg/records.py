@@ -14,10 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from cellseg.errors import InputError
+from cellseg.spreadsheet import as_text, from_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,11 +65,8 @@ def occupied(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def start_run(folder: Path, config: DictConfig, split: Mapping[str, Any]) -> Path | None:
+def start_run(folder: Path, config: DictConfig, split: Mapping[str, Any]) -> None:
     """Write down configuration and split, or find that the folder holds the beginning of this very run.
-
-    Returns:
-        The checkpoint to go on from, where there is one.
 
     Raises:
         InputError: If the folder holds another run, or this one with other images; everything in it stays as it is.
@@ -75,15 +74,13 @@ def start_run(folder: Path, config: DictConfig, split: Mapping[str, Any]) -> Pat
     content = OmegaConf.to_yaml(config, resolve=True)
     if (folder / "config.yaml").exists():
         refuse_another_run(folder, config)
-        if (folder / "split.json").exists() and json.loads((folder / "split.json").read_text("utf-8")) != split:
+        if (folder / "split.json").exists() and read_json(folder / "split.json") != split:
             raise InputError(
                 f"{folder}: the images or their groups have changed since this run began; choose another study=NAME"
             )
     else:
         write_text(folder / "config.yaml", content)
     write_json(folder / "split.json", split)
-    checkpoint = folder / "checkpoints" / "last.ckpt"
-    return checkpoint if checkpoint.exists() else None
 
 
 def finished(folder: Path, config: DictConfig) -> dict[str, Any] | None:
@@ -108,7 +105,7 @@ def finished(folder: Path, config: DictConfig) -> dict[str, Any] | None:
 def refuse_another_run(folder: Path, config: DictConfig) -> None:
     """Refuse a folder whose configuration is not this one, and name the keys that differ."""
     try:
-        there = leaves(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
+        there = leaves(_load_yaml(folder / "config.yaml"))
     except Exception as error:  # OmegaConf and YAML raise many kinds
         raise InputError(
             f"{folder / 'config.yaml'} cannot be read ({' '.join(str(error).split())}); choose another study=NAME"
@@ -136,8 +133,15 @@ def write_text(path: Path, text: str) -> None:
     """Write a whole file or, if interrupted, none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # after a power cut a name must not stand for less than the whole
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -151,7 +155,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({column: as_text(value) for column, value in row.items()} for row in rows)
     write_text(path, text.getvalue())
 
 
@@ -172,7 +176,7 @@ def read_config(path: Path) -> dict[str, Any]:
         InputError: If it cannot be read.
     """
     try:
-        config = OmegaConf.to_container(OmegaConf.load(path))
+        config = _load_yaml(path)
         if not isinstance(config, dict):
             raise TypeError("not a mapping")
     except Exception as error:  # OmegaConf and YAML raise many kinds
@@ -190,7 +194,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text("utf-8"))
         if not isinstance(content, dict):
             raise TypeError("not an object")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); move the run away") from error
     return content
 
@@ -208,7 +212,17 @@ def read_table(path: Path) -> "pd.DataFrame":
         table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); move the run away") from error
+    for column in table.columns.intersection(list(names)):
+        table[column] = table[column].map(from_text, na_action="ignore")
     return table
+
+
+def _load_yaml(path: Path) -> Any:
+    """Read a configuration as ``start_run`` wrote it; nothing in it is resolved, and nothing in it can multiply."""
+    text = path.read_text("utf-8")
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+        raise ValueError("it repeats parts of itself by reference, which train.py does not write")
+    return OmegaConf.to_container(OmegaConf.create(text))
 
 
 def _short_hash(text: str) -> str:

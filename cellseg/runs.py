@@ -1,7 +1,6 @@
 """A finished run, read back from its folder, and the tensors in it."""
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from cellseg import tensorfile
 from cellseg.data.cleaning import read_image
 from cellseg.data.splits import SUBSETS
 from cellseg.errors import InputError
@@ -26,15 +26,7 @@ if TYPE_CHECKING:
 
 def write_weights(path: Path, network: nn.Module) -> None:
     """Write the network as a plain ``state_dict`` that loads with ``weights_only=True`` on any machine."""
-    save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, path)
-
-
-def save(content: Mapping[str, Any], path: Path) -> None:
-    """Write tensors as torch does, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    torch.save(content, unfinished)
-    os.replace(unfinished, path)
+    tensorfile.write({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, path)
 
 
 @dataclass(frozen=True)
@@ -166,13 +158,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist; name a file of weights, such as the weights.pth of a run")
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and torch raise many kinds
-        raise InputError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]})") from error
+    weights = tensorfile.read(path, "name a file of weights, such as the weights.pth of a run")
     plain = isinstance(weights, dict) and all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
     )
     if not plain or any(value.numel() > value.untyped_storage().size() for value in weights.values()):
         raise InputError(f"{path}: holds something else than a plain state_dict of tensors")
+    if bad := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise InputError(f"{path}: {bad[0]} holds values that are no numbers, so nothing can be predicted with it")
     return weights

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import threading
 import time
 import warnings
 from collections.abc import Mapping
@@ -17,12 +18,14 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from cellseg.callbacks import EpochTable, ImageRecords, WholeCheckpoints
+from cellseg import tensorfile
+from cellseg.callbacks import LAST, PREVIOUS, EpochTable, ImageRecords, StopWhenAsked, WholeCheckpoints
 from cellseg.console import print_results
 from cellseg.data import CellDataModule
 from cellseg.data.dataset import derived_seed
 from cellseg.errors import InputError
-from cellseg.hardware import describe_device, keep_freed_memory
+from cellseg.hardware import describe_device, keep_freed_memory, out_of_memory
+from cellseg.interruption import StopRequest
 from cellseg.module import SegmentationModule
 from cellseg.records import finished, leaves, occupied, provenance, start_run, write_json
 from cellseg.runs import write_weights
@@ -31,26 +34,45 @@ from cellseg.summary import summarise
 log = logging.getLogger("train")
 
 
-def run(cfg: DictConfig, folder: Path) -> float:
+def run(cfg: DictConfig, folder: Path, stop: StopRequest) -> float:
     """Train, test and record one run in ``folder``; return the mean Dice over its test images.
 
     What is finished already is only told again; what was interrupted goes on from its last checkpoint.
+
+    Raises:
+        InputError: If the run cannot be done as it is configured, or the machine has no room for it.
+        Interrupted: If a stop was asked for.
     """
-    with occupied(folder) if int(os.environ.get("LOCAL_RANK", 0)) == 0 else nullcontext():
-        if summary := finished(folder, cfg):
-            log.info("this run was finished before; nothing is trained again")
-            print_results(summary, folder)
-            return float(summary["metrics"]["test/dice"])
-        return fit_and_test(cfg, folder)
+    try:
+        with occupied(folder) if int(os.environ.get("LOCAL_RANK", 0)) == 0 else nullcontext():
+            if summary := finished(folder, cfg):
+                log.info("this run was finished before; nothing is trained again")
+                print_results(summary, folder)
+                return float(summary["metrics"]["test/dice"])
+            return fit_and_test(cfg, folder, stop)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or folder}: {error.strerror or error}; what is trained is kept, and once that is mended "
+            "the same command goes on"
+        ) from error
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise InputError(
+            f"memory ran out ({str(error).splitlines()[0][:200] if str(error) else 'no more to be had'}); take a "
+            f"smaller data.batch_size (it is {cfg.data.batch_size}), data.image_size or model.init_features, or fewer "
+            "runs at once (n_jobs)"
+        ) from error
 
 
-def fit_and_test(cfg: DictConfig, folder: Path) -> float:
+def fit_and_test(cfg: DictConfig, folder: Path, stop: StopRequest) -> float:
     """Do what is left of a run."""
     origin = provenance()  # before anything else: the code may change while the run goes on
     began = time.perf_counter()
-    trainer, module, datamodule, scored, checkpoint = prepare(cfg, folder)
+    trainer, module, datamodule, scored, checkpoint = prepare(cfg, folder, stop)
     seconds = {"prepare": time.perf_counter() - began}
     trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
+    stop.obey()
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning does not declare it
     timer = next(callback for callback in callbacks if isinstance(callback, Timer))
     seconds["train"] = timer.time_elapsed("train")  # before an interruption too
@@ -80,6 +102,7 @@ def fit_and_test(cfg: DictConfig, folder: Path) -> float:
         )
         log_hyperparameters(trainer, cfg, module.network_name, summary["metrics"])
         write_json(folder / "summary.json", summary)
+        (folder / "checkpoints" / PREVIOUS).unlink(missing_ok=True)
         print_results(summary, folder)
     return float(metrics["test/dice"])
 
@@ -99,13 +122,14 @@ def log_hyperparameters(trainer: L.Trainer, cfg: DictConfig, network: str, metri
 
 
 def prepare(
-    cfg: DictConfig, folder: Path
+    cfg: DictConfig, folder: Path, stop: StopRequest
 ) -> tuple[L.Trainer, SegmentationModule, CellDataModule, ImageRecords, Path | None]:
     """Build everything a run needs and write down its configuration and split, unless something is wrong."""
     warnings.filterwarnings("ignore", message=".*does not have many workers")  # images lie in memory
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run goes on
     warnings.filterwarnings("ignore", module="PIL")  # what matters of them is said of the files they are about
     warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning 2.6 calls a torch function that torch renamed
+    threading.excepthook = without_disk_errors
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # sweeps go to Slurm by hydra/launcher
     keep_freed_memory()
     # deterministic runs would fill every new tensor with NaN, a tenth of a step; nothing here reads before it writes
@@ -125,23 +149,42 @@ def prepare(
                 "test images; set data.split.val_fraction"
             )
     scored = ImageRecords()
-    checkpoint = start_run(folder, cfg, datamodule.split_record())
+    start_run(folder, cfg, datamodule.split_record())
+    checkpoint = last_intact(folder / "checkpoints")
     step = read_checkpoint(checkpoint)["global_step"] if checkpoint else 0
     trainer = instantiate(
         cfg.trainer,
         default_root_dir=folder,
         logger=instantiate(cfg.logger, save_dir=folder, purge_step=step),  # TensorBoard forgets what comes after
-        callbacks=[*callbacks.values(), scored, Timer()],
+        callbacks=[*callbacks.values(), scored, Timer(), StopWhenAsked(stop)],
         plugins=[WholeCheckpoints()],
     )
     if trainer.strategy.root_device.type != "mps":  # which does not know it
         # before any callback copies the weights: averaging two layouts takes four times as long
         module.network.to(memory_format=torch.channels_last)
     if trainer.is_global_zero:
+        keep_events_in_order(folder)
         device = describe_device(trainer.strategy.root_device)
         begun = "going on with" if checkpoint else "training"
         log.info("%s %s on %s in %s", begun, module.network_name, device, trainer.precision)
     return trainer, module, datamodule, scored, checkpoint
+
+
+def without_disk_errors(arguments: threading.ExceptHookArgs) -> None:
+    """Leave it to the main thread to say that TensorBoard's cannot write: it hears of it, and says it once."""
+    if not isinstance(arguments.exc_value, OSError):
+        threading.__excepthook__(arguments)
+
+
+def keep_events_in_order(folder: Path) -> None:
+    """Let TensorBoard read what an interrupted run wrote before what follows, also where the clock was set back.
+
+    It reads files in the order of the times in their names.
+    """
+    files = {path: int(path.name.split(".")[3]) for path in folder.glob("events.out.tfevents.[0-9]*.*")}
+    ahead = max(files.values(), default=0) - int(time.time()) + 1
+    for path, written in files.items() if ahead > 0 else ():
+        path.rename(path.with_name(path.name.replace(f".{written:010d}.", f".{max(0, written - ahead):010d}.", 1)))
 
 
 def stream_of(cfg: DictConfig) -> int:
@@ -170,13 +213,25 @@ def load_weights(module: SegmentationModule, checkpoint: Path) -> None:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of tensors and plain values."""
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and torch raise many kinds
-        raise InputError(
-            f"{path} cannot be read ({str(error).splitlines()[0]}); delete it, and the same command starts the run anew"
-        ) from error
+    content: dict[str, Any] = tensorfile.read(path, f"delete {path.parent}, and the same command starts the run anew")
     return content
+
+
+def last_intact(folder: Path) -> Path | None:
+    """Return the last of a run's checkpoints that is as it was written; None where there is none."""
+    damaged = None
+    for path in (folder / LAST, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        if (damage := tensorfile.find_damage(path)) is None:
+            if damaged:
+                log.warning("%s, so training goes on from the one before, %s", damaged, path.name)
+                (folder / LAST).unlink()  # or it would take the place of the one before
+            return path
+        damaged = f"{path} is damaged ({damage})"
+    if damaged:
+        log.warning("%s, and there is none before it: training starts anew", damaged)
+    return None
 
 
 def _monitors_validation(callback: L.Callback) -> bool:

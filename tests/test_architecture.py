@@ -10,6 +10,10 @@ PACKAGE = Path(cellseg.__file__).parent
 TORCH, PIXELS = {"torch"}, {"numpy", "PIL"}
 OUTSIDE = {
     "errors": set(),
+    "spreadsheet": set(),
+    "interruption": set(),
+    "divergence": TORCH,
+    "tensorfile": TORCH,
     "networks": TORCH,
     "losses": TORCH,
     "metrics": TORCH | {"torchmetrics"},
@@ -37,7 +41,7 @@ OUTSIDE = {
     "callbacks": {"torch", "lightning", "PIL"},
     "predict": PIXELS | TORCH,
     "pages": PIXELS | {"jinja2", "markupsafe"},
-    "records": {"omegaconf", "filelock", "pandas"},
+    "records": {"omegaconf", "filelock", "pandas", "yaml"},
     "runs": {"torch", "numpy", "PIL", "pandas"},
     "summary": {"torch", "lightning"},
     "console": {"rich", "pandas"},
@@ -65,6 +69,10 @@ OUTSIDE = {
 }
 LINE = [  # a room may use the rooms before it
     "errors",
+    "spreadsheet",
+    "interruption",
+    "divergence",
+    "tensorfile",
     "networks",
     "losses",
     "metrics",

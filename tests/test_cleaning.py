@@ -1,5 +1,6 @@
 """What a file means: every kind of image becomes RGB, every kind of mask cell or not."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -293,7 +294,7 @@ def lab(path):
         (truncated, r"bad\.png: cannot be read as an image \(.*truncated.*\); export it again"),
         (empty, r"bad\.png: cannot be read as an image"),
         (text, r"bad\.png: cannot be read as an image"),
-        (animated, r"bad\.png: holds 2 pictures"),
+        (animated, r"bad\.png: holds several pictures"),
         (lab, r"bad\.png: has pixels of kind LAB; save it as an RGB or grey file"),
         (lambda path: None, r"bad\.png does not exist"),
     ],
@@ -303,6 +304,40 @@ def test_unusable_files_are_named(tmp_path, broken, message, read):
     broken(tmp_path / "bad.png")
     with pytest.raises(InputError, match=message):
         read(tmp_path / "bad.png")
+
+
+def tiff(pages, *, endless=False):
+    """A TIFF of that many pages of one pixel; endless: the last is followed by the first."""
+    entries = [(256, 4, 1), (257, 4, 1), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (278, 4, 1), (279, 4, 1)]
+    page = struct.pack("<H", len(entries)) + b"".join(
+        struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries
+    )
+    size, first = len(page) + 4, 10
+    follows = [first + number * size for number in range(1, pages)] + [first if endless else 0]
+    return (
+        b"II*\0" + struct.pack("<I", first) + b"\x07\0" + b"".join(page + struct.pack("<I", next_) for next_ in follows)
+    )
+
+
+@pytest.mark.parametrize("content", [tiff(10_000), tiff(3, endless=True), tiff(2)])
+def test_a_file_of_many_pages_is_refused_without_reading_them(tmp_path, content, monkeypatch):
+    monkeypatch.setattr(
+        "PIL.TiffImagePlugin.TiffImageFile.n_frames", property(lambda _: pytest.fail("counts the pages"))
+    )
+    (tmp_path / "bad.tif").write_bytes(content)
+    with pytest.raises(InputError, match=r"bad\.tif: holds several pictures"):
+        read_image(tmp_path / "bad.tif")
+
+
+def test_a_file_of_one_page_is_read(tmp_path):
+    (tmp_path / "one.tif").write_bytes(tiff(1))
+    assert np.asarray(read_image(tmp_path / "one.tif").picture).tolist() == [[[7, 7, 7]]]
+
+
+def test_a_picture_far_larger_than_its_file_is_refused_before_it_is_decoded(tmp_path):
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(InputError, match=r"bomb\.png: cannot be read as an image .*exceeds limit"):
+        read_image(tmp_path / "bomb.png")
 
 
 def test_images_are_antialiased_and_masks_are_not():

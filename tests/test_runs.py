@@ -6,10 +6,13 @@ from itertools import combinations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from cellseg import UNet, records, runs
 from cellseg.errors import InputError
+from cellseg.spreadsheet import as_text, from_text
 
 
 def test_run_names_say_model_and_seed_first_then_what_else_was_changed():
@@ -44,7 +47,7 @@ def test_a_sweep_names_a_run_as_it_is_named_alone():
 
 def test_a_folder_that_holds_another_run_is_refused_and_the_keys_are_named(tmp_path):
     first = OmegaConf.create({"seed": 0, "model": {"depth": 4, "name": "UNet"}, "study": "a"})
-    assert records.start_run(tmp_path, first, {"test": []}) is None
+    records.start_run(tmp_path, first, {"test": []})
     other = OmegaConf.create({"seed": 1, "model": {"depth": 4, "width": 3}, "study": "b"})
     message = (
         r"another configuration \(model\.name was 'UNet', is None; model\.width was None, is 3; seed was 0, is 1\)"
@@ -58,12 +61,10 @@ def test_a_folder_that_holds_another_run_is_refused_and_the_keys_are_named(tmp_p
     assert OmegaConf.load(tmp_path / "config.yaml") == first
 
 
-def test_an_unfinished_run_goes_on_from_its_checkpoint_with_the_same_images_only(tmp_path):
+def test_an_unfinished_run_goes_on_with_the_same_images_only(tmp_path):
     config = OmegaConf.create({"seed": 0})
     records.start_run(tmp_path, config, {"test": ["a"]})
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"")
-    assert records.start_run(tmp_path, config, {"test": ["a"]}) == tmp_path / "checkpoints" / "last.ckpt"
+    records.start_run(tmp_path, config, {"test": ["a"]})
     with pytest.raises(InputError, match="the images or their groups have changed since this run began"):
         records.start_run(tmp_path, config, {"test": ["b"]})
 
@@ -88,6 +89,34 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
 def test_csv_has_every_column_and_leaves_missing_values_empty(tmp_path):
     records.write_csv(tmp_path / "metrics.csv", [{"epoch": 0, "a": 1}, {"epoch": 1, "b": 2}])
     assert (tmp_path / "metrics.csv").read_text() == "epoch,a,b\n0,1,\n1,,2\n"
+
+
+@given(
+    st.text(max_size=12) | st.sampled_from(["=HYPERLINK(1)", "-1", "+a", "'=x", "@x", "-1+cmd|' /C calc'!A0", "\t=1"])
+)
+def test_no_name_is_a_formula_to_a_spreadsheet_and_each_is_read_back(name):
+    written = as_text(name)
+    assert not re.match(r"[=@\t\r]", written)
+    assert from_text(written) == name
+    if re.fullmatch(r"[-+]?[\w.]*", name):
+        assert written == name
+
+
+def test_formulas_come_back_from_a_table_as_they_were(tmp_path):
+    rows = [
+        {"image": name, "group": name, "subset": "test", "dice": 0.5} for name in ("=1+1", "'=1+1", "-1", "NA", "a,\n")
+    ]
+    records.write_csv(tmp_path / "per_image.csv", rows)
+    assert "\n=" not in (tmp_path / "per_image.csv").read_text()
+    assert records.read_table(tmp_path / "per_image.csv").to_dict("records") == rows
+
+
+def test_a_configuration_that_multiplies_itself_is_refused_at_once(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]  # 9 to the 12th
+    (tmp_path / "config.yaml").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"config\.yaml: cannot be read \(it repeats parts of itself by reference"):
+        records.read_config(tmp_path / "config.yaml")
 
 
 def test_weights_are_plain_tensors_in_the_usual_layout(tmp_path):

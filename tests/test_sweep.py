@@ -129,6 +129,84 @@ def test_a_run_interrupted_before_or_after_its_training_ends_as_if_nothing_had_h
     assert first["seconds"]["train"] > 0.05  # also where all of it was before the interruption
 
 
+def flip_a_bit(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def cut_short(file):
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+@pytest.mark.parametrize("harm", [flip_a_bit, cut_short])
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(smears, tmp_path, monkeypatch, caplog, harm):
+    def config():
+        return smoke(f"data.root={smears}", "trainer.max_epochs=4")
+
+    interrupted_at("cellseg.training.summarise", config(), tmp_path / "run", monkeypatch)
+    kept = tmp_path / "run" / "checkpoints"
+    assert torch.load(kept / "previous.ckpt", weights_only=True)["epoch"] == 2
+    harm(kept / "last.ckpt")
+    train.run(config(), tmp_path / "run")
+    assert "last.ckpt is damaged" in caplog.text
+    assert "so training goes on from the one before, previous.ckpt" in caplog.text
+    train.run(config(), tmp_path / "undisturbed")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "undisturbed"))
+    assert epochs(tmp_path / "run") == list(range(4))
+    assert {path.name for path in kept.iterdir()} == {"last.ckpt"}  # the run is finished
+
+    caplog.clear()
+    interrupted_at("cellseg.training.summarise", config(), tmp_path / "again", monkeypatch)
+    for name in ("last", "previous"):
+        harm(tmp_path / "again" / "checkpoints" / f"{name}.ckpt")
+    train.run(config(), tmp_path / "again")
+    assert "there is none before it: training starts anew" in caplog.text
+    assert same(weights(tmp_path / "again"), weights(tmp_path / "undisturbed"))
+
+
+@pytest.mark.parametrize("ask", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_asked_to_stop_keeps_its_epoch_says_so_and_goes_on_later(smears, tmp_path, ask):
+    overrides = (f"data.root={smears}", "study=s", "trainer.max_epochs=60", "callbacks.last.seconds=1000")
+    process = start(tmp_path, *overrides)
+    folder = tmp_path / "logs" / "s"
+    wait_for(lambda: len(epochs(next(folder.glob("unet*"), folder))) >= 3, process)
+    process.send_signal(ask)
+    said, _ = process.communicate(timeout=60)
+    [run] = folder.glob("unet*")
+    assert process.returncode == 128 + ask, said
+    assert "Traceback" not in said
+    assert said.rstrip().endswith("and the same command goes on from there")
+    assert not (run / "summary.json").exists()
+    stopped = len(epochs(run))
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == stopped - 1 < 59
+    process = start(tmp_path, *overrides)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    train.run(smoke(*overrides), tmp_path / "undisturbed")
+    assert same(weights(run), weights(tmp_path / "undisturbed"))
+    assert (run / "metrics.csv").read_text() == (tmp_path / "undisturbed" / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_sweep_that_is_asked_to_stop_lets_its_runs_keep_their_epoch(smears, tmp_path, n_jobs):
+    overrides = ("-m", "seed=0,1,2", f"data.root={smears}", "study=s", "trainer.max_epochs=20000", f"n_jobs={n_jobs}")
+    sweep = start(tmp_path, *overrides, start_new_session=True)
+    study = tmp_path / "logs" / "s"
+    wait_for(lambda: sum(bool(epochs(path)) for path in study.glob("unet*")) == n_jobs, sweep)
+    os.killpg(sweep.pid, signal.SIGINT)  # as a terminal does
+    said, _ = sweep.communicate(timeout=120)
+    assert sweep.returncode == 1
+    assert "Traceback" not in said
+    assert "no others begin" in said
+    assert said.rstrip().endswith("stopped: 3 of 3 runs are not finished. The same command goes on with them.")
+    assert set(outcomes(study).values()) == {"stopped"}
+    for run in study.glob("unet*"):
+        if epochs(run):
+            kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+            assert kept["epoch"] == epochs(run)[-1]
+
+
 def test_an_interrupted_run_does_not_go_on_with_other_images(own_smears, tmp_path, monkeypatch):
     interrupted_at("cellseg.training.summarise", smoke(f"data.root={own_smears}"), tmp_path / "run", monkeypatch)
     shutil.rmtree(own_smears / "cell_1")

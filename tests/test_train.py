@@ -21,6 +21,7 @@ from cellseg import UNet, load_run
 from cellseg.data.cleaned import write_cleaned
 from cellseg.errors import InputError
 from cellseg.hardware import native_precision
+from cellseg.losses import DiceLoss
 from cellseg.metrics import image_scores
 from conftest import smoke
 
@@ -236,9 +237,82 @@ def test_two_smears_can_be_learnt_by_heart(own_smears, tmp_path):
 
 
 def test_a_diverged_run_is_not_finished(smears, tmp_path):
-    with pytest.raises(InputError, match=r"training diverged; lower optimizer\.lr"):
+    with pytest.raises(
+        InputError, match=r"epoch 1: .* for cell_\d+.* is no number; training diverged; lower optimizer\.lr"
+    ):
         train.run(smoke(f"data.root={smears}", "optimizer.lr=1e30", "scheduler=none"), tmp_path / "run")
     assert not (tmp_path / "run" / "summary.json").exists()
+    assert not list((tmp_path / "run" / "checkpoints").glob("*.ckpt"))  # the weights are not worth keeping
+
+
+class Poisoned(DiceLoss):
+    """Turns to NaN at a call of its own."""
+
+    def __init__(self, call):
+        super().__init__()
+        self.call, self.calls = call, 0
+
+    def forward(self, logits, target):
+        self.calls += 1
+        return super().forward(logits, target) * (float("nan") if self.calls == self.call else 1)
+
+
+def test_the_image_at_which_a_loss_turns_to_nan_is_named_and_the_epochs_before_are_kept(smears, tmp_path):
+    # 4 steps of 2 images and 2 scored images an epoch: the 8th call is the 2nd step of the 2nd epoch
+    cfg = smoke(f"data.root={smears}", "loss._target_=test_train.Poisoned", "+loss.call=8", "trainer.max_epochs=5")
+    with pytest.raises(InputError, match=r"epoch 2: .* for (cell_\d+), (cell_\d+) \(batch 2, after cell_") as raised:
+        train.run(cfg, tmp_path / "run")
+    datamodule = instantiate(cfg.data)
+    datamodule.setup()
+    loader = datamodule.train_dataloader()
+    loader.sampler.set_epoch(1)
+    second = list(loader)[1]["name"]
+    assert f"{second[0]}, {second[1]} (batch 2" in str(raised.value)
+    kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert kept["epoch"] == 0
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")]
+)
+def test_memory_that_runs_out_is_told_with_what_to_change(smears, tmp_path, monkeypatch, error):
+    def starved(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("lightning.Trainer.fit", starved)
+    with pytest.raises(InputError, match=r"memory ran out .* smaller data\.batch_size \(it is 2\)"):
+        train.run(smoke(f"data.root={smears}"), tmp_path / "run")
+
+
+def test_two_devices_do_what_one_does_on_the_same_batches(smears, tmp_path):
+    # no batch norm, which sees on each device the images of that device only
+    alike = [
+        f"data.root={smears}",
+        "model._target_=torch.nn.Conv2d",
+        "~model.depth",
+        "~model.init_features",
+        "~model.skip",
+    ]
+    alike += [
+        "+model.kernel_size=3",
+        "+model.padding=1",
+        "trainer.accelerator=cpu",
+        "trainer.precision=32-true",
+        "trainer.max_epochs=3",
+    ]
+    for devices in (1, 2):
+        command(tmp_path, *alike, f"trainer.devices={devices}", f"data.batch_size={2 // devices}", f"study=on{devices}")
+    one, two = (next((tmp_path / "logs" / f"on{devices}").iterdir()) for devices in (1, 2))
+    first, second = (weights(folder) for folder in (one, two))
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+    for name in ("metrics.csv", "per_image.csv"):
+        for row, other in zip(rows(one / name), rows(two / name), strict=True):
+            for column, value in row.items():
+                if column in ("image", "group", "subset"):
+                    assert value == other[column]
+                else:
+                    assert float(value) == pytest.approx(float(other[column]), abs=1e-5), column
 
 
 def test_two_devices_share_the_images_and_agree_on_the_scores(smears, tmp_path):

@@ -14,6 +14,7 @@ from cellseg.data.groups import write_groups
 from cellseg.data.inspection import PairFacts, inspect_pair
 from cellseg.data.pairs import Pair, find_pairs
 from cellseg.errors import InputError
+from cellseg.spreadsheet import as_text
 
 COLUMNS = ("pair", "file", "written", "change")
 
@@ -57,7 +58,7 @@ def write_cleaned(root: Path, out: Path, groups: Path | None = None, threshold: 
         with (unfinished / "changes.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
-            writer.writerows(row for rows in changes for row in rows)
+            writer.writerows([as_text(cell) for cell in row] for rows in changes for row in rows)
         if scan.grouped:
             write_groups(unfinished / "groups.csv", {pair.name: pair.group for pair in scan.pairs})
     found = look_at_pairs(scan.pairs, facts, root)

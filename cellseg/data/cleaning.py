@@ -178,12 +178,11 @@ class _Decoded:
 def _decode(source: Path | Image.Image) -> _Decoded:
     try:
         with Image.open(source) if isinstance(source, Path) else nullcontext(source) as picture:
-            frames, mode = getattr(picture, "n_frames", 1), picture.mode
-            if picture.format == "MPO":  # a camera's JPEG; its other pictures are previews
-                frames = 1
+            mode = picture.mode
+            single = picture.format == "MPO" or not _has_second(picture)  # a camera's JPEG holds previews too
             if mode in DEEP_MODES and getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0:
                 raise InputError(f"{source}: stores white as 0, which is read for 8 bits only; save it as usual")
-            if frames == 1 and mode in EIGHT_BIT_MODES | DEEP_MODES:
+            if single and mode in EIGHT_BIT_MODES | DEEP_MODES:
                 lossy = picture.format in LOSSY_FORMATS
                 deep = re.search(";16[BLN]", str(getattr(picture, "tile", ""))) is not None  # how the file packs pixels
                 turned = picture.getexif().get(ORIENTATION, 1) != 1
@@ -197,9 +196,18 @@ def _decode(source: Path | Image.Image) -> _Decoded:
         raise
     except Exception as error:  # Pillow's decoders let almost any through on a damaged file
         raise InputError(f"{source}: cannot be read as an image ({error}); export it again or leave it out") from error
-    if frames > 1:
-        raise InputError(f"{source}: holds {frames} pictures; save the one to use as a file of its own")
+    if not single:
+        raise InputError(f"{source}: holds several pictures; save the one to use as a file of its own")
     raise InputError(f"{source}: has pixels of kind {mode}; save it as an RGB or grey file")
+
+
+def _has_second(picture: Image.Image) -> bool:
+    """Tell whether a file holds more than one picture, without counting thousands."""
+    try:
+        picture.seek(1)
+    except EOFError:
+        return False
+    return True
 
 
 def _stretch(picture: Image.Image, source: Path | Image.Image) -> Image.Image:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cellseg.data.folders import new_file
 from cellseg.errors import InputError
+from cellseg.spreadsheet import as_text, from_text
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def read_groups(path: Path, names: Collection[str]) -> dict[str, str]:
             if not {"pair", "group"} <= set(table.fieldnames or ()):
                 found = ", ".join(table.fieldnames or ["nothing"])
                 raise InputError(f"{path}: must have the columns pair and group, parted by commas, but has: {found}")
-            rows = [(row["pair"], row["group"].strip()) for row in table]
+            rows = [(from_text(row["pair"]), from_text(row["group"].strip())) for row in table]
             rows = [(pair if pair in names else pair.strip(), group) for pair, group in rows]
     except (AttributeError, OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: must be a UTF-8 CSV file with pair and group in every row ({error})") from error
@@ -54,7 +55,7 @@ def write_groups(path: Path, groups: Mapping[str, str]) -> None:
     with new_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("pair", "group"))
-        writer.writerows(groups.items())
+        writer.writerows((as_text(pair), as_text(group)) for pair, group in groups.items())
 
 
 def natural(name: str) -> tuple[list[tuple[int, str]], str]:

@@ -24,6 +24,7 @@ from cellseg.records import write_json
 ACCOUNT = ".sweep"  # in the study's folder: what became of every run, a folder for each sweep
 SWEEP = "CELLSEG_SWEEP"  # the name of that folder, for all that a sweep starts
 FAILURE = "failure.txt"
+STOP = "stop"  # in that folder: a person has stopped the sweep
 SWEPT = "CELLSEG_SWEPT"  # set for a run whose standard input ends when its sweep does
 GLANCE = 1.0  # seconds between looks at whether the sweep is still there
 LAST_LINES = 60  # of what a failed run said, kept in its failure.txt
@@ -42,12 +43,22 @@ def run_isolated(
         n_jobs: How many runs share this machine; each gets its part of the CPU threads and of the GPUs.
     """
     try:
-        outcome, why = ("finished before", "") if was_finished() else _run(script, overrides, folder, n_jobs)
-    except InputError as error:
+        if was_finished():
+            outcome, why = "finished before", ""
+        elif stop_file(folder.parent).exists():
+            outcome, why = "stopped", "before it began"
+        else:
+            outcome, why = _run(script, overrides, folder, n_jobs)
+    except (InputError, OSError) as error:
         outcome, why = "failed", str(error)
         if not (folder / "config.yaml").exists():  # otherwise it is another run's folder
             _write_failure(folder, f"{why}\n")
     write_outcome(folder, outcome, why)
+
+
+def stop_file(study: Path) -> Path:
+    """Return the file that stops this process's sweep, in a study's folder, once it is there."""
+    return study / ACCOUNT / os.environ.get(SWEEP, "none") / STOP
 
 
 def name_sweep() -> str:
@@ -58,7 +69,8 @@ def name_sweep() -> str:
 def write_outcome(folder: Path, outcome: str, why: str) -> None:
     """Write down what became of a run, for the account at the end of the sweep."""
     account = folder.parent / ACCOUNT / os.environ.get(SWEEP, name_sweep())
-    write_json(account / f"{folder.name}.json", {"outcome": outcome, "why": why})
+    with contextlib.suppress(OSError):  # on a full disk: a run without an outcome is told as one that never reported
+        write_json(account / f"{folder.name}.json", {"outcome": outcome, "why": why})
 
 
 def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> tuple[str, str]:
@@ -73,7 +85,7 @@ def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> t
             command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=_environment(n_jobs) | gpu
         ) as process:
             try:
-                code = _wait(process)
+                code = _wait(process, stop_file(folder.parent))
             except subprocess.CalledProcessError as error:
                 # warned by Slurm, submitit asks it to queue this job again, and Slurm may stop the asking with the job
                 if "SLURM_JOB_ID" not in os.environ or error.returncode != -signal.SIGTERM:
@@ -86,19 +98,33 @@ def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> t
         (folder / FAILURE).unlink(missing_ok=True)
         return "done", f"{time.monotonic() - began:.0f} s"
     why = _reason(code, said)
+    asked = {-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM}
+    if code in asked and stop_file(folder.parent).exists():
+        return "stopped", "what is trained is kept" if any(
+            folder.glob("checkpoints/*.ckpt")
+        ) else "nothing was kept yet"
     _write_failure(folder, "\n".join([why, "", *said[-LAST_LINES:], ""]))
     return "failed", why
 
 
-def _wait(process: "subprocess.Popen[bytes]") -> int:
-    """Wait for a run to end; end with it if this is a launcher's worker and the sweep that started it has gone."""
+def _wait(process: "subprocess.Popen[bytes]", stop: Path) -> int:
+    """Wait for a run to end; ask it to once the sweep is stopped.
+
+    End with it if this is a launcher's worker and the sweep that started it has gone.
+    """
     sweep = os.getppid()
     worker = os.environ.get(SWEEP, "").endswith(f"-{sweep}")  # otherwise it is the sweep itself, or a job on a cluster
+    if worker and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells it to everyone, but the sweep decides
+    asked = False
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(GLANCE if worker else None)
-        if os.getppid() != sweep:
+            return process.wait(GLANCE)
+        if worker and os.getppid() != sweep:
             os._exit(128 + signal.SIGTERM)  # which closes the pipe to the run
+        if not asked and stop.exists():
+            process.terminate()
+            asked = True
 
 
 def _write_failure(folder: Path, text: str) -> None:
@@ -106,9 +132,14 @@ def _write_failure(folder: Path, text: str) -> None:
         (folder / FAILURE).write_text(text, encoding="utf-8")
 
 
+def in_a_sweep() -> bool:
+    """Tell whether a sweep started this process."""
+    return SWEPT in os.environ
+
+
 def end_with_the_sweep() -> None:
     """End this process when the sweep that started it has ended, however that happened; what is trained is kept."""
-    if SWEPT not in os.environ:
+    if not in_a_sweep():
         return
     if hasattr(signal, "SIGUSR2"):  # Slurm warns all processes of a job with it; the one that waits for this one acts
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)

@@ -5,14 +5,18 @@ import csv
 import json
 import logging
 import os
+import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -22,10 +26,11 @@ from rich.table import Table
 from rich.text import Text
 
 from cellseg.errors import InputError
-from cellseg.records import run_name
-from cellseg.study.isolated import ACCOUNT, SWEEP, name_sweep
+from cellseg.interruption import say
+from cellseg.records import run_name, write_text
+from cellseg.study.isolated import ACCOUNT, SWEEP, name_sweep, stop_file
 
-COLOURS = {"done": "green", "finished before": "dim", "failed": "bold red"}
+COLOURS = {"done": "green", "finished before": "dim", "stopped": "yellow", "failed": "bold red"}
 GLANCES = 1.0  # seconds between looks at the run folders
 REPORT_SHARE = 0.02  # of the time may go into refreshing the report
 
@@ -44,6 +49,12 @@ class SweepAccount(Callback):
 
     def __init__(self) -> None:
         self.watch: SweepWatch | None = None
+        self.stopping = False
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """See that the run folder can be written before anything is computed."""
+        HydraConfig.instance().set_config(config)  # Hydra does so later; the folder's name is asked of it
+        require_writable(Path(config.hydra.run.dir))
 
     def __reduce__(self) -> tuple[type["SweepAccount"], tuple[()]]:
         return SweepAccount, ()  # launchers send callbacks to their workers, where there is nothing to watch
@@ -52,6 +63,7 @@ class SweepAccount(Callback):
         """Begin to watch."""
         SweepAccount.complaint = "the sweep could not be accounted for; see what is said above"
         study = Path(config.hydra.sweep.dir)
+        require_writable(study)
         if "submitit" in config.hydra.launcher._target_:
             from cellseg.study.slurm import outlive_dead_jobs, warn_without_accounting  # needs submitit
 
@@ -60,7 +72,24 @@ class SweepAccount(Callback):
         # jobs find it in their environment, wherever they are started
         os.environ[SWEEP] = name_sweep()
         self.watch = SweepWatch(study / ACCOUNT / os.environ[SWEEP], count_runs(config))
+        if "submitit" not in config.hydra.launcher._target_:  # there Ctrl-C ends the waiting, not the jobs
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self.stop)
         self.watch.start()
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """Let the runs at work keep their epoch and begin no others; at the second signal, end."""
+        assert self.watch is not None
+        if self.stopping:
+            say("stopped at once; the same command goes on")
+            os._exit(128 + number)  # the runs notice, and end
+        self.stopping = True
+        try:
+            write_text(stop_file(self.watch.study), "")
+        except OSError as error:
+            say(f"the runs cannot be told to stop ({error.strerror}); once more stops them at once")
+            return
+        say("stopping: the runs at work keep the epoch they are in, no others begin; once more stops at once")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the account and the verdicts."""
@@ -68,7 +97,10 @@ class SweepAccount(Callback):
         self.watch.stop()
         study, outcomes, runs = self.watch.study, self.watch.outcomes(), self.watch.runs
         failed = [name for name, entry in outcomes.items() if entry["outcome"] == "failed"]
+        stopped = [name for name, entry in outcomes.items() if entry["outcome"] == "stopped"]
         complaint = None
+        if stopped:
+            complaint = f"stopped: {len(stopped)} of {runs} runs are not finished. The same command goes on with them."
         if failed or len(outcomes) < runs:
             lost = f", {runs - len(outcomes)} never reported" if len(outcomes) < runs else ""
             complaint = (
@@ -91,6 +123,17 @@ class SweepAccount(Callback):
             raise
         for sentence in said:
             Console().print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def require_writable(folder: Path) -> None:
+    """End here, before anything is computed, if nothing can be written into a folder that is made where it is not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+            file.flush()
+    except OSError as error:
+        sys.exit(f"{folder} cannot be written ({error.strerror or error}); free space, or start in another folder")
 
 
 def count_runs(config: DictConfig) -> int:

@@ -19,6 +19,7 @@ from cellseg.errors import InputError
 from cellseg.metrics import image_scores
 from cellseg.records import write_json
 from cellseg.runs import Run
+from cellseg.spreadsheet import as_text
 from cellseg.study.statistics import interval_over_groups
 from cellseg.use.trained import Trained
 
@@ -169,7 +170,7 @@ def write_evaluation(
         "caveats": evaluation.caveats,
     }
     with new_folder(folder) as unfinished:
-        evaluation.images.to_csv(unfinished / "per_image.csv", index=False)
+        evaluation.images.map(as_text).to_csv(unfinished / "per_image.csv", index=False)
         write_json(unfinished / "evaluation.json", said)
 
 

@@ -26,9 +26,11 @@ from cellseg.objects import SMALLEST_OBJECT, Object, measure_objects
 from cellseg.panels import draw_outlines
 from cellseg.predict import Floats, Predictor
 from cellseg.records import write_csv
+from cellseg.spreadsheet import as_text
 
 AT_ONCE = 2**25  # pixels of pictures in memory together; one larger than that is alone
 MOST_PIXELS = 2**30  # of one picture
+PACKED = 200  # pixels a byte of its file, from which on a picture larger than Pillow thinks safe is taken for a bomb
 OVERLAY_SIDE = 4096  # pixels at most: an overlay is to be looked at
 
 ImageRow = dict[str, str | int | float]
@@ -96,7 +98,6 @@ def predict_files(
             unfinished.open("w", newline="", encoding="utf-8") as file,
             Progress(console=Console(stderr=True), transient=True) as progress,
             ThreadPoolExecutor(os.cpu_count()) as pool,
-            _large_pictures(),
         ):
             table = csv.DictWriter(file, ["image", *(field.name for field in fields(Object))], lineterminator="\n")
             table.writeheader()
@@ -116,7 +117,7 @@ def predict_files(
                     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
                         failures.append(f"{source.path}: another image's files are where its own would be ({error})")
                         continue
-                    table.writerows({"image": source.name} | asdict(cell) for cell in objects)
+                    table.writerows({"image": as_text(source.name)} | asdict(cell) for cell in objects)
                     rows.append(row)
                 some.clear()  # before the next are read
                 progress.update(task, completed=len(rows) + len(failures))
@@ -195,7 +196,8 @@ def _readable(sources: Sequence[Source], failures: list[str], most: int) -> Iter
     pixels = 0
     for source in sources:
         try:
-            picture = read_image(source.path).picture
+            with _large_pictures(source.path):
+                picture = read_image(source.path).picture
         except InputError as error:
             failures.append(str(error))
             continue
@@ -287,10 +289,12 @@ def _save(folder: Path, name: str, picture: Image.Image, **options: int) -> None
 
 
 @contextmanager
-def _large_pictures() -> Iterator[None]:
-    """Let Pillow read pictures larger than it thinks safe, up to a limit of our own."""
+def _large_pictures(path: Path) -> Iterator[None]:
+    """Let Pillow read a picture larger than it thinks safe, up to a limit of our own, if its file is large too."""
     before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow refuses what is twice as large
+    size = path.stat().st_size if path.exists() else 0
+    # Pillow refuses what is twice as large
+    Image.MAX_IMAGE_PIXELS = max(before or 0, min(MOST_PIXELS, PACKED * size) // 2)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -1,0 +1,428 @@
+"""Faults against real runs, and how many of them were survived: ``python tests/faults/faults.py``, or some by name.
+
+A try is survived if the run tells clearly what happened, loses nothing and, where it can, goes on by the same command;
+it is identical if weights, curves and scores are then those of a run that nothing happened to, bit for bit. Some faults
+need root, to mount a small disk; elsewhere they are left out.
+"""
+
+import argparse
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from cellseg import load_run  # noqa: E402 (not where pytest's path is)
+from cellseg.data.synthetic import SmearStyle, write_synthetic  # noqa: E402
+
+TRAIN = ROOT / "train.py"
+RECIPE = ("experiment=smoke", "trainer.max_epochs=30", "callbacks.last.seconds=0", "data.split.val_fraction=0.25")
+LATER = "import sys, time; now = time.time; time.time = lambda: now() + {seconds}; sys.argv = sys.argv[1:]; "
+LATER += "import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
+NAMES = (
+    "with space",
+    "ünïcödé 像",
+    'quote"d',
+    "it's",
+    "-dash",
+    "=HYPERLINK(1)",
+    "<script>alert(1)<",
+    "new\nline",
+    "a,b;c",
+    "%s",
+)
+
+
+@dataclass
+class Tally:
+    """What became of a fault: tries, those survived, those that ended identical, of those that could, and what was said."""
+
+    tries: int = 0
+    survived: int = 0
+    comparable: int = 0
+    identical: int = 0
+    said: list[str] = field(default_factory=list)
+
+    def add(self, survived: bool, identical: bool | None, said: str) -> None:
+        self.tries += 1
+        self.survived += survived
+        self.comparable += identical is not None
+        self.identical += bool(identical)
+        if not survived or identical is False:
+            self.said.append(said)
+
+
+class Bench:
+    """A data set, the run that nothing happens to, and folders for those that something happens to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        write_synthetic(self.data, 10, style=SmearStyle(width=96, height=72, radius=9, cells=(6, 10)))
+        began = time.monotonic()
+        code, said = self.train(folder / "undisturbed")
+        assert code == 0, said
+        self.seconds = time.monotonic() - began
+        [self.undisturbed] = self.runs(folder / "undisturbed")
+        self.number = 0
+
+    def place(self) -> Path:
+        self.number += 1
+        (place := self.folder / f"try-{self.number}").mkdir()
+        return place
+
+    def start(self, place: Path, *more: str, prefix: tuple[str, ...] = (), script: tuple[str, ...] = (str(TRAIN),)):
+        place.mkdir(exist_ok=True)
+        command = (*prefix, sys.executable, *script, f"data.root={self.data}", "study=s", *RECIPE, *more)
+        environment = os.environ | {"COLUMNS": "200", "XDG_CACHE_HOME": str(self.folder / "cache")}
+        return subprocess.Popen(
+            command, cwd=place, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def train(self, place: Path, *more: str, **options) -> tuple[int, str]:
+        process = self.start(place, *more, **options)
+        said, _ = process.communicate(timeout=600)
+        return process.returncode, said
+
+    def runs(self, place: Path) -> list[Path]:
+        return sorted(path for path in (place / "logs" / "s").glob("unet*") if path.is_dir())
+
+    def finish(self, place: Path, **options) -> tuple[bool, str]:
+        """Give the same command again; tell whether the run is then the undisturbed one."""
+        code, said = self.train(place, **options)
+        return code == 0 and same(self.runs(place)[0], self.undisturbed), said
+
+
+def same(run: Path, other: Path) -> bool:
+    """Compare weights, curves, scores and what TensorBoard shows."""
+    first, second = (load_run(path).network.state_dict() for path in (run, other))
+    tables = all(
+        (run / name).read_bytes() == (other / name).read_bytes()
+        for name in ("metrics.csv", "per_image.csv", "split.json")
+    )
+    return tables and all(first[name].equal(second[name]) for name in second) and shown(run) == shown(other)
+
+
+def shown(run: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def epochs(run: Path) -> int:
+    try:
+        with (run / "metrics.csv").open(newline="") as file:
+            return len(list(csv.DictReader(file)))
+    except OSError:
+        return 0
+
+
+def plain(said: str) -> bool:
+    return "Traceback" not in said
+
+
+def last_line(said: str) -> str:
+    return next((line for line in reversed(said.splitlines()) if line.strip()), "")
+
+
+def wait(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 120) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        if condition():
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def killed(bench: Bench, tries: int) -> Tally:
+    """kill -9 at random moments, and as files appear"""
+    tally, dice = Tally(), random.Random(0)
+    moments = [
+        ".last.ckpt.unfinished",
+        "weights.pth",
+        "per_image.csv",
+        "split.json",
+        "best.ckpt",
+        ".weights.pth.unfinished",
+    ]
+    for number in range(tries):
+        place = bench.place()
+        process = bench.start(place)
+        if number % 3 == 2:
+            moment = moments[number // 3 % len(moments)]
+            wait(lambda: any(place.rglob(moment)), process)  # noqa: B023
+        else:
+            moment = f"{dice.uniform(0.1, 1) * bench.seconds:.2f} s"
+            time.sleep(float(moment[:-2]))
+        process.kill()
+        process.communicate()
+        again, said = bench.finish(place)
+        tally.add(plain(said), again, f"killed at {moment}: {last_line(said)}")
+        shutil.rmtree(place)
+    return tally
+
+
+def asked(bench: Bench, tries: int) -> Tally:
+    """SIGTERM and Ctrl-C while it trains"""
+    tally = Tally()
+    for number in range(tries):
+        place, ask = bench.place(), (signal.SIGTERM, signal.SIGINT)[number % 2]
+        process = bench.start(place)
+        wait(lambda: bench.runs(place) and epochs(bench.runs(place)[0]) > 1 + number, process)  # noqa: B023
+        process.send_signal(ask)
+        said, _ = process.communicate(timeout=120)
+        [run] = bench.runs(place)
+        survived = (
+            process.returncode == 128 + ask
+            and plain(said)
+            and "the same command goes on from there" in last_line(said)
+            and (run / "checkpoints" / "last.ckpt").exists()
+            and not (run / "summary.json").exists()
+        )
+        again, more = bench.finish(place)
+        tally.add(survived and "going on with" in more, again, f"{ask.name}: {process.returncode}, {last_line(said)}")
+    return tally
+
+
+def damaged(bench: Bench, tries: int) -> Tally:
+    """last.ckpt cut short, or one bit of it changed"""
+    tally, dice = Tally(), random.Random(1)
+    place = bench.place()
+    process = bench.start(place)
+    wait(lambda: bench.runs(place) and epochs(bench.runs(place)[0]) > 8, process)
+    process.kill()
+    process.communicate()
+    for number in range(tries):
+        copy = bench.place()
+        shutil.copytree(place / "logs", copy / "logs")
+        file = bench.runs(copy)[0] / "checkpoints" / "last.ckpt"
+        content = bytearray(file.read_bytes())
+        where = dice.randrange(len(content))
+        if number % 2:
+            content[where] ^= 1 << dice.randrange(8)
+        else:
+            content = content[:where]
+        file.write_bytes(content)
+        again, said = bench.finish(copy)
+        told = "last.ckpt is damaged" in said and "goes on from the one before" in " ".join(said.split())
+        # a bit between the tensors, where nothing is kept, may change nothing
+        tally.add(plain(said) and (told or (number % 2 == 1 and again)), again, f"byte {where}: {last_line(said)}")
+        shutil.rmtree(copy)
+    return tally
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
+    """Mount a disk in memory; the function it gives mounts it again with other options."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield lambda options: subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def full(bench: Bench, tries: int) -> Tally:
+    """disk full at every kind of write, then freed"""
+    tally = Tally()
+    whole = sum(path.stat().st_size for path in bench.undisturbed.rglob("*") if path.is_file()) // 1024
+    for number in range(tries):
+        place, size = bench.place(), 4 + whole * number // tries
+        with small_disk(place / "logs", f"{size}k") as remount:
+            code, said = bench.train(place)
+            ended = bool(list(place.rglob("summary.json")))
+            survived = plain(said) and ((code != 0) != ended) and (code == 0 or "No space left" in said)
+            remount("size=100m")
+            again, more = bench.finish(place)
+            tally.add(survived and plain(more), again, f"{size} kB: {code}, {last_line(said)}; then {last_line(more)}")
+    return tally
+
+
+def readonly(bench: Bench, tries: int) -> Tally:
+    """data that cannot be written; logs that cannot"""
+    tally = Tally()
+    place = bench.place()
+    with small_disk(place / "data", "10m") as remount:
+        shutil.copytree(bench.data, place / "data", dirs_exist_ok=True)
+        remount("ro")
+        code, said = bench.train(place, f"data.root={place / 'data'}")
+        tally.add(code == 0, code == 0 and same(bench.runs(place)[0], bench.undisturbed), last_line(said))
+    place = bench.place()
+    with small_disk(place / "logs", "10m") as remount:
+        remount("ro")
+        began = time.monotonic()
+        code, said = bench.train(place)
+        early = time.monotonic() - began < bench.seconds / 2
+        tally.add(code == 1 and plain(said) and "cannot be written" in said and early, None, last_line(said))
+    return tally
+
+
+def shared(bench: Bench, tries: int) -> Tally:
+    """two processes in one run folder"""
+    tally = Tally()
+    for _ in range(tries):
+        place = bench.place()
+        first, second = bench.start(place), bench.start(place)
+        said = [process.communicate(timeout=600)[0] for process in (first, second)]
+        codes = sorted((first.returncode, second.returncode))
+        told = any("another process is at work" in text for text in said)
+        one = same(bench.runs(place)[0], bench.undisturbed)
+        tally.add(codes == [0, 1] and told and all(map(plain, said)), one, f"{codes}: {last_line(said[1])}")
+    return tally
+
+
+def diverged(bench: Bench, tries: int) -> Tally:
+    """a loss that is no number"""
+    tally = Tally()
+    for rate in ("1e30", "1e38", "1e25")[:tries]:
+        place = bench.place()
+        code, said = bench.train(place, f"optimizer.lr={rate}", "scheduler=none")
+        named = any(f"cell_{n}" in said for n in range(1, 11))
+        tally.add(code == 1 and plain(said) and named and "training diverged" in said, None, last_line(said))
+    return tally
+
+
+def starved(bench: Bench, tries: int) -> Tally:
+    """memory that runs out"""
+    tally = Tally()
+    for number in range(tries):
+        place, size = bench.place(), 2**22 + 2**21 * number  # kB of address space: torch alone takes 3 GB of it
+        wide = ("model.init_features=512", "data.image_size=1024", "trainer.precision=32-true")
+        code, said = bench.train(place, *wide, prefix=("sh", "-c", f'ulimit -v {size}; exec "$@"', "sh"))
+        tally.add(code == 1 and plain(said) and "memory ran out" in said, None, f"{code}: {said[-300:]}")
+    return tally
+
+
+def clock(bench: Bench, tries: int) -> Tally:
+    """a clock that jumps while the run is interrupted"""
+    tally = Tally()
+    for seconds in (-86400, 86400, -(10**8))[:tries]:
+        place = bench.place()
+        process = bench.start(place)
+        wait(lambda: bench.runs(place) and epochs(bench.runs(place)[0]) > 5, process)  # noqa: B023
+        process.kill()
+        process.communicate()
+        again, said = bench.finish(place, script=("-c", LATER.format(seconds=seconds), str(TRAIN)))
+        tally.add(plain(said), again, f"{seconds} s: {last_line(said)}")
+    return tally
+
+
+def names(bench: Bench, tries: int) -> Tally:
+    """odd file names, and a run folder that moves"""
+    tally = Tally()
+    place = bench.place()
+    shutil.copytree(bench.data, place / "odd")
+    for number, name in enumerate(NAMES, start=1):
+        (place / "odd" / f"cell_{number}").rename(place / "odd" / name)
+    (place / "odd" / "new\nline").rename(place / "odd" / "no newline")
+    code, said = bench.train(place, f"data.root={place / 'odd'}", "trainer.max_epochs=2")
+    tally.add(code == 0, None, said[-300:])
+    if code == 0:
+        moved = place / "elsewhere with space"
+        (place / "logs" / "s").rename(moved)
+        cellseg = Path(sys.executable).with_name("cellseg")
+        [run] = [path for path in moved.glob("unet*") if path.is_dir()]
+        for words in (("report", moved), ("predict", run, place / "odd", "--output", place / "out"), ("review", run)):
+            told = subprocess.run([cellseg, *map(str, words)], capture_output=True, text=True, cwd=place)
+            tally.add(told.returncode == 0, None, told.stderr[-300:])
+        page = (moved / "report.html").read_text()
+        tally.add("<script>alert(1)" not in page, None, "a script in the report")
+        tables = [table for table in place.rglob("*.csv") if "odd" not in table.parts]
+        cells = [cell for table in tables for row in csv.reader(table.open(newline="")) for cell in row]
+        tally.add(not any(cell.startswith("=") for cell in cells), None, "a formula in a table")
+    (place / "odd" / "no newline").rename(place / "odd" / "new\nline")
+    code, said = bench.train(place, f"data.root={place / 'odd'}", "study=t")
+    tally.add(code == 1 and plain(said) and "line" in said, None, said[-300:])
+    return tally
+
+
+def sweeps(bench: Bench, tries: int) -> Tally:
+    """the same run in a sweep: any order, two at once"""
+    tally = Tally()
+    reference = bench.place()
+    code, said = bench.train(reference, "threads=1")
+    for orders in (("seed=1,0",), ("seed=0,1", "n_jobs=2"))[:tries]:
+        place = bench.place()
+        code, said = bench.train(place, "threads=1", "-m", *orders)
+        run = next((path for path in bench.runs(place) if "seed-0" in path.name), None)
+        tally.add(code == 0, run is not None and same(run, bench.runs(reference)[0]), last_line(said))
+    return tally
+
+
+def stopped_sweep(bench: Bench, tries: int) -> Tally:
+    """SIGTERM and Ctrl-C to a sweep"""
+    tally = Tally()
+    for number in range(tries):
+        place, ask, jobs = bench.place(), (signal.SIGTERM, signal.SIGINT)[number % 2], 1 + number // 2 % 2
+        more = ("-m", "seed=0,1,2", f"n_jobs={jobs}", "threads=1")
+        process = bench.start(place, *more, prefix=("setsid",))
+        wait(lambda: bench.runs(place) and epochs(bench.runs(place)[0]) > 3, process)  # noqa: B023
+        if ask == signal.SIGINT:
+            os.killpg(process.pid, ask)  # as a terminal does
+        else:
+            process.send_signal(ask)
+        said, _ = process.communicate(timeout=300)
+        survived = process.returncode == 1 and plain(said) and "The same command" in last_line(said)
+        code, _ = bench.train(place, *more)
+        done = code == 0 and all((run / "summary.json").exists() for run in bench.runs(place))
+        tally.add(survived and done, None, f"{ask.name}, n_jobs={jobs}: {process.returncode}, {said[-300:]}")
+    return tally
+
+
+FAULTS = (killed, asked, stopped_sweep, damaged, full, readonly, shared, diverged, starved, clock, names, sweeps)
+TRIES = {"killed": 30, "asked": 6, "stopped_sweep": 4, "damaged": 20, "full": 16, "starved": 3, "shared": 3}
+AS_ROOT = {"full", "readonly"}
+
+
+def run(faults: list[str], tries: dict[str, int]) -> dict[str, Tally]:
+    """Try faults one after the other, and print the table."""
+    tallies = {}
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        for fault in FAULTS:
+            if fault.__name__ not in faults or (fault.__name__ in AS_ROOT and os.geteuid() != 0):
+                continue
+            console.print(f"{fault.__name__} …")
+            tally = tallies[str(fault.__doc__)] = fault(bench, tries.get(fault.__name__, 3))
+            for said in tally.said:
+                console.print(f"  {said}", markup=False, highlight=False)
+    table = Table("fault", "tries", "survived", "identical")
+    for name, tally in tallies.items():
+        compared = f"{tally.identical} of {tally.comparable}" if tally.comparable else "-"
+        table.add_row(name, str(tally.tries), f"{tally.survived} of {tally.tries}", compared)
+    Console().print(table)
+    return tallies
+
+
+def main() -> None:
+    """Try the faults that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("faults", nargs="*", help=", ".join(fault.__name__ for fault in FAULTS))
+    parser.add_argument("--tries", type=int, help="how often each; by default as often as makes sense")
+    arguments = parser.parse_args()
+    known = [fault.__name__ for fault in FAULTS]
+    if unknown := set(arguments.faults) - set(known):
+        parser.error(f"there is no fault {', '.join(sorted(unknown))}")
+    tries = dict.fromkeys(known, arguments.tries) if arguments.tries else TRIES
+    tallies = run(arguments.faults or known, tries)
+    fine = all(tally.survived == tally.tries and tally.identical == tally.comparable for tally in tallies.values())
+    sys.exit(0 if fine else 1)
+
+
+if __name__ == "__main__":
+    main()

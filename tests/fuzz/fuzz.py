@@ -1,0 +1,35 @@
+"""Let atheris search, guided by what code each input reaches: ``python tests/fuzz/fuzz.py test_images --seconds 600``.
+
+Needs ``pip install atheris``. Runs a test of test_fuzz.py again and again on bytes that become its arguments; ends at
+the first that fails, and says the bytes.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
+
+with atheris.instrument_imports(include=["cellseg"]):
+    import test_fuzz
+
+
+def main() -> None:
+    """Fuzz one test."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("test", choices=sorted(name for name in vars(test_fuzz) if name.startswith("test_")))
+    parser.add_argument("--seconds", type=int, default=60)
+    arguments = parser.parse_args()
+    test = getattr(test_fuzz, arguments.test)
+    with tempfile.TemporaryDirectory() as corpus:
+        options = [sys.argv[0], f"-max_total_time={arguments.seconds}", "-max_len=4096", "-timeout=60", corpus]
+        atheris.Setup(options, test.hypothesis.fuzz_one_input)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
