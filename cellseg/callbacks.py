@@ -15,12 +15,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from PIL import Image
 from torch import Tensor
 
-from cellseg import tensorfile
 from cellseg.interruption import Interrupted, StopRequest
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import count_unlabelled
 from cellseg.panels import Pixels, draw_panel
 from cellseg.records import write_csv
+from cellseg.tensorfile import write_tensors
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # the second is there until the run is finished
 
@@ -70,7 +70,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write it whole or not at all; keep the one before, from which a run goes on should this one be damaged."""
         path = Path(path)
-        tensorfile.write(checkpoint, path, path.with_name(PREVIOUS) if path.name == LAST else None)
+        write_tensors(checkpoint, path, path.with_name(PREVIOUS) if path.name == LAST else None)
 
 
 class StopWhenAsked(L.Callback):

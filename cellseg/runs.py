@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from cellseg import tensorfile
 from cellseg.data.cleaning import read_image
 from cellseg.data.splits import SUBSETS
 from cellseg.errors import InputError
 from cellseg.networks import UNet
 from cellseg.predict import Predictor
 from cellseg.records import read_config, read_json, read_table
+from cellseg.tensorfile import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def write_weights(path: Path, network: nn.Module) -> None:
     """Write the network as a plain ``state_dict`` that loads with ``weights_only=True`` on any machine."""
-    tensorfile.write({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, path)
+    write_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, path)
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist; name a file of weights, such as the weights.pth of a run")
-    weights = tensorfile.read(path, "name a file of weights, such as the weights.pth of a run")
+    weights = read_tensors(path, "name a file of weights, such as the weights.pth of a run")
     plain = isinstance(weights, dict) and all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
     )

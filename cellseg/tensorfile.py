@@ -13,7 +13,7 @@ from cellseg.errors import InputError
 DIRECTORY = 0x10  # what zip says of folders, which torch would take for empty tensors
 
 
-def write(content: Mapping[str, Any], path: Path, before: Path | None = None) -> None:
+def write_tensors(content: Mapping[str, Any], path: Path, before: Path | None = None) -> None:
     """Write tensors and plain values as torch does, whole or not at all.
 
     Args:
@@ -41,8 +41,8 @@ def write(content: Mapping[str, Any], path: Path, before: Path | None = None) ->
         raise
 
 
-def read(path: Path, remedy: str) -> Any:
-    """Read what ``write`` wrote, on the CPU.
+def read_tensors(path: Path, remedy: str) -> Any:
+    """Read what ``write_tensors`` wrote, on the CPU.
 
     Args:
         path: The file.

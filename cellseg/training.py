@@ -18,7 +18,6 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from cellseg import tensorfile
 from cellseg.callbacks import LAST, PREVIOUS, EpochTable, ImageRecords, StopWhenAsked, WholeCheckpoints
 from cellseg.console import print_results
 from cellseg.data import CellDataModule
@@ -30,6 +29,7 @@ from cellseg.module import SegmentationModule
 from cellseg.records import finished, leaves, occupied, provenance, start_run, write_json
 from cellseg.runs import write_weights
 from cellseg.summary import summarise
+from cellseg.tensorfile import find_damage, read_tensors
 
 log = logging.getLogger("train")
 
@@ -213,7 +213,7 @@ def load_weights(module: SegmentationModule, checkpoint: Path) -> None:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of tensors and plain values."""
-    content: dict[str, Any] = tensorfile.read(path, f"delete {path.parent}, and the same command starts the run anew")
+    content: dict[str, Any] = read_tensors(path, f"delete {path.parent}, and the same command starts the run anew")
     return content
 
 
@@ -223,7 +223,7 @@ def last_intact(folder: Path) -> Path | None:
     for path in (folder / LAST, folder / PREVIOUS):
         if not path.exists():
             continue
-        if (damage := tensorfile.find_damage(path)) is None:
+        if (damage := find_damage(path)) is None:
             if damaged:
                 log.warning("%s, so training goes on from the one before, %s", damaged, path.name)
                 (folder / LAST).unlink()  # or it would take the place of the one before

@@ -14,7 +14,7 @@ CONTENT = {"a": torch.arange(40.0), "b": torch.tensor([1, 2]), "c": 3}
 
 @pytest.fixture
 def file(tmp_path):
-    tensorfile.write(CONTENT, tmp_path / "some.pth")
+    tensorfile.write_tensors(CONTENT, tmp_path / "some.pth")
     return tmp_path / "some.pth"
 
 
@@ -25,7 +25,7 @@ def same(content):
 
 
 def test_what_was_written_is_read(file):
-    assert same(tensorfile.read(file, "give up"))
+    assert same(tensorfile.read_tensors(file, "give up"))
     assert os.listdir(file.parent) == [file.name]  # noqa: PTH208 (hidden files too)
 
 
@@ -37,7 +37,7 @@ def test_every_changed_byte_is_noticed_or_changes_nothing(file):
         content[position] ^= 1 << position % 8
         file.write_bytes(content)
         try:
-            assert same(tensorfile.read(file, "give up")), position
+            assert same(tensorfile.read_tensors(file, "give up")), position
         except InputError:
             noticed += 1
     assert noticed > len(sound) / 8  # much of so small a file is padding
@@ -48,7 +48,7 @@ def test_a_file_cut_short_anywhere_is_noticed(file):
     for length in range(0, len(sound), 7):
         file.write_bytes(sound[:length])
         with pytest.raises(InputError, match=r"some\.pth is damaged \(.+\); give up"):
-            tensorfile.read(file, "give up")
+            tensorfile.read_tensors(file, "give up")
 
 
 class Hostile:
@@ -62,7 +62,7 @@ class Hostile:
 def test_a_hostile_pickle_does_nothing(tmp_path):
     torch.save({"a": Hostile(f"touch {tmp_path}/owned")}, tmp_path / "some.pth")
     with pytest.raises(InputError, match=r"some\.pth cannot be read"):
-        tensorfile.read(tmp_path / "some.pth", "give up")
+        tensorfile.read_tensors(tmp_path / "some.pth", "give up")
     assert not (tmp_path / "owned").exists()
 
 
@@ -73,7 +73,7 @@ def test_a_compressed_archive_is_no_file_of_tensors(file):
         for name, content in members.items():
             archive.writestr(name, content)
     with pytest.raises(InputError, match="is compressed or a folder"):
-        tensorfile.read(file, "give up")
+        tensorfile.read_tensors(file, "give up")
 
 
 def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(file, monkeypatch):
@@ -82,7 +82,7 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(file, monkeyp
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        tensorfile.write({"a": torch.zeros(1)}, file, file.with_name("before.pth"))
+        tensorfile.write_tensors({"a": torch.zeros(1)}, file, file.with_name("before.pth"))
     monkeypatch.undo()
-    assert same(tensorfile.read(file, "give up"))
+    assert same(tensorfile.read_tensors(file, "give up"))
     assert os.listdir(file.parent) == [file.name]  # noqa: PTH208

@@ -42,6 +42,8 @@ def run_isolated(
         was_finished: Whether there is nothing left to do; raises InputError if the folder holds another run.
         n_jobs: How many runs share this machine; each gets its part of the CPU threads and of the GPUs.
     """
+    if _is_worker() and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells it to everyone, but the sweep decides
     try:
         if was_finished():
             outcome, why = "finished before", ""
@@ -107,15 +109,17 @@ def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> t
     return "failed", why
 
 
+def _is_worker() -> bool:
+    """Tell whether a launcher started this process for the sweep; otherwise it is that itself, or a cluster's job."""
+    return os.environ.get(SWEEP, "").endswith(f"-{os.getppid()}")
+
+
 def _wait(process: "subprocess.Popen[bytes]", stop: Path) -> int:
     """Wait for a run to end; ask it to once the sweep is stopped.
 
     End with it if this is a launcher's worker and the sweep that started it has gone.
     """
-    sweep = os.getppid()
-    worker = os.environ.get(SWEEP, "").endswith(f"-{sweep}")  # otherwise it is the sweep itself, or a job on a cluster
-    if worker and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells it to everyone, but the sweep decides
+    sweep, worker = os.getppid(), _is_worker()
     asked = False
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):

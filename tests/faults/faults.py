@@ -50,7 +50,7 @@ NAMES = (
 
 @dataclass
 class Tally:
-    """What became of a fault: tries, those survived, those that ended identical, of those that could, and what was said."""
+    """What became of a fault: tries, those survived, those that ended identical of those that could, what was said."""
 
     tries: int = 0
     survived: int = 0
