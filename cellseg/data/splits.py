@@ -170,7 +170,7 @@ class RecordedSplit:
                 subset: [{key: str(entry[key]) for key in ENTRY_KEYS} for entry in content.pop(subset)]
                 for subset in SUBSETS
             }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: cannot be read as the split.json of a run ({error!r}); name another") from error
         if not subsets["train"] or not subsets["test"]:
             raise InputError(f"{path}: needs at least one training and one test image")

@@ -1,6 +1,7 @@
 """The runs of a study, read back from their folders."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,8 @@ def read_study(folder: Path) -> Study:
         raise InputError(f"{folder} holds no finished run{_what_instead(folder)}")
     configs = {path: leaves(read_config(path / "config.yaml")) for path in finished}
     summaries = {path: read_json(path / "summary.json") for path in finished}
+    for path in finished:
+        _check_records(path, configs[path], summaries[path])
     names, differences = _name_networks(configs, summaries)
     fingerprints = {path: str(summaries[path]["data"]["fingerprint"]) for path in finished}
     if other := [path for path in finished if fingerprints[path] != fingerprints[finished[0]]]:
@@ -99,13 +102,9 @@ def read_study(folder: Path) -> Study:
             repeated.append(path.name)
             continue
         taken.add(tuple(key.values()))
-        table = read_table(path / "per_image.csv")
-        try:
-            runs.append(key | {"run": path.name} | _facts(summary))
-            images.append(table[table["subset"] == "test"].assign(**key)[[*key, "image", "group", *SCORES]])
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{path}: its files lack {error}, so it is no whole run; move it away") from error
-        curves.append(read_table(path / "metrics.csv").assign(**key))
+        runs.append(key | {"run": path.name} | _facts(summary))
+        images.append(_test_rows(path / "per_image.csv").assign(**key)[[*key, "image", "group", *SCORES]])
+        curves.append(_epoch_rows(path / "metrics.csv").assign(**key))
     frame = pd.DataFrame(runs)
     return Study(
         folder=folder,
@@ -121,6 +120,54 @@ def read_study(folder: Path) -> Study:
         split=_plans(configs.values()),
         origin=_origin(summaries.values()),
     )
+
+
+def _check_records(path: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+    """See that what is asked of the records of a run is there, and of its kind."""
+    try:
+        facts = _facts(summary)
+        words = {"model", "scored_weights", "commit", "device", "precision"}
+        numbers = [value for name, value in facts.items() if name not in words]
+        numbers += [config.get("margin", 0.005), summary["metrics"]["test/loss"]]
+        for value in numbers:
+            if isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"{value!r} where a number belongs")
+        for value in (facts["training_images"], facts["test_images"], facts["epochs"], facts["parameters"]):
+            if int(value) != value or not 0 < value < 2**62:
+                raise ValueError(f"{value!r} where a count belongs")
+        for value in (summary["seed"], config.get("data.split.fold") or 0):
+            if type(value) is not int or not 0 <= value < 2**62:
+                raise ValueError(f"{value!r} where a seed or a fold belongs")
+        if not all(isinstance(facts[name], str) for name in words) or not isinstance(summary.get("versions", {}), dict):
+            raise ValueError("no text where text belongs")
+        str(summary["data"]["fingerprint"])
+        json.dumps(config)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(f"{path}: its records are not as train.py wrote them ({error!r}); move it away") from error
+
+
+def _test_rows(path: Path) -> pd.DataFrame:
+    """Return the rows of the test images."""
+    table = read_table(path)
+    try:
+        rows = table[table["subset"] == "test"].astype(dict.fromkeys(SCORES, float))
+        fine = len(rows) and rows[list(SCORES)].map(math.isfinite).all(axis=None)
+        if not fine or rows[["image", "group"]].isna().any(axis=None) or rows["image"].duplicated().any():
+            raise ValueError("a score for every test image is not there")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: is not as train.py wrote it ({error}); move the run away") from error
+    return rows
+
+
+def _epoch_rows(path: Path) -> pd.DataFrame:
+    """Return a row an epoch, all of them numbers."""
+    table = read_table(path)
+    try:
+        rows = table.astype(float)
+        rows["epoch"] = rows["epoch"].astype(int)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: is not as train.py wrote it ({error}); move the run away") from error
+    return rows
 
 
 def _what_instead(folder: Path) -> str:

@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from hydra.errors import HydraException
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -348,5 +347,9 @@ KEYS = [
     )
 )
 def test_overrides(overrides):
-    with suppress(InputError, HydraException, OmegaConfBaseException):
-        train.settle(composed(*overrides))
+    try:
+        cfg = composed(*overrides)
+    except Exception:  # Hydra's own, which it tells as it likes
+        return
+    with suppress(InputError, OmegaConfBaseException):
+        train.settle(cfg)
