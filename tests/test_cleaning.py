@@ -306,9 +306,18 @@ def test_unusable_files_are_named(tmp_path, broken, message, read):
         read(tmp_path / "bad.png")
 
 
-def tiff(pages, *, endless=False):
-    """A TIFF of that many pages of one pixel; endless: the last is followed by the first."""
-    entries = [(256, 4, 1), (257, 4, 1), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (278, 4, 1), (279, 4, 1)]
+def tiff(pages, *, endless=False, side=1):
+    """A TIFF of that many pages, with data for one pixel; endless: the last is followed by the first."""
+    entries = [
+        (256, 4, side),
+        (257, 4, side),
+        (258, 3, 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8),
+        (278, 4, 1),
+        (279, 4, 1),
+    ]
     page = struct.pack("<H", len(entries)) + b"".join(
         struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries
     )
@@ -332,6 +341,14 @@ def test_a_file_of_many_pages_is_refused_without_reading_them(tmp_path, content,
 def test_a_file_of_one_page_is_read(tmp_path):
     (tmp_path / "one.tif").write_bytes(tiff(1))
     assert np.asarray(read_image(tmp_path / "one.tif").picture).tolist() == [[[7, 7, 7]]]
+
+
+def test_gigabytes_of_pixels_in_a_few_bytes_are_refused_before_they_are_allocated(tmp_path):
+    (tmp_path / "bomb.tif").write_bytes(tiff(1, side=9_000))
+    with pytest.raises(InputError, match=r"bomb\.tif: is 9000x9000 pixels in \d+ bytes, as no picture is"):
+        read_image(tmp_path / "bomb.tif")
+    Image.new("1", (9_000, 9_000)).save(tmp_path / "blank.png")  # a mask may be as blank as that
+    assert read_mask([tmp_path / "blank.png"], 20).kind == "empty"
 
 
 def test_a_picture_far_larger_than_its_file_is_refused_before_it_is_decoded(tmp_path):
