@@ -52,11 +52,11 @@ def read_tensors(path: Path, remedy: str) -> Any:
         InputError: If it is damaged, or holds more than tensors and plain values.
     """
     if damage := find_damage(path):
-        raise InputError(f"{path} is damaged ({damage}); {remedy}")
+        raise InputError(f"{path}: is damaged ({damage}); {remedy}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle and torch raise many kinds
-        raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}); {remedy}") from error
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {remedy}") from error
 
 
 def find_damage(path: Path) -> str | None:

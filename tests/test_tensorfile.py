@@ -47,7 +47,7 @@ def test_a_file_cut_short_anywhere_is_noticed(file):
     sound = file.read_bytes()
     for length in range(0, len(sound), 7):
         file.write_bytes(sound[:length])
-        with pytest.raises(InputError, match=r"some\.pth is damaged \(.+\); give up"):
+        with pytest.raises(InputError, match=r"some\.pth: is damaged \(.+\); give up"):
             tensorfile.read_tensors(file, "give up")
 
 
@@ -61,7 +61,7 @@ class Hostile:
 
 def test_a_hostile_pickle_does_nothing(tmp_path):
     torch.save({"a": Hostile(f"touch {tmp_path}/owned")}, tmp_path / "some.pth")
-    with pytest.raises(InputError, match=r"some\.pth cannot be read"):
+    with pytest.raises(InputError, match=r"some\.pth: cannot be read"):
         tensorfile.read_tensors(tmp_path / "some.pth", "give up")
     assert not (tmp_path / "owned").exists()
 

@@ -26,7 +26,14 @@ def main() -> None:
     arguments = parser.parse_args()
     test = getattr(test_fuzz, arguments.test)
     with tempfile.TemporaryDirectory() as corpus:
-        options = [sys.argv[0], f"-max_total_time={arguments.seconds}", "-max_len=4096", "-timeout=60", corpus]
+        options = [
+            sys.argv[0],
+            f"-max_total_time={arguments.seconds}",
+            "-max_len=4096",
+            "-timeout=60",
+            "-rss_limit_mb=4096",
+            corpus,
+        ]
         atheris.Setup(options, test.hypothesis.fuzz_one_input)
         atheris.Fuzz()
 
