@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import train
 
 BLOCK = """
@@ -25,6 +27,7 @@ def offline(code, *words, cwd):
     return subprocess.run([sys.executable, "-c", code, *map(str, words)], cwd=cwd, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_training_a_sweep_and_the_commands_use_no_network(smears, tmp_path):
     settings = ("experiment=smoke", f"data.root={smears}", "study=s", "model=unet,potinet", "-m")
     told = [offline(TRAIN, Path(train.__file__), *settings, cwd=tmp_path)]
