@@ -86,12 +86,14 @@ class Bench:
         (place := self.folder / f"try-{self.number}").mkdir()
         return place
 
-    def start(self, place: Path, *more: str, prefix: tuple[str, ...] = (), script: tuple[str, ...] = (str(TRAIN),)):
+    def start(
+        self, place: Path, *more: str, prefix: tuple[str, ...] = (), script: tuple[str, ...] = (str(TRAIN),), **options
+    ):
         place.mkdir(exist_ok=True)
         command = (*prefix, sys.executable, *script, f"data.root={self.data}", "study=s", *RECIPE, *more)
         environment = os.environ | {"COLUMNS": "200", "XDG_CACHE_HOME": str(self.folder / "cache")}
         return subprocess.Popen(
-            command, cwd=place, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command, cwd=place, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
         )
 
     def train(self, place: Path, *more: str, **options) -> tuple[int, str]:
@@ -369,7 +371,7 @@ def stopped_sweep(bench: Bench, tries: int) -> Tally:
     for number in range(tries):
         place, ask, jobs = bench.place(), (signal.SIGTERM, signal.SIGINT)[number % 2], 1 + number // 2 % 2
         more = ("-m", "seed=0,1,2", f"n_jobs={jobs}", "threads=1")
-        process = bench.start(place, *more, prefix=("setsid",))
+        process = bench.start(place, *more, start_new_session=True)
         wait(lambda: bench.runs(place) and epochs(bench.runs(place)[0]) > 3, process)  # noqa: B023
         if ask == signal.SIGINT:
             os.killpg(process.pid, ask)  # as a terminal does
@@ -399,6 +401,9 @@ def run(faults: list[str], tries: dict[str, int]) -> dict[str, Tally]:
                 continue
             console.print(f"{fault.__name__} …")
             tally = tallies[str(fault.__doc__)] = fault(bench, tries.get(fault.__name__, 3))
+            console.print(
+                f"  survived {tally.survived} of {tally.tries}, identical {tally.identical} of {tally.comparable}"
+            )
             for said in tally.said:
                 console.print(f"  {said}", markup=False, highlight=False)
     table = Table("fault", "tries", "survived", "identical")
