@@ -359,7 +359,7 @@ def sweeps(bench: Bench, tries: int) -> Tally:
     code, said = bench.train(reference, "threads=1")
     for orders in (("seed=1,0",), ("seed=0,1", "n_jobs=2"))[:tries]:
         place = bench.place()
-        code, said = bench.train(place, "threads=1", "-m", *orders)
+        code, said = bench.train(place, "threads=1", *orders, "-m")
         run = next((path for path in bench.runs(place) if "seed-0" in path.name), None)
         tally.add(code == 0, run is not None and same(run, bench.runs(reference)[0]), last_line(said))
     return tally
@@ -370,7 +370,7 @@ def stopped_sweep(bench: Bench, tries: int) -> Tally:
     tally = Tally()
     for number in range(tries):
         place, ask, jobs = bench.place(), (signal.SIGTERM, signal.SIGINT)[number % 2], 1 + number // 2 % 2
-        more = ("-m", "seed=0,1,2", f"n_jobs={jobs}", "threads=1")
+        more = ("seed=0,1,2", f"n_jobs={jobs}", "threads=1", "-m")
         process = bench.start(place, *more, start_new_session=True)
         wait(lambda: bench.runs(place) and epochs(bench.runs(place)[0]) > 3, process)  # noqa: B023
         if ask == signal.SIGINT:
