@@ -55,13 +55,14 @@ def run(cfg: DictConfig, folder: Path, stop: StopRequest) -> float:
             f"{error.filename or folder}: {error.strerror or error}; what is trained is kept, and once that is mended "
             "the same command goes on"
         ) from error
-    except (MemoryError, RuntimeError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # Hydra wraps what happens while it builds a network in one of its own
         if not out_of_memory(error):
             raise
         raise InputError(
-            f"memory ran out ({str(error).splitlines()[0][:200] if str(error) else 'no more to be had'}); take a "
-            f"smaller data.batch_size (it is {cfg.data.batch_size}), data.image_size or model.init_features, or fewer "
-            "runs at once (n_jobs)"
+            f"memory ran out; take a smaller data.batch_size (it is {cfg.data.batch_size}), data.image_size or "
+            "model.init_features, or fewer runs at once (n_jobs)"
         ) from error
 
 
