@@ -330,7 +330,6 @@ def names(bench: Bench, tries: int) -> Tally:
     shutil.copytree(bench.data, place / "odd")
     for number, name in enumerate(NAMES, start=1):
         (place / "odd" / f"cell_{number}").rename(place / "odd" / name)
-    (place / "odd" / "new\nline").rename(place / "odd" / "no newline")
     code, said = bench.train(place, f"data.root={place / 'odd'}", "trainer.max_epochs=2")
     tally.add(code == 0, None, said[-300:])
     if code == 0:
@@ -346,9 +345,6 @@ def names(bench: Bench, tries: int) -> Tally:
         tables = [table for table in place.rglob("*.csv") if "odd" not in table.parts]
         cells = [cell for table in tables for row in csv.reader(table.open(newline="")) for cell in row]
         tally.add(not any(cell.startswith("=") for cell in cells), None, "a formula in a table")
-    (place / "odd" / "no newline").rename(place / "odd" / "new\nline")
-    code, said = bench.train(place, f"data.root={place / 'odd'}", "study=t")
-    tally.add(code == 1 and plain(said) and "line" in said, None, said[-300:])
     return tally
 
 
