@@ -323,6 +323,14 @@ def test_names_cannot_break_out_of_the_report(tmp_path):
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
 
 
+def test_a_run_whose_system_does_not_tell_its_memory_is_no_damaged_one(tmp_path):
+    study = write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.9})
+    for file in study.glob("*/summary.json"):
+        summary = json.loads(file.read_text()) | {"peak_memory_bytes": {"process": None, "device": None}}
+        file.write_text(json.dumps(summary))
+    assert len(read_study(study).networks) == 2
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [

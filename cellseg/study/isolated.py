@@ -102,9 +102,8 @@ def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> t
     why = _reason(code, said)
     asked = {-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM}
     if code in asked and stop_file(folder.parent).exists():
-        return "stopped", "what is trained is kept" if any(
-            folder.glob("checkpoints/*.ckpt")
-        ) else "nothing was kept yet"
+        kept = any(folder.glob("checkpoints/*.ckpt"))
+        return "stopped", "what is trained is kept" if kept else "nothing was kept yet"
     _write_failure(folder, "\n".join([why, "", *said[-LAST_LINES:], ""]))
     return "failed", why
 
