@@ -1,5 +1,6 @@
 """A finished run, read back from its folder, and the tensors in it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -108,10 +109,14 @@ def load_run(path: Path | str) -> Run:
 def _check_records(folder: Path, config: dict[str, Any], summary: dict[str, Any], split: dict[str, Any]) -> None:
     """See that what is asked of the records of a run is there."""
     try:
-        [int(config["data"][name]) for name in ("image_size", "mask_threshold")]
+        for name, least, most in (("image_size", 1, 2**16), ("mask_threshold", 0, 254)):
+            if not least <= int(value := config["data"][name]) <= most:
+                raise ValueError(f"data.{name} {value}")
         [str(summary[name]) for name in ("model", "precision", "git_commit")]
         [str(summary["data"][name]) for name in ("root", "fingerprint")]
-        [float(side) for side in summary["data"].get("typical_size") or ()]
+        width, height = (1, 1) if (size := summary["data"].get("typical_size")) is None else size
+        if not (0 < width < math.inf and 0 < height < math.inf):
+            raise ValueError(f"typical_size {size}")
         [(entry["sha256"], entry["name"], entry["group"]) for subset in SUBSETS for entry in split[subset]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder}: its records are not as train.py wrote them ({error!r})") from error

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -442,10 +443,20 @@ def test_images_without_cells_do_not_spoil_the_interval():
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
+        (
+            "summary.json",
+            lambda text: re.sub(r'"typical_size": \[\s*[\d.]+', '"typical_size": ["9"', text),
+            "its records are",
+        ),
         ("summary.json", lambda text: "{}", r"its records are not as train\.py wrote them"),
         ("split.json", lambda text: "{}", r"its records are not as train\.py wrote them"),
         ("split.json", lambda text: '{"train": ["a"], "val": [], "test": []}', "its records are not as"),
         ("config.yaml", lambda text: text.replace("image_size: 64", "image_size: abc"), "its records are not as"),
+        (
+            "config.yaml",
+            lambda text: text.replace("image_size: 64", "image_size: 0"),
+            "its records are not as .*size 0",
+        ),
         (
             "config.yaml",
             lambda text: text.replace("init_features: 4", "init_features: 1000000000"),

@@ -12,15 +12,19 @@ import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -134,6 +138,13 @@ def epochs(run: Path) -> int:
         return 0
 
 
+def cellseg(*words: object, cwd: Path, prefix: tuple[str, ...] = ()) -> tuple[int, str]:
+    """Give a command of the package."""
+    command = (*prefix, str(Path(sys.executable).with_name("cellseg")), *map(str, words))
+    told = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600)
+    return told.returncode, told.stdout + told.stderr
+
+
 def plain(said: str) -> bool:
     return "Traceback" not in said
 
@@ -158,6 +169,7 @@ def killed(bench: Bench, tries: int) -> Tally:
         ".last.ckpt.unfinished",
         "weights.pth",
         "per_image.csv",
+        "summary.json",
         "split.json",
         "best.ckpt",
         ".weights.pth.unfinished",
@@ -345,11 +357,10 @@ def names(bench: Bench, tries: int) -> Tally:
     if code == 0:
         moved = place / "elsewhere with space"
         (place / "logs" / "s").rename(moved)
-        cellseg = Path(sys.executable).with_name("cellseg")
         [run] = [path for path in moved.glob("unet*") if path.is_dir()]
         for words in (("report", moved), ("predict", run, place / "odd", "--output", place / "out"), ("review", run)):
-            told = subprocess.run([cellseg, *map(str, words)], capture_output=True, text=True, cwd=place)
-            tally.add(told.returncode == 0, None, told.stderr[-300:])
+            code, said = cellseg(*words, cwd=place)
+            tally.add(code == 0, None, said[-300:])
         page = (moved / "report.html").read_text()
         tally.add("<script>alert(1)" not in page, None, "a script in the report")
         tables = [table for table in place.rglob("*.csv") if "odd" not in table.parts]
@@ -391,7 +402,146 @@ def stopped_sweep(bench: Bench, tries: int) -> Tally:
     return tally
 
 
-FAULTS = (killed, asked, stopped_sweep, damaged, full, readonly, shared, diverged, starved, clock, names, sweeps)
+def devices(bench: Bench, tries: int) -> Tally:
+    """two processes (gloo) for one, on the same batches"""
+    tally = Tally()
+    network = ("model._target_=torch.nn.Conv2d", "~model.depth", "~model.init_features", "~model.skip")
+    network += ("+model.kernel_size=3", "+model.padding=1")  # no batch norm, which sees the images of its own device
+    for seed in range(tries):
+        place = bench.place()
+        alike = (*network, "trainer.accelerator=cpu", "trainer.precision=32-true", f"seed={seed}")
+        ended = [
+            bench.train(place / str(number), *alike, f"trainer.devices={number}", f"data.batch_size={2 // number}")
+            for number in (1, 2)
+        ]
+        tables = [
+            [list(csv.DictReader(path.open(newline=""))) for path in sorted(place.glob(f"{number}/logs/s/*/*.csv"))]
+            for number in (1, 2)
+        ]
+        tally.add(ended[0][0] == ended[1][0] == 0, close(*tables), "; ".join(last_line(said) for _, said in ended))
+    return tally
+
+
+def close(first: object, second: object) -> bool:
+    """Compare tables: text exactly, numbers within what the order of a sum changes."""
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(close, first, second))
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(close(first[key], second[key]) for key in first)
+    try:
+        return abs(float(str(first)) - float(str(second))) < 1e-5
+    except ValueError:
+        return first == second
+
+
+class Pickled:
+    """A pickle that runs a command where it is loaded without weights_only."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+CONFIGS = (
+    "model: {{_target_: os.system, command: 'touch {0}'}}",
+    "model: {{_target_: cellseg.UNet, init_features: {{_target_: os.system, command: 'touch {0}'}}}}",
+    "model: {{_target_: subprocess.getoutput, cmd: 'touch {0}'}}",
+    "model: {{_target_: cellseg.networks.torch.hub.os.system, command: 'touch {0}'}}",
+    "model: !!python/object/apply:os.system ['touch {0}']",
+    'model: ${{eval:\'__import__("os").system("touch {0}")\'}}',
+)
+
+
+def strangers(bench: Bench, tries: int) -> Tally:
+    """code in checkpoints, weights and configs of strangers"""
+    tally = Tally()
+    place = bench.place()
+    owned = place / "owned"
+    config = (bench.undisturbed / "config.yaml").read_text()
+    before, after = config.index("\nmodel:") + 1, config.index("\noptimizer:") + 1
+    for name in ("weights.pth", "last.ckpt", *CONFIGS):
+        run = place / "logs" / "s" / bench.undisturbed.name
+        shutil.copytree(bench.undisturbed, run)
+        if name == "weights.pth":
+            torch.save({"a": Pickled(f"touch {owned}")}, run / name)
+        elif name == "last.ckpt":
+            torch.save({"a": Pickled(f"touch {owned}")}, run / "checkpoints" / name)
+            (run / "summary.json").unlink()
+            code, said = bench.train(place)
+            tally.add(code == 1 and plain(said) and not owned.exists(), None, f"{name}: {code}, {said[-300:]}")
+        else:
+            (run / "config.yaml").write_text(config[:before] + name.format(owned) + "\n" + config[after:])
+        for words in (("review", run), ("report", run.parent), ("predict", run, bench.data, "--output", place / "out")):
+            code, said = cellseg(*words, cwd=place)
+            refused = code == 1 or words[0] == "report"  # which reads numbers only
+            tally.add(
+                refused and plain(said) and not owned.exists(), None, f"{words[0]}, {name}: {code}, {said[-300:]}"
+            )
+        shutil.rmtree(place / "logs")
+        shutil.rmtree(place / "out", ignore_errors=True)
+    return tally
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """Write a part of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def hostile_pictures(image: bytes) -> dict[str, bytes]:
+    """Make pictures that take memory or time from who reads them."""
+    pages, blank, bomb = io.BytesIO(), Image.new("L", (8, 8)), io.BytesIO()
+    blank.save(pages, "TIFF", save_all=True, append_images=[blank] * 9_999)
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    huge = struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0)
+    text = zlib.compress(bytes(2**28), 9)
+    return {
+        "10000-pages.tif": pages.getvalue(),
+        "bomb.png": bomb.getvalue(),
+        "huge.png": image[:8] + chunk(b"IHDR", huge) + image[33:],
+        "text.png": image[:33] + chunk(b"zTXt", b"a\0\0" + text) + image[33:],
+        "cut.png": image[: len(image) // 2],
+        "empty.png": b"",
+    }
+
+
+def pictures(bench: Bench, tries: int) -> Tally:
+    """pictures that would take gigabytes, with 4 GB at hand"""
+    tally = Tally()
+    place = bench.place()
+    image = next(bench.data.glob("*/source.*"))
+    for name, content in hostile_pictures(image.read_bytes()).items():
+        data = place / Path(name).stem
+        shutil.copytree(bench.data, data)
+        inside = data / image.relative_to(bench.data)
+        inside.unlink()
+        inside.with_suffix(Path(name).suffix).write_bytes(content)
+        began = time.monotonic()
+        code, said = cellseg("check", data, cwd=place, prefix=("sh", "-c", 'ulimit -v 4194304; exec "$@"', "sh"))
+        quick = time.monotonic() - began < 60
+        told = plain(said) and (inside.stem in said) and "memory ran out" not in said
+        tally.add(code == 1 and told and quick, None, f"{name}: {code}, {said[-300:]}")
+    return tally
+
+
+FAULTS = (
+    killed,
+    asked,
+    stopped_sweep,
+    damaged,
+    full,
+    readonly,
+    shared,
+    diverged,
+    starved,
+    clock,
+    names,
+    sweeps,
+    devices,
+    strangers,
+    pictures,
+)
 TRIES = {"killed": 30, "asked": 6, "stopped_sweep": 4, "damaged": 20, "full": 16, "starved": 3, "shared": 3}
 MOUNTING = (full, readonly)
 
