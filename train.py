@@ -80,7 +80,7 @@ def main(cfg: DictConfig) -> float | None:
         )
     isolated.end_with_the_sweep()
     try:
-        with StopRequest(insistent=not isolated.in_a_sweep()) as stop:
+        with StopRequest() as stop:
             return run(cfg, folder, stop)
     except (InputError, InstantiationException) as error:
         ours = error.__cause__ if isinstance(error.__cause__, InputError) else error

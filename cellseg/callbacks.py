@@ -97,7 +97,9 @@ class StopWhenAsked(L.Callback):
         asked = trainer.strategy.reduce_boolean_decision(self.request.number is not None, all=False)
         if asked and self.request.number is None:  # another device's process was told
             self.request.number = signal.SIGTERM
-        trainer.should_stop = trainer.should_stop or asked
+        if asked:
+            trainer.should_stop = True
+            trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None  # they are for stopping early
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """From here on a stop need not wait."""

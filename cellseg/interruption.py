@@ -29,13 +29,10 @@ class Interrupted(BaseException):
 class StopRequest:
     """Takes Ctrl-C and SIGTERM while it is entered: ``Interrupted`` at once or, while ``patient``, when it suits.
 
-    Args:
-        insistent: Whether a second signal does not wait. A run of a sweep hears the same request twice, from the
-            terminal and from its sweep, which ends it for good by other means.
+    A second signal does not wait.
     """
 
-    def __init__(self, *, insistent: bool = True) -> None:
-        self.insistent = insistent
+    def __init__(self) -> None:
         self.patient = False
         self.number: int | None = None
         self._before: dict[int, Any] | None = None
@@ -63,11 +60,9 @@ class StopRequest:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         again, self.number = self.number is not None, number
-        if not self.patient or (again and self.insistent):
+        if again or not self.patient:
             raise Interrupted(number)
-        if not again:
-            more = "; once more stops it at once" if self.insistent else ""
-            say(f"stopping at the end of this epoch, so that it is kept{more}")
+        say("stopping at the end of this epoch, so that it is kept; once more stops it at once")
 
 
 def say(text: str) -> None:

@@ -126,9 +126,8 @@ class SegmentationModule(L.LightningModule):
         if not fused or not gradient_clip_val or gradient_clip_val < 0:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
-        if (
-            scaler := getattr(self.trainer.precision_plugin, "scaler", None)
-        ) is not None:  # float16's gradients are scaled
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None:  # float16's gradients are scaled
             scaler.unscale_(optimizer)
         if gradient_clip_algorithm == "value":
             nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)

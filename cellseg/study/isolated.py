@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cellseg.errors import InputError
+from cellseg.interruption import say
 from cellseg.records import write_json
 
 ACCOUNT = ".sweep"  # in the study's folder: what became of every run, a folder for each sweep
@@ -42,8 +43,6 @@ def run_isolated(
         was_finished: Whether there is nothing left to do; raises InputError if the folder holds another run.
         n_jobs: How many runs share this machine; each gets its part of the CPU threads and of the GPUs.
     """
-    if _is_worker() and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells it to everyone, but the sweep decides
     try:
         if was_finished():
             outcome, why = "finished before", ""
@@ -71,8 +70,10 @@ def name_sweep() -> str:
 def write_outcome(folder: Path, outcome: str, why: str) -> None:
     """Write down what became of a run, for the account at the end of the sweep."""
     account = folder.parent / ACCOUNT / os.environ.get(SWEEP, name_sweep())
-    with contextlib.suppress(OSError):  # on a full disk: a run without an outcome is told as one that never reported
+    try:
         write_json(account / f"{folder.name}.json", {"outcome": outcome, "why": why})
+    except OSError as error:  # the account will tell it as one that never reported
+        say(f"{folder.name}: {outcome} {why}, which cannot be written down ({error.strerror})")
 
 
 def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> tuple[str, str]:
@@ -108,17 +109,13 @@ def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> t
     return "failed", why
 
 
-def _is_worker() -> bool:
-    """Tell whether a launcher started this process for the sweep; otherwise it is that itself, or a cluster's job."""
-    return os.environ.get(SWEEP, "").endswith(f"-{os.getppid()}")
-
-
 def _wait(process: "subprocess.Popen[bytes]", stop: Path) -> int:
     """Wait for a run to end; ask it to once the sweep is stopped.
 
     End with it if this is a launcher's worker and the sweep that started it has gone.
     """
-    sweep, worker = os.getppid(), _is_worker()
+    sweep = os.getppid()
+    worker = os.environ.get(SWEEP, "").endswith(f"-{sweep}")
     asked = False
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -135,14 +132,9 @@ def _write_failure(folder: Path, text: str) -> None:
         (folder / FAILURE).write_text(text, encoding="utf-8")
 
 
-def in_a_sweep() -> bool:
-    """Tell whether a sweep started this process."""
-    return SWEPT in os.environ
-
-
 def end_with_the_sweep() -> None:
     """End this process when the sweep that started it has ended, however that happened; what is trained is kept."""
-    if not in_a_sweep():
+    if SWEPT not in os.environ:
         return
     if hasattr(signal, "SIGUSR2"):  # Slurm warns all processes of a job with it; the one that waits for this one acts
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -76,6 +77,8 @@ class SweepAccount(Callback):
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self.stop)
         self.watch.start()
+        if "submitit" not in config.hydra.launcher._target_:
+            hear_interrupts(False)
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         """Let the runs at work keep their epoch and begin no others; at the second signal, end."""
@@ -94,6 +97,7 @@ class SweepAccount(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the account and the verdicts."""
         assert self.watch is not None
+        hear_interrupts(True)
         self.watch.stop()
         study, outcomes, runs = self.watch.study, self.watch.outcomes(), self.watch.runs
         failed = [name for name, entry in outcomes.items() if entry["outcome"] == "failed"]
@@ -102,7 +106,7 @@ class SweepAccount(Callback):
         if stopped:
             complaint = f"stopped: {len(stopped)} of {runs} runs are not finished. The same command goes on with them."
         if failed or len(outcomes) < runs:
-            lost = f", {runs - len(outcomes)} never reported" if len(outcomes) < runs else ""
+            lost = f", {runs - len(outcomes)} never reported (see above)" if len(outcomes) < runs else ""
             complaint = (
                 f"{len(failed)} of {runs} runs failed{lost}; see failure.txt in their folders. "
                 "The same command again does what is missing."
@@ -123,6 +127,16 @@ class SweepAccount(Callback):
             raise
         for sentence in said:
             Console().print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def hear_interrupts(hear: bool) -> None:
+    """Let this thread and all processes it starts from now on hear Ctrl-C, or not.
+
+    A terminal tells it to all of them, a launcher's workers included, but it is the sweep's watch that is to hear.
+    """
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        resource_tracker.ensure_running()  # in Python 3.11 whatever starts it hears them again
+        signal.pthread_sigmask(signal.SIG_UNBLOCK if hear else signal.SIG_BLOCK, [signal.SIGINT])
 
 
 def require_writable(folder: Path) -> None:

@@ -192,13 +192,17 @@ def killed(bench: Bench, tries: int) -> Tally:
 
 
 def asked(bench: Bench, tries: int) -> Tally:
-    """SIGTERM and Ctrl-C while it trains"""
+    """SIGTERM and Ctrl-C while it trains, on one device and on two"""
     tally = Tally()
     for number in range(tries):
-        place, ask = bench.place(), (signal.SIGTERM, signal.SIGINT)[number % 2]
-        process = bench.start(place)
+        place, ask, two = bench.place(), (signal.SIGTERM, signal.SIGINT)[number % 2], number % 4 > 1
+        more = ("trainer.devices=2", "trainer.accelerator=cpu", "+trainer.min_epochs=30") if two else ()
+        process = bench.start(place, *more, start_new_session=True)
         wait(lambda: bench.runs(place) and epochs(bench.runs(place)[0]) > 1 + number, process)  # noqa: B023
-        process.send_signal(ask)
+        if ask == signal.SIGINT:
+            os.killpg(process.pid, ask)  # as a terminal does
+        else:
+            process.send_signal(ask)
         said, _ = process.communicate(timeout=120)
         [run] = bench.runs(place)
         survived = (
@@ -208,8 +212,10 @@ def asked(bench: Bench, tries: int) -> Tally:
             and (run / "checkpoints" / "last.ckpt").exists()
             and not (run / "summary.json").exists()
         )
-        again, more = bench.finish(place)
-        tally.add(survived and "going on with" in more, again, f"{ask.name}: {process.returncode}, {last_line(said)}")
+        code, again = bench.train(place, *more)
+        told = f"{ask.name}{', two devices' * two}: {process.returncode}, {last_line(said)}; then {last_line(again)}"
+        identical = None if two else code == 0 and same(run, bench.undisturbed)
+        tally.add(survived and code == 0 and "going on with" in again, identical, told)
     return tally
 
 
@@ -273,6 +279,23 @@ def full(bench: Bench, tries: int) -> Tally:
             remount("size=100m")
             again, more = bench.finish(place)
             tally.add(survived and plain(more), again, f"{size} kB: {code}, {last_line(said)}; then {last_line(more)}")
+    return tally
+
+
+def full_sweep(bench: Bench, tries: int) -> Tally:
+    """disk full under a sweep, then freed"""
+    tally = Tally()
+    whole = sum(path.stat().st_size for path in bench.undisturbed.rglob("*") if path.is_file()) // 1024
+    for size in (whole * 3 // 2, whole // 2, 8)[:tries]:
+        place = bench.place()
+        with small_disk(place / "logs", f"{size}k") as remount:
+            code, said = bench.train(place, "seed=0,1", "-m")
+            survived = code == 1 and plain(said) and "No space left" in said
+            remount("size=100m")
+            code, more = bench.train(place, "seed=0,1", "-m")
+            done = code == 0 and all((run / "summary.json").exists() for run in bench.runs(place))
+            again = done and same(next(run for run in bench.runs(place) if "seed-0" in run.name), bench.undisturbed)
+            tally.add(survived and plain(more), again, f"{size} kB: {said[-900:]}; then {last_line(more)}")
     return tally
 
 
@@ -383,22 +406,28 @@ def sweeps(bench: Bench, tries: int) -> Tally:
 
 
 def stopped_sweep(bench: Bench, tries: int) -> Tally:
-    """SIGTERM and Ctrl-C to a sweep"""
-    tally = Tally()
+    """SIGTERM and Ctrl-C to a sweep, in training and in its first seconds"""
+    tally, dice = Tally(), random.Random(2)
     for number in range(tries):
-        place, ask, jobs = bench.place(), (signal.SIGTERM, signal.SIGINT)[number % 2], 1 + number // 2 % 2
+        place, ask, jobs = bench.place(), (signal.SIGTERM, signal.SIGINT)[number % 2], (1, 2, 4)[number // 2 % 3]
         more = ("seed=0,1,2", f"n_jobs={jobs}", "threads=1", "-m")
         process = bench.start(place, *more, start_new_session=True)
-        wait(lambda: bench.runs(place) and epochs(bench.runs(place)[0]) > 3, process)  # noqa: B023
+        moment = 0.0
+        if number % 4 < 2:
+            wait(lambda: bench.runs(place) and epochs(bench.runs(place)[0]) > 3, process)  # noqa: B023
+        else:
+            wait((place / "logs" / "s").exists, process)
+            time.sleep(moment := dice.uniform(0, 5))
         if ask == signal.SIGINT:
             os.killpg(process.pid, ask)  # as a terminal does
         else:
             process.send_signal(ask)
         said, _ = process.communicate(timeout=300)
-        survived = process.returncode == 1 and plain(said) and "The same command" in last_line(said)
+        survived = process.returncode in (1, 130) and plain(said) and "he same command" in last_line(said)
         code, _ = bench.train(place, *more)
         done = code == 0 and all((run / "summary.json").exists() for run in bench.runs(place))
-        tally.add(survived and done, None, f"{ask.name}, n_jobs={jobs}: {process.returncode}, {said[-300:]}")
+        what = f"{ask.name} after {moment:.1f} s, n_jobs={jobs}: {process.returncode}, then {code}: {said[-600:]}"
+        tally.add(survived and done, None, what)
     return tally
 
 
@@ -531,6 +560,7 @@ FAULTS = (
     stopped_sweep,
     damaged,
     full,
+    full_sweep,
     readonly,
     shared,
     diverged,
@@ -542,8 +572,8 @@ FAULTS = (
     strangers,
     pictures,
 )
-TRIES = {"killed": 30, "asked": 6, "stopped_sweep": 4, "damaged": 20, "full": 16, "starved": 3, "shared": 3}
-MOUNTING = (full, readonly)
+TRIES = {"killed": 30, "asked": 6, "stopped_sweep": 12, "damaged": 20, "full": 16, "starved": 3, "shared": 3}
+MOUNTING = (full, full_sweep, readonly)
 
 
 def run(faults: list[str], tries: dict[str, int]) -> dict[str, Tally]:

@@ -5,6 +5,7 @@ the first that fails, and says the bytes.
 """
 
 import argparse
+import random
 import sys
 import tempfile
 from pathlib import Path
@@ -25,11 +26,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60)
     arguments = parser.parse_args()
     test = getattr(test_fuzz, arguments.test)
+    dice = random.Random(0)
     with tempfile.TemporaryDirectory() as corpus:
+        for number in range(100):  # from none, it would try for long what is too short to become an argument
+            (Path(corpus) / str(number)).write_bytes(dice.randbytes(2 ** (5 + number % 7)))
         options = [
             sys.argv[0],
             f"-max_total_time={arguments.seconds}",
             "-max_len=4096",
+            "-len_control=0",
             "-timeout=60",
             "-rss_limit_mb=4096",
             corpus,
