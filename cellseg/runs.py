@@ -145,7 +145,7 @@ def with_weights(make: Callable[[], UNet], path: Path) -> UNet:
     try:
         with torch.device("meta"):
             network = make()
-    except (TypeError, RuntimeError, OverflowError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise InputError(f"{path}: the settings beside it are not those of a UNet ({error})") from error
     try:
         network.load_state_dict(weights, assign=True)

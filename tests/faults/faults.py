@@ -490,7 +490,7 @@ def strangers(bench: Bench, tries: int) -> Tally:
     owned = place / "owned"
     config = (bench.undisturbed / "config.yaml").read_text()
     before, after = config.index("\nmodel:") + 1, config.index("\noptimizer:") + 1
-    for name in ("weights.pth", "last.ckpt", *CONFIGS):
+    for name in ("last.ckpt", "weights.pth", *CONFIGS)[:tries]:
         run = place / "logs" / "s" / bench.undisturbed.name
         shutil.copytree(bench.undisturbed, run)
         if name == "weights.pth":
@@ -540,7 +540,7 @@ def pictures(bench: Bench, tries: int) -> Tally:
     tally = Tally()
     place = bench.place()
     image = next(bench.data.glob("*/source.*"))
-    for name, content in hostile_pictures(image.read_bytes()).items():
+    for name, content in list(hostile_pictures(image.read_bytes()).items())[:tries]:
         data = place / Path(name).stem
         shutil.copytree(bench.data, data)
         inside = data / image.relative_to(bench.data)
@@ -572,7 +572,8 @@ FAULTS = (
     strangers,
     pictures,
 )
-TRIES = {"killed": 30, "asked": 6, "stopped_sweep": 12, "damaged": 20, "full": 16, "starved": 3, "shared": 3}
+TRIES = {"killed": 30, "asked": 6, "stopped_sweep": 12, "damaged": 20, "full": 16, "strangers": 8, "pictures": 6}
+TRIES_ELSE = 3
 MOUNTING = (full, full_sweep, readonly)
 
 
@@ -586,7 +587,7 @@ def run(faults: list[str], tries: dict[str, int]) -> dict[str, Tally]:
             if fault.__name__ not in faults or (fault in MOUNTING and not may_mount(bench)):
                 continue
             console.print(f"{fault.__name__} …")
-            tally = tallies[str(fault.__doc__)] = fault(bench, tries.get(fault.__name__, 3))
+            tally = tallies[str(fault.__doc__)] = fault(bench, tries.get(fault.__name__, TRIES_ELSE))
             console.print(
                 f"  survived {tally.survived} of {tally.tries}, identical {tally.identical} of {tally.comparable}"
             )
