@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from cellseg.errors import InputError
 
+DEEPEST = 16  # of a picture of 65,536 pixels a side, the largest there is, one pixel is left
+
 
 class UNet(nn.Module):
     """U-Net for binary masks: image (N, in_channels, H, W) to logits (N, out_channels, H, W).
@@ -19,11 +21,11 @@ class UNet(nn.Module):
         in_channels: Channels of the image; 3 for RGB.
         out_channels: Masks predicted at once.
         init_features: Features at full resolution; they double with every level.
-        depth: Number of 2x poolings. H and W must be multiples of ``2**depth``.
+        depth: Number of 2x poolings, 16 at most. H and W must be multiples of ``2**depth``.
         skip: Whether each decoder level also sees the encoder features of its resolution.
 
     Raises:
-        InputError: From the constructor, if a number is below 1; from ``forward``, if the image has other
+        InputError: From the constructor, if a number is below 1 or too deep; from ``forward``, if the image has other
             channels, or H or W is not such a multiple.
 
     Reference: Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597
@@ -48,6 +50,8 @@ class UNet(nn.Module):
         for name, value in sizes.items():
             if value < 1:
                 raise InputError(f"model.{name} must be at least 1, but is {value}")
+        if depth > DEEPEST:
+            raise InputError(f"model.depth must be at most {DEEPEST}, but is {depth}")
         self.in_channels, self.depth, self.skip = in_channels, depth, skip
         widths = [init_features * 2**level for level in range(depth + 1)]  # the last one is the bottleneck
         channels = in_channels

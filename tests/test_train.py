@@ -363,6 +363,7 @@ def test_a_sweep_gives_named_folders_and_the_weights_of_the_runs_alone(smears, t
         ("data.root=nowhere", "a data set must be a folder, but nowhere does not exist"),
         ("data.image_size=100", "multiples of 16, but the image is 100x100; resize or pad it to 112x112"),
         ("model.depth=0", "model.depth must be at least 1, but is 0\n"),
+        ("model.depth=1000000000", "model.depth must be at most 16, but is 1000000000\n"),
         ("trainer.max_epoch=3", "Key 'max_epoch' is not in struct"),
     ],
 )

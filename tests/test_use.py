@@ -464,6 +464,7 @@ def test_images_without_cells_do_not_spoil_the_interval():
         ),
         ("config.yaml", lambda text: text.replace("init_features: 4", "init_features: 4096"), "another network"),
         ("config.yaml", lambda text: text.replace("depth: 4", "depth: 60"), "not those of a UNet|another network"),
+        ("config.yaml", lambda text: text.replace("depth: 4", f"depth: {10**30}"), "not those of a UNet .*at most 16"),
         ("config.yaml", lambda text: text.replace("depth: 4", "depht: 4"), "not those of a UNet"),
         ("config.yaml", lambda text: text.replace("init_features: 4", "init_features: 1.5"), "not those of a UNet"),
     ],
