@@ -88,7 +88,7 @@ def main(cfg: DictConfig) -> float | None:
     except Interrupted as interruption:
         kept = sorted((folder / "checkpoints").glob("[!.]*.ckpt"))
         what = f"what is trained is kept in {folder}" if kept else "nothing was trained yet"
-        log.warning("%s; %s, and the same command goes on from there", interruption, what)
+        log.warning("%s; %s, and the same command with study=%s goes on from there", interruption, what, cfg.study)
         sys.exit(interruption.exit_code)
 
 

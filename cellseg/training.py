@@ -53,7 +53,7 @@ def run(cfg: DictConfig, folder: Path, stop: StopRequest) -> float:
     except OSError as error:
         raise InputError(
             f"{error.filename or folder}: {error.strerror or error}; what is trained is kept, and once that is mended "
-            "the same command goes on"
+            f"the same command with study={cfg.study} goes on"
         ) from error
     except InputError:
         raise

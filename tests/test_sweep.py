@@ -177,7 +177,7 @@ def test_a_run_that_is_asked_to_stop_keeps_its_epoch_says_so_and_goes_on_later(s
     [run] = folder.glob("unet*")
     assert process.returncode == 128 + ask, said
     assert "Traceback" not in said
-    assert said.rstrip().endswith("and the same command goes on from there")
+    assert said.rstrip().endswith("and the same command with study=s goes on from there")
     assert not (run / "summary.json").exists()
     stopped = len(epochs(run))
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == stopped - 1 < 59
@@ -200,7 +200,9 @@ def test_a_sweep_that_is_asked_to_stop_lets_its_runs_keep_their_epoch(smears, tm
     assert sweep.returncode == 1
     assert "Traceback" not in said
     assert "no others begin" in said
-    assert said.rstrip().endswith("stopped: 3 of 3 runs are not finished. The same command goes on with them.")
+    assert said.rstrip().endswith(
+        "stopped: 3 of 3 runs are not finished. The same command with study=s goes on with them."
+    )
     assert set(outcomes(study).values()) == {"stopped"}
     for run in study.glob("unet*"):
         if epochs(run):

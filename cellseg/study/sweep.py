@@ -104,12 +104,15 @@ class SweepAccount(Callback):
         stopped = [name for name, entry in outcomes.items() if entry["outcome"] == "stopped"]
         complaint = None
         if stopped:
-            complaint = f"stopped: {len(stopped)} of {runs} runs are not finished. The same command goes on with them."
+            complaint = (
+                f"stopped: {len(stopped)} of {runs} runs are not finished. "
+                f"The same command with study={study.name} goes on with them."
+            )
         if failed or len(outcomes) < runs:
             lost = f", {runs - len(outcomes)} never reported (see above)" if len(outcomes) < runs else ""
             complaint = (
                 f"{len(failed)} of {runs} runs failed{lost}; see failure.txt in their folders. "
-                "The same command again does what is missing."
+                f"The same command with study={study.name} does what is missing."
             )
         SweepAccount.complaint = complaint
         print_account(study, outcomes)

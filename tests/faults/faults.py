@@ -208,7 +208,7 @@ def asked(bench: Bench, tries: int) -> Tally:
         survived = (
             process.returncode == 128 + ask
             and plain(said)
-            and "the same command goes on from there" in last_line(said)
+            and "the same command with study=s goes on from there" in last_line(said)
             and (run / "checkpoints" / "last.ckpt").exists()
             and not (run / "summary.json").exists()
         )
