@@ -1,4 +1,4 @@
-"""The faults of faults.py that no other test does, once each; all take much longer: ``python tests/faults/faults.py``."""
+"""The faults that no other test does, once each; all of them take much longer: ``python tests/faults/faults.py``."""
 
 import subprocess
 import sys
@@ -6,7 +6,19 @@ from pathlib import Path
 
 import pytest
 
-FAULTS = "killed full full_sweep readonly shared diverged starved clock names strangers pictures".split()
+FAULTS = [
+    "killed",
+    "full",
+    "full_sweep",
+    "readonly",
+    "shared",
+    "diverged",
+    "starved",
+    "clock",
+    "names",
+    "strangers",
+    "pictures",
+]
 
 
 @pytest.mark.slow
