@@ -28,6 +28,9 @@ class _PlainErrors(TyperGroup):
             raise typer.Exit(1) from error
         except (typer.Exit, typer.Abort):  # RuntimeErrors both
             raise
+        except OSError as error:
+            _complain(f"{error.filename or 'a file'}: {error.strerror or error}; mend that, and give the command again")
+            raise typer.Exit(1) from error
         except (MemoryError, RuntimeError) as error:
             from cellseg.hardware import out_of_memory  # imports torch
 

@@ -27,7 +27,8 @@ def write_tensors(content: Mapping[str, Any], path: Path, before: Path | None = 
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        with unfinished.open("wb") as file:  # not by its name: torch would hide why a write failed
+        unfinished.unlink(missing_ok=True)  # in a folder from a stranger it may be a link to anywhere
+        with unfinished.open("xb") as file:  # not by its name: torch would hide why a write failed
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())  # after a power cut a name must not stand for less than the whole

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from cellseg import tensorfile
+from cellseg.data.folders import new_file
 from cellseg.errors import InputError
+from cellseg.records import write_text
 
 CONTENT = {"a": torch.arange(40.0), "b": torch.tensor([1, 2]), "c": 3}
 
@@ -74,6 +76,18 @@ def test_a_compressed_archive_is_no_file_of_tensors(file):
             archive.writestr(name, content)
     with pytest.raises(InputError, match="is compressed or a folder"):
         tensorfile.read_tensors(file, "give up")
+
+
+def test_a_link_where_a_file_is_begun_is_not_followed(tmp_path):
+    (victim := tmp_path / "victim").write_text("precious")
+    for name in ("a.json", "b.pth", "c.csv"):
+        (tmp_path / f".{name}.unfinished").symlink_to(victim)
+    write_text(tmp_path / "a.json", "{}")
+    tensorfile.write_tensors({"a": torch.zeros(1)}, tmp_path / "b.pth")
+    with new_file(tmp_path / "c.csv") as file:
+        file.write_text("a")
+    assert victim.read_text() == "precious"
+    assert not any((tmp_path / name).is_symlink() for name in ("a.json", "b.pth", "c.csv"))
 
 
 def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(file, monkeypatch):

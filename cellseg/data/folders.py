@@ -48,6 +48,7 @@ def new_file(path: Path) -> Iterator[Path]:
     try:
         if path.exists():
             raise FileExistsError
+        unfinished.unlink(missing_ok=True)  # in a folder from a stranger it may be a link to anywhere
         yield unfinished
         try:
             os.link(unfinished, path)  # unlike a rename, never over a file

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cellseg.errors import InputError
 from cellseg.study.collect import Study
 from cellseg.study.verdict import DIFFERENT, EQUIVALENT, Verdict
 
@@ -91,9 +92,12 @@ def draw_figures(study: Study, verdicts: Sequence[Verdict]) -> dict[str, list[Pi
 
 def write_pictures(folder: Path, pictures: Sequence[Picture]) -> None:
     """Write every figure as PNG."""
+    if folder.is_symlink():
+        raise InputError(f"{folder} leads elsewhere, and nothing is written there; move the link away")
     folder.mkdir(exist_ok=True)
     for picture in pictures:
-        (folder / f"{picture.name}.png").write_bytes(picture.png)
+        (file := folder / f"{picture.name}.png").unlink(missing_ok=True)  # from a stranger: a link to anywhere
+        file.write_bytes(picture.png)
 
 
 def _differences(study: Study, verdicts: Sequence[Verdict]) -> Picture:
