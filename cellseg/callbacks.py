@@ -127,6 +127,18 @@ class LastCheckpoint(ModelCheckpoint):
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
         self.seconds, self.written = seconds, time.monotonic()
 
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Say where a run that was moved is now: Lightning would forget what was best so far."""
+        for state in checkpoint["callbacks"].values():
+            if "dirpath" in state and self.dirpath is not None:
+                here = Path(self.dirpath)
+                for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                    state[name] = state[name] and str(here / Path(state[name]).name)
+                state["best_k_models"] = {
+                    str(here / Path(path).name): score for path, score in state["best_k_models"].items()
+                }
+                state["dirpath"] = self.dirpath
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write it if it is time; all devices agree on that."""
         last = (

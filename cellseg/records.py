@@ -215,6 +215,8 @@ def read_table(path: Path) -> "pd.DataFrame":
         raise InputError(f"{path}: cannot be read ({error}); move the run away") from error
     for column in table.columns.intersection(list(names)):
         table[column] = table[column].map(from_text, na_action="ignore")
+    if "image" in table and table["image"].str.contains(r"[/\0]", na=False).any():
+        raise InputError(f"{path}: has an image whose name is a path, as none is in train.py's; move the run away")
     return table
 
 

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from cellseg import records
 from cellseg.errors import InputError
+from cellseg.interruption import Interrupted, StopRequest
 from cellseg.study.isolated import ACCOUNT, SWEEP, write_outcome
 from cellseg.study.sweep import SweepWatch
 from conftest import smoke
@@ -208,6 +209,22 @@ def test_a_sweep_that_is_asked_to_stop_lets_its_runs_keep_their_epoch(smears, tm
         if epochs(run):
             kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
             assert kept["epoch"] == epochs(run)[-1]
+
+
+def test_an_interrupted_run_that_is_moved_still_knows_its_best_epoch(smears, tmp_path, monkeypatch):
+    cfg = (f"data.root={smears}", "data.split.val_fraction=0.25", "trainer.max_epochs=6", "optimizer.lr=0.02", "seed=3")
+    cfg += ("callbacks.last.seconds=0",)
+    train.run(smoke(*cfg), tmp_path / "undisturbed")
+    kept = torch.load(tmp_path / "undisturbed" / "checkpoints" / "best.ckpt", weights_only=True)
+    request = StopRequest()
+    request.number = signal.SIGTERM  # after the first epoch
+    with pytest.raises(Interrupted):
+        train.run(smoke(*cfg), tmp_path / "here", request)
+    (tmp_path / "here").rename(tmp_path / "there")
+    train.run(smoke(*cfg), tmp_path / "there")
+    best = torch.load(tmp_path / "there" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["epoch"] == kept["epoch"]
+    assert same(weights(tmp_path / "there"), weights(tmp_path / "undisturbed"))
 
 
 def test_an_interrupted_run_does_not_go_on_with_other_images(own_smears, tmp_path, monkeypatch):

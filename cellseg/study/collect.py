@@ -102,7 +102,8 @@ def read_study(folder: Path) -> Study:
             repeated.append(path.name)
             continue
         taken.add(tuple(key.values()))
-        runs.append(key | {"run": path.name} | _facts(summary))
+        own = key | {"run": path.name}
+        runs.append(own | _facts(summary) | own)  # a stranger's metric may be called seed
         images.append(_test_rows(path / "per_image.csv").assign(**key)[[*key, "image", "group", *SCORES]])
         curves.append(_epoch_rows(path / "metrics.csv").assign(**key))
     frame = pd.DataFrame(runs)
