@@ -115,7 +115,7 @@ def _wait(process: "subprocess.Popen[bytes]", stop: Path) -> int:
     End with it if this is a launcher's worker and the sweep that started it has gone.
     """
     sweep = os.getppid()
-    worker = os.environ.get(SWEEP, "").endswith(f"-{sweep}")
+    worker = os.environ.get(SWEEP, "").endswith(f"-{sweep}")  # otherwise it is the sweep itself, or a job on a cluster
     asked = False
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
