@@ -1,8 +1,8 @@
 """Faults against real runs, and how many of them were survived: ``python tests/faults/faults.py``, or some by name.
 
 A try is survived if the run tells clearly what happened, loses nothing and, where it can, goes on by the same command;
-it is identical if weights, curves and scores are then those of a run that nothing happened to, bit for bit. Two need
-the right to mount a small disk, as root has it; elsewhere they are left out.
+it is identical if weights, curves and scores are then those of a run that nothing happened to, bit for bit. Some
+need the right to mount a small disk, as root has it, and one a GPU; elsewhere they are left out.
 """
 
 import argparse
@@ -349,7 +349,22 @@ def starved(bench: Bench, tries: int) -> Tally:
     for number in range(tries):
         place, size = bench.place(), 2**22 + 2**21 * number  # kB of address space: torch alone takes 3 GB of it
         wide = ("model.init_features=512", "data.image_size=1024", "trainer.precision=32-true")
+        wide += ("trainer.accelerator=cpu",)  # which a GPU's driver, with all the addresses it takes, would not be
         code, said = bench.train(place, *wide, prefix=("sh", "-c", f'ulimit -v {size}; exec "$@"', "sh"))
+        tally.add(code == 1 and plain(said) and "memory ran out" in said, None, f"{code}: {said[-300:]}")
+    return tally
+
+
+def crowded(bench: Bench, tries: int) -> Tally:
+    """a GPU's memory that runs out"""
+    tally = Tally()
+    for wide in (
+        ("model.init_features=512", "data.image_size=4096", "data.batch_size=5"),
+        ("model.init_features=16384",),
+        ("model.init_features=256", "data.image_size=8192", "trainer.precision=32-true"),
+    )[:tries]:
+        place = bench.place()
+        code, said = bench.train(place, *wide)
         tally.add(code == 1 and plain(said) and "memory ran out" in said, None, f"{code}: {said[-300:]}")
     return tally
 
@@ -565,6 +580,7 @@ FAULTS = (
     shared,
     diverged,
     starved,
+    crowded,
     clock,
     names,
     sweeps,
@@ -585,6 +601,8 @@ def run(faults: list[str], tries: dict[str, int]) -> dict[str, Tally]:
         bench = Bench(Path(folder))
         for fault in FAULTS:
             if fault.__name__ not in faults or (fault in MOUNTING and not may_mount(bench)):
+                continue
+            if fault is crowded and not torch.cuda.is_available():
                 continue
             console.print(f"{fault.__name__} …")
             tally = tallies[str(fault.__doc__)] = fault(bench, tries.get(fault.__name__, TRIES_ELSE))
