@@ -34,7 +34,7 @@ def rows(path):
 
 
 def weights(folder):
-    return torch.load(folder / "weights.pth", weights_only=True)
+    return torch.load(folder / "weights.pth", weights_only=True, map_location="cpu")
 
 
 def same(first, second):
@@ -121,14 +121,14 @@ def test_the_scored_weights_are_the_best_on_validation_and_the_ones_kept(finishe
     best = max(rows(finished / "metrics.csv"), key=lambda row: float(row["val/dice"]))
     for name in ("val/dice", "val/soft_dice", "val/loss"):  # soft: hardly any other weights have the same
         assert metrics[name] == pytest.approx(float(best[name]), abs=1e-6)
-    checkpoint = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    checkpoint = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"]
     kept = {f"network.{name}": tensor for name, tensor in weights(finished).items()}
     assert same(kept, checkpoint)
 
 
 def test_checkpoints_hold_tensors_and_plain_values_only(finished):
     for name in ("last", "best"):
-        torch.load(finished / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        torch.load(finished / "checkpoints" / f"{name}.ckpt", weights_only=True, map_location="cpu")
 
 
 def test_tensorboard_has_the_curves_the_learning_rate_and_the_panels(finished):
@@ -183,7 +183,7 @@ def test_without_a_validation_set_the_final_weights_are_scored(smears, tmp_path)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["scored_weights"] == "final, moving average"
     assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
-    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")["state_dict"]
     assert same({f"network.{name}": tensor for name, tensor in weights(tmp_path / "run").items()}, last)
 
 
@@ -205,7 +205,7 @@ def test_epochs_without_validation_leave_no_stale_numbers(smears, tmp_path):
     overrides = ["+trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3"]
     train.run(smoke(f"data.root={smears}", *overrides), tmp_path / "run")
     assert [bool(row["val/dice"]) for row in rows(tmp_path / "run" / "metrics.csv")] == [False, True, False]
-    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")["state_dict"]
     assert same({f"network.{name}": tensor for name, tensor in weights(tmp_path / "run").items()}, last)
 
 
@@ -268,7 +268,7 @@ def test_the_image_at_which_a_loss_turns_to_nan_is_named_and_the_epochs_before_a
     loader.sampler.set_epoch(1)
     second = list(loader)[1]["name"]
     assert f"{second[0]}, {second[1]} (batch 2" in str(raised.value)
-    kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")
     assert kept["epoch"] == 0
     assert all(value.isfinite().all() for value in kept["state_dict"].values())
 
