@@ -2,19 +2,20 @@
 
 import logging
 import re
+import signal
 import sys
 from functools import partial
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, InstantiationException
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cellseg import records
 from cellseg.errors import InputError
-from cellseg.interruption import Interrupted, StopRequest
+from cellseg.interruption import Interrupted, StopRequest, leave
 from cellseg.study import isolated, sweep
 
 log = logging.getLogger("train")
@@ -79,12 +80,14 @@ def main(cfg: DictConfig) -> float | None:
             Path(__file__).resolve(), overrides, folder, partial(was_finished, cfg, folder), cfg.n_jobs
         )
     isolated.end_with_the_sweep()
+    from cellseg import training  # noqa: F401 (takes seconds, in which a signal is best taken by leaving)
+
     try:
         with StopRequest() as stop:
             return run(cfg, folder, stop)
     except (InputError, InstantiationException) as error:
         ours = error.__cause__ if isinstance(error.__cause__, InputError) else error
-        raise CompactHydraException(str(ours)) from error
+        sys.exit(f"error: {ours}")  # raised, Hydra would add advice on stack traces
     except Interrupted as interruption:
         kept = sorted((folder / "checkpoints").glob("[!.]*.ckpt"))
         what = f"what is trained is kept in {folder}" if kept else "nothing was trained yet"
@@ -94,9 +97,7 @@ def main(cfg: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     logging.raiseExceptions = False  # a log that cannot be written is no reason to fill the console
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped by Ctrl-C; the same command does what is missing\n")
-        sys.exit(130)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
+    main()
     sys.exit(sweep.SweepAccount.complaint)  # none: exit code 0

@@ -40,7 +40,7 @@ class EpochTable(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the rows of the epochs before."""
-        self.rows = list(state_dict["rows"])
+        self.rows = [dict(row) for row in state_dict["rows"]]
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep this epoch's validation, so that an epoch without one stays empty in the table."""
@@ -81,12 +81,12 @@ class StopWhenAsked(L.Callback):
     """
 
     def __init__(self, request: StopRequest) -> None:
-        self.request = request
+        self.request, self.begun = request, False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take SIGTERM back from Lightning, which would drop the epoch and say that all went well."""
         self.request.listen()
-        self.request.patient = True
+        self.request.patient = self.begun = True
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take it back again: in its place Lightning would wait for other devices."""

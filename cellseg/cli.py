@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from cellseg.data.synthetic import SmearStyle
 from cellseg.errors import InputError
+from cellseg.interruption import Interrupted, StopRequest
 
 STYLE = SmearStyle()
 SIZES = (32, 20_000)  # least and most pixels a side of a drawn smear
@@ -22,7 +23,11 @@ class _PlainErrors(TyperGroup):
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         try:
-            return super().invoke(ctx)
+            with StopRequest():
+                return super().invoke(ctx)
+        except Interrupted as interruption:
+            _complain(str(interruption))
+            raise typer.Exit(interruption.exit_code) from interruption
         except InputError as error:
             _complain(str(error))
             raise typer.Exit(1) from error

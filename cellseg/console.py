@@ -31,9 +31,11 @@ def print_results(summary: Mapping[str, Any], folder: Path) -> None:
     """Print the final scores, each with what it was averaged over, and where everything lies."""
     counts, metrics = summary["counts"], summary["metrics"]
     table = Table(
-        title=f"{summary['model']}, seed {summary['seed']}: scores on {counts['test']} test images",
-        caption=f"weights scored: {summary['scored_weights']}\n"
-        f"trained on {counts['train']} images for {counts['epochs']} epochs",
+        title=Text(f"{summary['model']}, seed {summary['seed']}: scores on {counts['test']} test images"),
+        caption=Text(
+            f"weights scored: {summary['scored_weights']}\n"
+            f"trained on {counts['train']} images for {counts['epochs']} epochs"
+        ),
         title_justify="left",
         caption_justify="left",
     )

@@ -65,6 +65,12 @@ class StopRequest:
         say("stopping at the end of this epoch, so that it is kept; once more stops it at once")
 
 
+def leave(number: int, frame: FrameType | None) -> None:
+    """Take a signal while there is nothing to keep, by ending: an exception would come up in whatever is imported."""
+    say(f"{Interrupted(number)}; the same command does what is missing")
+    os._exit(128 + number)
+
+
 def say(text: str) -> None:
     """Say something on the console from within a signal handler, where print and logging may be in use already."""
     with contextlib.suppress(OSError):  # nobody may be listening

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cellseg.files import require_plain
+
 Pixels = NDArray[np.uint8]
 RIGHT, FALSE, MISSED = (255, 255, 255), (230, 159, 0), (0, 114, 178)  # orange and blue: for colour-blind eyes too
 GAP = 4  # pixels between the parts
@@ -37,9 +39,17 @@ def read_panel(path: Path) -> tuple[Pixels, Pixels, Pixels]:
     Raises:
         OSError: If there is no such picture, or it is damaged.
     """
-    with Image.open(path) as opened:
-        panel = np.asarray(opened.convert("RGB"))
-    width = (panel.shape[1] - 2 * GAP) // 3
+    require_plain(path, "a picture")
+    try:
+        with Image.open(path) as opened:
+            panel = np.asarray(opened.convert("RGB"))
+    except OSError:
+        raise
+    except Exception as error:  # Pillow's decoders let almost any through on a damaged file
+        raise OSError(str(error)) from error
+    width, rest = divmod(panel.shape[1] - 2 * GAP, 3)
+    if width < 1 or rest:
+        raise OSError(f"a picture of {panel.shape[1]} pixels in width is no panel of three")
     picture, truth, prediction = (panel[:, place * (width + GAP) :][:, :width] for place in range(3))
     return picture, truth, prediction
 

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 import json
-import os
+import math
 import re
 import subprocess
 import sys
@@ -19,12 +19,15 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from cellseg.errors import InputError
+from cellseg.files import read_whole, whole_file
 from cellseg.spreadsheet import as_text, from_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RECORDED_PACKAGES = ("cellseg", "torch", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow", "scipy")
+PACKAGES = ("cellseg", "torch", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow", "scipy")
+RECORDED = ("python", *PACKAGES)  # whose versions a run remembers
+SCORES = ("dice", "iou", "soft_dice")
 LONGEST_NAME = 120
 
 
@@ -94,8 +97,8 @@ def finished(folder: Path, config: DictConfig) -> dict[str, Any] | None:
     if not (folder / "summary.json").exists():
         return None
     try:
-        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text("utf-8"))
-    except ValueError as error:
+        summary = _load_json(folder / "summary.json")
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{folder / 'summary.json'} is damaged ({error}); delete it, and the same command scores the run again"
         ) from error
@@ -131,18 +134,9 @@ def leaves(node: Any, key: str = "") -> dict[str, Any]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or, if interrupted, none of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.unlink(missing_ok=True)  # in a folder from a stranger it may be a link to anywhere
-        with unfinished.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # after a power cut a name must not stand for less than the whole
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    content = text.encode()
+    with whole_file(path) as file:
+        file.write(content)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -163,7 +157,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def provenance() -> dict[str, Any]:
     """Return what produced a run: package versions, platform, and the git commit of the code, if it has one."""
     return {
-        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in RECORDED_PACKAGES},
+        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
         "platform": sys.platform,
         "git_commit": _git("rev-parse", "HEAD") or None,
         "git_dirty": bool(_git("status", "--porcelain")),
@@ -178,11 +172,10 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         config = _load_yaml(path)
-        if not isinstance(config, dict):
-            raise TypeError("not a mapping")
+        _require_unicode(config)
     except Exception as error:  # OmegaConf and YAML raise many kinds
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); move the run away") from error
-    return {str(key): value for key, value in config.items()}
+    return config
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -192,10 +185,8 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: If it cannot be read.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
-        if not isinstance(content, dict):
-            raise TypeError("not an object")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        content = _load_json(path)
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); move the run away") from error
     return content
 
@@ -210,7 +201,8 @@ def read_table(path: Path) -> "pd.DataFrame":
 
     names = {"image": str, "group": str, "subset": str}
     try:
-        table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+        content = io.BytesIO(read_whole(path, "a table"))
+        table = pd.read_csv(content, dtype=names, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); move the run away") from error
     for column in table.columns.intersection(list(names)):
@@ -220,12 +212,45 @@ def read_table(path: Path) -> "pd.DataFrame":
     return table
 
 
-def _load_yaml(path: Path) -> Any:
+def read_test_rows(path: Path) -> "pd.DataFrame":
+    """Read the rows of the test images in a ``per_image.csv``, each with its scores.
+
+    Raises:
+        InputError: If it cannot be read, or a score is not there.
+    """
+    table = read_table(path)
+    try:
+        rows = table[table["subset"] == "test"].astype(dict.fromkeys(SCORES, float))
+        fine = len(rows) and rows[list(SCORES)].map(math.isfinite).all(axis=None)
+        if not fine or rows[["image", "group"]].isna().any(axis=None) or rows["image"].duplicated().any():
+            raise ValueError("a score for every test image is not there")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: is not as train.py wrote it ({error}); move the run away") from error
+    return rows
+
+
+def _load_yaml(path: Path) -> dict[str, Any]:
     """Read a configuration as ``start_run`` wrote it; nothing in it is resolved, and nothing in it can multiply."""
-    text = path.read_text("utf-8")
+    text = read_whole(path, "a configuration").decode()
     if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
         raise ValueError("it repeats parts of itself by reference, which train.py does not write")
-    return OmegaConf.to_container(OmegaConf.create(text))
+    config = OmegaConf.to_container(OmegaConf.create(text))
+    if not isinstance(config, dict):
+        raise ValueError("not a mapping")
+    return {str(key): value for key, value in config.items()}
+
+
+def _load_json(path: Path) -> dict[str, Any]:
+    content = json.loads(read_whole(path, "a record"))
+    if not isinstance(content, dict):
+        raise ValueError("not an object")
+    _require_unicode(content)
+    return content
+
+
+def _require_unicode(content: Any) -> None:
+    """Refuse halves of characters, which JSON and YAML can name and nothing can write."""
+    json.dumps(content, ensure_ascii=False).encode()
 
 
 def _short_hash(text: str) -> str:

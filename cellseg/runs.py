@@ -1,6 +1,5 @@
 """A finished run, read back from its folder, and the tensors in it."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from cellseg.data.cleaning import read_image
-from cellseg.data.splits import SUBSETS
+from cellseg.data.splits import ENTRY_KEYS, SUBSETS
 from cellseg.errors import InputError
 from cellseg.networks import UNet
 from cellseg.predict import Predictor
@@ -23,6 +22,8 @@ from cellseg.tensorfile import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LARGEST_SIDE = 2**16  # pixels
 
 
 def write_weights(path: Path, network: nn.Module) -> None:
@@ -103,22 +104,26 @@ def load_run(path: Path | str) -> Run:
     summary, split = read_json(folder / "summary.json"), read_json(folder / "split.json")
     _check_records(folder, config, summary, split)
     network = with_weights(partial(UNet, **settings), folder / "weights.pth")
+    if network.conv.out_channels != 1:
+        raise InputError(f"{folder}: its network predicts {network.conv.out_channels} masks, where train.py trains one")
     return Run(folder, config, summary, split, network)
 
 
 def _check_records(folder: Path, config: dict[str, Any], summary: dict[str, Any], split: dict[str, Any]) -> None:
     """See that what is asked of the records of a run is there."""
     try:
-        for name, least, most in (("image_size", 1, 2**16), ("mask_threshold", 0, 254)):
+        for name, least, most in (("image_size", 1, LARGEST_SIDE), ("mask_threshold", 0, 254)):
             if not least <= int(value := config["data"][name]) <= most:
                 raise ValueError(f"data.{name} {value}")
-        [str(summary[name]) for name in ("model", "precision", "git_commit")]
-        [str(summary["data"][name]) for name in ("root", "fingerprint")]
         width, height = (1, 1) if (size := summary["data"].get("typical_size")) is None else size
-        if not (0 < width < math.inf and 0 < height < math.inf):
+        if not (1 <= width <= LARGEST_SIDE and 1 <= height <= LARGEST_SIDE):
             raise ValueError(f"typical_size {size}")
-        [(entry["sha256"], entry["name"], entry["group"]) for subset in SUBSETS for entry in split[subset]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        texts = [summary["model"], summary["precision"], summary["data"]["root"], summary["data"]["fingerprint"]]
+        texts += [entry[key] for subset in SUBSETS for entry in split[subset] for key in ENTRY_KEYS]
+        if odd := [text for text in texts if not isinstance(text, str) or "\0" in text]:
+            raise ValueError(f"{odd[0]!r} where text belongs")
+        _ = summary["git_commit"]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{folder}: its records are not as train.py wrote them ({error!r})") from error
 
 
@@ -155,6 +160,13 @@ def with_weights(make: Callable[[], UNet], path: Path) -> UNet:
     return network.eval()
 
 
+def _dense(value: torch.Tensor) -> bool:
+    """Tell a tensor that holds each of its numbers, of a kind that networks are made of."""
+    usual = value.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
+    plain = usual and value.layout == torch.strided and value.device.type == "cpu"
+    return plain and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Read a plain ``state_dict``; nothing in the file is executed.
 
@@ -167,7 +179,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     plain = isinstance(weights, dict) and all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
     )
-    if not plain or any(value.numel() > value.untyped_storage().size() for value in weights.values()):
+    if not plain or not all(map(_dense, weights.values())):
         raise InputError(f"{path}: holds something else than a plain state_dict of tensors")
     if bad := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise InputError(f"{path}: {bad[0]} holds values that are no numbers, so nothing can be predicted with it")

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 # what spreadsheets compute; a name such as -1 or +cell is left as it is
-FORMULA = re.compile(r"'*([=@\t\r]|[-+].*[(|!])", re.DOTALL)
+FORMULA = re.compile(r"'*([=@＝＠\t\r]|[-+－＋].*[(|!&])", re.DOTALL)  # noqa: RUF001 (wide ones count too)
 
 
 def as_text(value: Any) -> Any:

@@ -1,6 +1,5 @@
 """Files of tensors: written whole or not at all, read only where every byte is as it was written, never executed."""
 
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from cellseg.errors import InputError
+from cellseg.files import require_plain, whole_file
 
 DIRECTORY = 0x10  # what zip says of folders, which torch would take for empty tensors
 
@@ -24,19 +24,10 @@ def write_tensors(content: Mapping[str, Any], path: Path, before: Path | None = 
     Raises:
         OSError: If it cannot be written; what was there is then still there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        unfinished.unlink(missing_ok=True)  # in a folder from a stranger it may be a link to anywhere
-        with unfinished.open("xb") as file:  # not by its name: torch would hide why a write failed
+        with whole_file(path, before) as file:  # not by its name: torch would hide why a write failed
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())  # after a power cut a name must not stand for less than the whole
-        if before and path.exists():
-            os.replace(path, before)
-        os.replace(unfinished, path)
     except BaseException as error:
-        unfinished.unlink(missing_ok=True)
         if isinstance(error.__context__, OSError):  # torch complains of the archive, and not of the disk
             raise error.__context__ from None
         raise
@@ -66,6 +57,7 @@ def find_damage(path: Path) -> str | None:
     torch writes zip archives with a checksum of every member, and never looks at them again.
     """
     try:
+        require_plain(path, "weights")
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 if member.compress_type != zipfile.ZIP_STORED or member.is_dir() or member.external_attr & DIRECTORY:

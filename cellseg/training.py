@@ -3,11 +3,12 @@
 import gc
 import logging
 import os
+import re
 import threading
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from cellseg.runs import write_weights
 from cellseg.summary import summarise
 from cellseg.tensorfile import find_damage, read_tensors
 
+EVENTS = re.compile(r"events\.out\.tfevents\.(\d{10})\..*")
+
 log = logging.getLogger("train")
 
 
@@ -47,8 +50,7 @@ def run(cfg: DictConfig, folder: Path, stop: StopRequest) -> float:
         with occupied(folder) if int(os.environ.get("LOCAL_RANK", 0)) == 0 else nullcontext():
             if summary := finished(folder, cfg):
                 log.info("this run was finished before; nothing is trained again")
-                print_results(summary, folder)
-                return float(summary["metrics"]["test/dice"])
+                return tell_again(summary, folder)
             return fit_and_test(cfg, folder, stop)
     except OSError as error:
         raise InputError(
@@ -66,22 +68,37 @@ def run(cfg: DictConfig, folder: Path, stop: StopRequest) -> float:
         ) from error
 
 
+def tell_again(summary: Mapping[str, Any], folder: Path) -> float:
+    """Print what a finished run's summary says, and return its mean Dice."""
+    try:
+        print_results(summary, folder)
+        return float(summary["metrics"]["test/dice"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{folder / 'summary.json'} is not as train.py wrote it ({error!r}); delete it, and the same command "
+            "scores the run again"
+        ) from error
+
+
 def fit_and_test(cfg: DictConfig, folder: Path, stop: StopRequest) -> float:
     """Do what is left of a run."""
     origin = provenance()  # before anything else: the code may change while the run goes on
     began = time.perf_counter()
     trainer, module, datamodule, scored, checkpoint = prepare(cfg, folder, stop)
     seconds = {"prepare": time.perf_counter() - began}
-    trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
-    stop.obey()
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning does not declare it
+    [stopper] = [callback for callback in callbacks if isinstance(callback, StopWhenAsked)]
+    with fitting(checkpoint, lambda: stopper.begun):
+        trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
+    stop.obey()
     timer = next(callback for callback in callbacks if isinstance(callback, Timer))
     seconds["train"] = timer.time_elapsed("train")  # before an interruption too
     train_metrics = {name: value for name, value in trainer.callback_metrics.items() if name == "train/loss"}
     if checkpoint and not train_metrics:  # it was interrupted after its last epoch: there was nothing left to train
-        load_weights(module, checkpoint)
-        tables = [callback for callback in callbacks if isinstance(callback, EpochTable)]
-        train_metrics = {"train/loss": tables[0].rows[-1]["train/loss"]} if tables else {}
+        with fitting(checkpoint):
+            load_weights(module, checkpoint)
+            tables = [callback for callback in callbacks if isinstance(callback, EpochTable)]
+            train_metrics = {"train/loss": torch.tensor(tables[0].rows[-1]["train/loss"])} if tables else {}
     if datamodule.has_validation:
         load_best(module, folder / "checkpoints" / "best.ckpt")
     began = time.perf_counter()
@@ -131,6 +148,9 @@ def prepare(
     warnings.filterwarnings("ignore", module="PIL")  # what matters of them is said of the files they are about
     warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning 2.6 calls a torch function that torch renamed
     threading.excepthook = without_disk_errors
+    for name in ("lightning.pytorch", "lightning.fabric"):  # its tips and device lists; we say what was used
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning").handlers.clear()  # or all it says would be said twice
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # sweeps go to Slurm by hydra/launcher
     keep_freed_memory()
     # deterministic runs would fill every new tensor with NaN, a tenth of a step; nothing here reads before it writes
@@ -152,7 +172,8 @@ def prepare(
     scored = ImageRecords()
     start_run(folder, cfg, datamodule.split_record())
     checkpoint = last_intact(folder / "checkpoints")
-    step = read_checkpoint(checkpoint)["global_step"] if checkpoint else 0
+    with fitting(checkpoint):
+        step = int(read_checkpoint(checkpoint)["global_step"]) if checkpoint else 0
     trainer = instantiate(
         cfg.trainer,
         default_root_dir=folder,
@@ -182,7 +203,8 @@ def keep_events_in_order(folder: Path) -> None:
 
     It reads files in the order of the times in their names.
     """
-    files = {path: int(path.name.split(".")[3]) for path in folder.glob("events.out.tfevents.[0-9]*.*")}
+    found = {path: EVENTS.fullmatch(path.name) for path in folder.iterdir()}
+    files = {path: int(name[1]) for path, name in found.items() if name}
     ahead = max(files.values(), default=0) - int(time.time()) + 1
     for path, written in files.items() if ahead > 0 else ():
         path.rename(path.with_name(path.name.replace(f".{written:010d}.", f".{max(0, written - ahead):010d}.", 1)))
@@ -204,7 +226,8 @@ def load_best(module: SegmentationModule, checkpoint: Path) -> None:
             f"{checkpoint} was never written, so there are no best weights on the validation images to score; "
             "keep callbacks.best and validate at least once, or set data.split.val_fraction=0"
         )
-    load_weights(module, checkpoint)
+    with fitting(checkpoint):
+        load_weights(module, checkpoint)
 
 
 def load_weights(module: SegmentationModule, checkpoint: Path) -> None:
@@ -216,6 +239,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of tensors and plain values."""
     content: dict[str, Any] = read_tensors(path, f"delete {path.parent}, and the same command starts the run anew")
     return content
+
+
+@contextmanager
+def fitting(checkpoint: Path | None, begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Say of what goes wrong while a checkpoint is read that it is none of this run's.
+
+    Args:
+        checkpoint: What is read; None if there is nothing to read.
+        begun: Whether training goes on already, so that what goes wrong has other causes.
+    """
+    try:
+        yield
+    except (InputError, OSError):
+        raise
+    except Exception as error:
+        if checkpoint is None or begun() or out_of_memory(error):
+            raise
+        raise InputError(
+            f"{checkpoint} is intact, but no checkpoint of this run ({' '.join(repr(error).split())[:200]}); move "
+            f"{checkpoint.parent} away, and the same command starts the run anew"
+        ) from error
 
 
 def last_intact(folder: Path) -> Path | None:

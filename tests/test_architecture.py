@@ -10,6 +10,7 @@ PACKAGE = Path(cellseg.__file__).parent
 TORCH, PIXELS = {"torch"}, {"numpy", "PIL"}
 OUTSIDE = {
     "errors": set(),
+    "files": set(),
     "spreadsheet": set(),
     "interruption": set(),
     "divergence": TORCH,
@@ -23,7 +24,6 @@ OUTSIDE = {
     "data/groups": set(),
     "data/pairs": set(),
     "data/splits": set(),
-    "data/folders": set(),
     "data/cleaning": PIXELS,
     "data/kinship": PIXELS | {"scipy"},
     "data/inspection": PIXELS,
@@ -69,6 +69,7 @@ OUTSIDE = {
 }
 LINE = [  # a room may use the rooms before it
     "errors",
+    "files",
     "spreadsheet",
     "interruption",
     "divergence",
@@ -79,7 +80,6 @@ LINE = [  # a room may use the rooms before it
     "hardware",
     "objects",
     "panels",
-    "data/folders",
     "data/groups",
     "data/pairs",
     "data/splits",

@@ -56,7 +56,8 @@ def test_runs_share_the_cpu_threads(monkeypatch):
     [
         (-9, ["x"], "killed by SIGKILL"),
         (0, ["x"], "ended without a summary.json"),
-        (1, ["a", "hydra.errors.CompactHydraException: seed must be", " "], "exit code 1: seed must be"),
+        (1, ["a", "error: seed must be", " "], "exit code 1: seed must be"),
+        (1, ["hydra.errors.ConfigCompositionException: no model"], "exit code 1: no model"),
         (3, [], "exit code 3: said nothing"),
     ],
 )

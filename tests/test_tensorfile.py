@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cellseg import tensorfile
-from cellseg.data.folders import new_file
 from cellseg.errors import InputError
+from cellseg.files import new_file
 from cellseg.records import write_text
 
 CONTENT = {"a": torch.arange(40.0), "b": torch.tensor([1, 2]), "c": 3}

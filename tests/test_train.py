@@ -183,7 +183,9 @@ def test_without_a_validation_set_the_final_weights_are_scored(smears, tmp_path)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["scored_weights"] == "final, moving average"
     assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
-    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")["state_dict"]
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")[
+        "state_dict"
+    ]
     assert same({f"network.{name}": tensor for name, tensor in weights(tmp_path / "run").items()}, last)
 
 
@@ -205,7 +207,9 @@ def test_epochs_without_validation_leave_no_stale_numbers(smears, tmp_path):
     overrides = ["+trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3"]
     train.run(smoke(f"data.root={smears}", *overrides), tmp_path / "run")
     assert [bool(row["val/dice"]) for row in rows(tmp_path / "run" / "metrics.csv")] == [False, True, False]
-    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")["state_dict"]
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")[
+        "state_dict"
+    ]
     assert same({f"network.{name}": tensor for name, tensor in weights(tmp_path / "run").items()}, last)
 
 

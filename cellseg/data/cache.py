@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cellseg.data.cleaning import resize_image, resize_mask
-from cellseg.data.folders import new_folder
 from cellseg.data.inspection import PairFacts, inspect_pair
 from cellseg.data.kinship import Kin, Likeness, Likenesses, find_kin
 from cellseg.data.pairs import Pair
 from cellseg.errors import InputError
+from cellseg.files import new_folder, require_plain
 
 VERSION = 2  # of what is made of a file; another version never reads this one's entries
 AT_ONCE = 256  # pairs in flight: enough for every core, few enough for any memory
@@ -156,6 +156,7 @@ def _digest(pair: Pair) -> str:
     whole = hashlib.sha256()
     for path in (pair.image, *pair.masks):
         try:
+            require_plain(path, "a picture")
             with path.open("rb", buffering=0) as file:
                 part = hashlib.sha256()
                 while chunk := file.read(2**20):

@@ -9,11 +9,11 @@ from PIL import Image
 
 from cellseg.data.cache import in_parallel
 from cellseg.data.findings import WARNING, Finding, look_at_pairs
-from cellseg.data.folders import new_folder
 from cellseg.data.groups import write_groups
 from cellseg.data.inspection import PairFacts, inspect_pair
 from cellseg.data.pairs import Pair, find_pairs
 from cellseg.errors import InputError
+from cellseg.files import new_folder
 from cellseg.spreadsheet import as_text
 
 COLUMNS = ("pair", "file", "written", "change")

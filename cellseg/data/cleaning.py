@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from cellseg.errors import InputError
+from cellseg.files import require_plain
 
 Values = NDArray[Any]  # uint8, uint16, int32 or float32, as the file has it
 
@@ -179,6 +180,8 @@ class _Decoded:
 
 def _decode(source: Path | Image.Image) -> _Decoded:
     try:
+        if isinstance(source, Path):
+            require_plain(source, "a picture")
         with Image.open(source) if isinstance(source, Path) else nullcontext(source) as picture:
             if isinstance(source, Path):
                 _refuse_bomb(source, picture)

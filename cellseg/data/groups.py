@@ -1,13 +1,14 @@
 """Groups of siblings, as ``groups.csv`` beside the pairs says them."""
 
 import csv
+import io
 import logging
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from cellseg.data.folders import new_file
 from cellseg.errors import InputError
+from cellseg.files import new_file, read_whole
 from cellseg.spreadsheet import as_text, from_text
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ def read_groups(path: Path, names: Collection[str]) -> dict[str, str]:
     if not path.exists():
         raise InputError(f"{path} does not exist; name a CSV file with the columns pair and group")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with io.StringIO(read_whole(path, "a table").decode("utf-8-sig"), newline="") as file:
             table = csv.DictReader(file)
             if not {"pair", "group"} <= set(table.fieldnames or ()):
                 found = ", ".join(table.fieldnames or ["nothing"])

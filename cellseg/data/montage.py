@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from cellseg.data.folders import new_file
+from cellseg.files import new_file
 from cellseg.panels import draw_outlines
 
 TILE = 200  # pixels a side, name included

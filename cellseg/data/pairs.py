@@ -14,7 +14,8 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 SYSTEM_NAMES = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
 IMAGE_FOLDERS = frozenset({"images", "imgs", "imagestr"})
 MASK_FOLDERS = frozenset({"masks", "labels", "labelstr", "annotations"})
-MASK_WORD = re.compile(r"(?<!un)mask|(?<!un)label(?![-_ ]?free)|(?<![a-z])gt(?![a-z])", re.IGNORECASE)
+# the last is what cellseg synthesize calls a drawn mask before it is made as flawed as a labeller's
+MASK_WORD = re.compile(r"(?<!un)mask|(?<!un)label(?![-_ ]?free)|(?<![a-z])gt(?![a-z])|^exact$", re.IGNORECASE)
 MASK_SUFFIX = re.compile(r"_masks?$", re.IGNORECASE)
 LONGEST_NAME = 200  # bytes, so that a run can add to it
 CHANNEL = re.compile(r"_\d{4}$")

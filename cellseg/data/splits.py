@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cellseg.errors import InputError
+from cellseg.files import read_whole
 
 Subsets = dict[str, list[str]]
 
@@ -165,7 +166,7 @@ class RecordedSplit:
         if not path.exists():
             raise InputError(f"{path} does not exist; name the split.json of a run")
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = json.loads(read_whole(path, "a record"))
             subsets = {
                 subset: [{key: str(entry[key]) for key in ENTRY_KEYS} for entry in content.pop(subset)]
                 for subset in SUBSETS

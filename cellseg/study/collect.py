@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from cellseg.errors import InputError
-from cellseg.records import leaves, read_config, read_json, read_table
+from cellseg.records import RECORDED, SCORES, leaves, read_config, read_json, read_table, read_test_rows
 
 NOT_COMPARED = (
     "seed",
@@ -23,7 +23,6 @@ NOT_COMPARED = (
 )  # what runs of one network may differ in
 SPLIT = "data.split."
 TARGET = "._target_"
-SCORES = ("dice", "iou", "soft_dice")
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def read_study(folder: Path) -> Study:
         taken.add(tuple(key.values()))
         own = key | {"run": path.name}
         runs.append(own | _facts(summary) | own)  # a stranger's metric may be called seed
-        images.append(_test_rows(path / "per_image.csv").assign(**key)[[*key, "image", "group", *SCORES]])
+        images.append(read_test_rows(path / "per_image.csv").assign(**key)[[*key, "image", "group", *SCORES]])
         curves.append(_epoch_rows(path / "metrics.csv").assign(**key))
     frame = pd.DataFrame(runs)
     return Study(
@@ -148,19 +147,6 @@ def _check_records(path: Path, config: Mapping[str, Any], summary: Mapping[str, 
         raise InputError(f"{path}: its records are not as train.py wrote them ({error!r}); move it away") from error
 
 
-def _test_rows(path: Path) -> pd.DataFrame:
-    """Return the rows of the test images."""
-    table = read_table(path)
-    try:
-        rows = table[table["subset"] == "test"].astype(dict.fromkeys(SCORES, float))
-        fine = len(rows) and rows[list(SCORES)].map(math.isfinite).all(axis=None)
-        if not fine or rows[["image", "group"]].isna().any(axis=None) or rows["image"].duplicated().any():
-            raise ValueError("a score for every test image is not there")
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: is not as train.py wrote it ({error}); move the run away") from error
-    return rows
-
-
 def _epoch_rows(path: Path) -> pd.DataFrame:
     """Return a row an epoch, all of them numbers."""
     table = read_table(path)
@@ -198,7 +184,8 @@ def _plans(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
 def _origin(summaries: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     values: dict[str, set[str]] = {}
     for summary in summaries:
-        for name, value in {"data": summary["data"].get("root"), **summary.get("versions", {})}.items():
+        versions = {name: value for name, value in summary.get("versions", {}).items() if name in RECORDED}
+        for name, value in {"data": summary["data"].get("root"), **versions}.items():
             values.setdefault(name, set()).add(str(value))
     return {name: sorted(found) for name, found in values.items()}
 

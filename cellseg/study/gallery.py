@@ -65,8 +65,9 @@ def _strip(study: Study, row: Row, *, votes: bool = False) -> Strip:
         }
         if not panels:
             continue
-        runs = runs[runs["run"].isin(list(panels))]
         picture, truth, prediction = next(iter(panels.values()))
+        panels = {run: panel for run, panel in panels.items() if panel[0].shape == picture.shape}
+        runs = runs[runs["run"].isin(list(panels))]
         if not tiles:
             tiles += [Tile(_jpeg(picture), "image"), Tile(_png(truth), "label")]
         if votes:

@@ -78,7 +78,8 @@ def write_outcome(folder: Path, outcome: str, why: str) -> None:
 
 def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> tuple[str, str]:
     """Return how the run ended, and why or after how long."""
-    command = [sys.executable, str(script), *overrides, f'hydra.run.dir="{folder}"']
+    quoted = re.sub(r'(\\*)"', r'\1\1\\"', str(folder))  # as Hydra reads what stands in quotes
+    command = [sys.executable, str(script), *overrides, f'hydra.run.dir="{quoted}"']
     began = time.monotonic()
     console = folder / "console.log"
     with console.open("ab") as output, _own_gpu(folder.parent / ACCOUNT, n_jobs) as gpu, _ended_by_slurm() as ended:
@@ -203,4 +204,4 @@ def _reason(code: int, said: Sequence[str]) -> str:
     if code == 0:
         return "ended without a summary.json"
     last = next((line.strip() for line in reversed(said) if line.strip()), "said nothing")
-    return f"exit code {code}: " + re.sub(r"^[\w.]+Exception: ", "", last)
+    return f"exit code {code}: " + re.sub(r"^([\w.]+Exception|error): ", "", last)

@@ -55,7 +55,7 @@ class SweepAccount(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """See that the run folder can be written before anything is computed."""
         HydraConfig.instance().set_config(config)  # Hydra does so later; the folder's name is asked of it
-        require_writable(Path(config.hydra.run.dir))
+        require_own(Path(config.hydra.run.dir))
 
     def __reduce__(self) -> tuple[type["SweepAccount"], tuple[()]]:
         return SweepAccount, ()  # launchers send callbacks to their workers, where there is nothing to watch
@@ -64,8 +64,9 @@ class SweepAccount(Callback):
         """Begin to watch."""
         SweepAccount.complaint = "the sweep could not be accounted for; see what is said above"
         study = Path(config.hydra.sweep.dir)
-        require_writable(study)
-        if "submitit" in config.hydra.launcher._target_:
+        require_own(study)
+        on_cluster = "submitit" in config.hydra.launcher._target_
+        if on_cluster:
             from cellseg.study.slurm import outlive_dead_jobs, warn_without_accounting  # needs submitit
 
             warn_without_accounting()
@@ -73,11 +74,11 @@ class SweepAccount(Callback):
         # jobs find it in their environment, wherever they are started
         os.environ[SWEEP] = name_sweep()
         self.watch = SweepWatch(study / ACCOUNT / os.environ[SWEEP], count_runs(config))
-        if "submitit" not in config.hydra.launcher._target_:  # there Ctrl-C ends the waiting, not the jobs
+        if not on_cluster:  # there Ctrl-C ends the waiting, not the jobs
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self.stop)
         self.watch.start()
-        if "submitit" not in config.hydra.launcher._target_:
+        if not on_cluster:
             hear_interrupts(False)
 
     def stop(self, number: int, frame: FrameType | None) -> None:
@@ -142,9 +143,16 @@ def hear_interrupts(hear: bool) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK if hear else signal.SIG_BLOCK, [signal.SIGINT])
 
 
-def require_writable(folder: Path) -> None:
-    """End here, before anything is computed, if nothing can be written into a folder that is made where it is not."""
+def require_own(folder: Path) -> None:
+    """End here, before anything is computed, if what is written into a folder would not stay, or go elsewhere.
+
+    The folder is made where there is none.
+    """
     try:
+        if link := next((path for path in folder.rglob("*") if path.is_symlink() and not path.is_dir()), None):
+            sys.exit(
+                f"{link} is a link, and what is written to it would change another file; put that file in its place"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(4096))

@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from cellseg.study.collect import SCORES, Study
+from cellseg.records import SCORES
+from cellseg.study.collect import Study
 from cellseg.study.original import PUBLISHED
 from cellseg.study.verdict import Verdict
 

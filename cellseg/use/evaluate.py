@@ -1,5 +1,6 @@
 """Scoring on labelled data, with what the weights have seen before kept out of the result."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ from tqdm import tqdm
 
 from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.dataset import CellDataset
-from cellseg.data.folders import new_folder
 from cellseg.data.inspection import inspect_pair
 from cellseg.data.kinship import Kin, Likeness, families, find_alike
 from cellseg.data.pairs import Pair, find_pairs, scan_pairs
 from cellseg.errors import InputError
+from cellseg.files import new_folder
 from cellseg.metrics import image_scores
 from cellseg.records import write_json
 from cellseg.runs import Run
@@ -184,11 +185,11 @@ def _score(top: "pd.Series[float]", bottom: "pd.Series[float]", groups: "pd.Seri
 
 def _training_pairs(runs: Sequence[Run], data: Path) -> list[Pair]:
     """List the pairs in the folders that the runs were trained on, as far as they are still there; not ``data``."""
-    roots = {Path(run.summary["data"]["root"]).resolve() for run in runs} - {data.resolve()}
+    roots = {os.path.realpath(run.summary["data"]["root"]) for run in runs} - {os.path.realpath(data)}
     pairs = []
     for root in sorted(roots):
         with suppress(InputError):
-            pairs += scan_pairs(root).pairs
+            pairs += scan_pairs(Path(root)).pairs
     return pairs
 
 

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cellseg.data.folders import new_file
 from cellseg.errors import InputError
+from cellseg.files import new_file
 from cellseg.metrics import THRESHOLD
 from cellseg.panels import read_panel
 from cellseg.runs import Run

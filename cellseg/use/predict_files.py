@@ -21,6 +21,7 @@ from cellseg.data.findings import count
 from cellseg.data.groups import natural
 from cellseg.data.pairs import IMAGE_SUFFIXES, LONGEST_NAME, looks_like_mask, scan_pairs
 from cellseg.errors import InputError
+from cellseg.interruption import Interrupted
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import SMALLEST_OBJECT, Object, measure_objects
 from cellseg.panels import draw_outlines
@@ -34,6 +35,7 @@ PACKED = 200  # pixels a byte of its file, from which on a picture larger than P
 OVERLAY_SIDE = 4096  # pixels at most: an overlay is to be looked at
 
 ImageRow = dict[str, str | int | float]
+Writing = tuple["Source", "Future[tuple[ImageRow, list[Object]]]"]
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,13 @@ def predict_files(
 
     Raises:
         InputError: If the folder has something in it, or cannot be written.
+        Interrupted: If it was asked to stop; the images it has predicted are written, and in both tables.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} has something in it, and nothing is written over it; name a new folder")
     rows: list[ImageRow] = []
     failures: list[str] = []
+    stopped: Interrupted | None = None
     try:
         output.mkdir(parents=True, exist_ok=True)
         unfinished = output / ".objects.csv.unfinished"
@@ -102,25 +106,24 @@ def predict_files(
             table = csv.DictWriter(file, ["image", *(field.name for field in fields(Object))], lineterminator="\n")
             table.writeheader()
             task = progress.add_task("images", total=len(sources))
-            for some in _readable(sources, failures, predictor.at_once):
-                writing: list[tuple[Source, Future[tuple[ImageRow, list[Object]]]]] = []
-                for (source, picture), bands in zip(
-                    some, predictor.bands([picture for _, picture in some]), strict=True
-                ):
-                    mask, probability = _whole(bands, picture.size, lambda share: progress.advance(task, share))
-                    smallest = _smallest(predictor, picture)
-                    job = pool.submit(_write, output, source, picture, mask, probability, smallest, probabilities)
-                    writing.append((source, job))
-                for source, job in writing:  # all of them before the network is busy again: both want every core
+            try:
+                for some in _readable(sources, failures, predictor.at_once):
+                    writing: list[Writing] = []
                     try:
-                        row, objects = job.result()
-                    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-                        failures.append(f"{source.path}: another image's files are where its own would be ({error})")
-                        continue
-                    table.writerows({"image": as_text(source.name)} | asdict(cell) for cell in objects)
-                    rows.append(row)
-                some.clear()  # before the next are read
-                progress.update(task, completed=len(rows) + len(failures))
+                        for (source, picture), bands in zip(
+                            some, predictor.bands([picture for _, picture in some]), strict=True
+                        ):
+                            mask, probability = _whole(bands, picture.size, lambda share: progress.advance(task, share))
+                            image = (source, picture, mask, probability, _smallest(predictor, picture))
+                            writing.append((source, pool.submit(_write, output, *image, probabilities)))
+                    finally:  # all of them before the network is busy again: both want every core
+                        for row, objects in _written(writing, failures):
+                            table.writerows({"image": as_text(row["image"])} | asdict(cell) for cell in objects)
+                            rows.append(row)
+                    some.clear()  # before the next are read
+                    progress.update(task, completed=len(rows) + len(failures))
+            except Interrupted as interruption:  # what is predicted stays, and is in the tables
+                stopped = interruption
         if rows:
             os.replace(unfinished, output / "objects.csv")
             write_csv(output / "images.csv", rows)
@@ -131,6 +134,8 @@ def predict_files(
         raise InputError(
             f"{output} cannot be written ({error.strerror or error}); free space there, or name another folder"
         ) from error
+    if stopped:
+        raise stopped
     return rows, failures
 
 
@@ -252,6 +257,15 @@ def _write(
         _save(output / "probabilities", source.name, Image.fromarray(probability))
     objects = list(measure_objects(mask, probability, smallest))
     return _image_row(source, mask, len(objects)), objects
+
+
+def _written(writing: Sequence[Writing], failures: list[str]) -> Iterator[tuple[ImageRow, list[Object]]]:
+    """Wait for what is being written, and yield the row and the objects of each image."""
+    for source, job in writing:
+        try:
+            yield job.result()
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            failures.append(f"{source.path}: another image's files are where its own would be ({error})")
 
 
 def _image_row(source: Source, mask: NDArray[np.uint8], objects: int) -> ImageRow:

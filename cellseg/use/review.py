@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cellseg.data.folders import new_folder
 from cellseg.errors import InputError
+from cellseg.files import new_folder
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import MERGED, MISSED, SPLIT, UNLABELLED, Disagreement, find_disagreements
 from cellseg.pages import picture_address, write_page
 from cellseg.panels import Pixels, read_panel, seen_as_cell
 from cellseg.predict import Predictor
-from cellseg.records import write_csv, write_text
+from cellseg.records import read_test_rows, write_csv, write_text
 from cellseg.runs import Run
 from cellseg.use.trained import Trained
 
@@ -103,11 +103,12 @@ def review(trained: Trained, output: Path | None = None) -> Review:
 
 def _test_images(run: Run) -> Iterator[tuple[str, Pixels, NDArray[np.bool_], NDArray[np.bool_]]]:
     """Yield name, picture, label and prediction as the run kept them, at the scored size."""
-    tested = run.per_image
-    for name in tested.loc[tested["subset"] == "test", "image"]:
+    for name in read_test_rows(run.folder / "per_image.csv")["image"]:
         path = run.folder / "predictions" / f"{name}.png"
         try:
             picture, truth, prediction = read_panel(path)
+            if picture.shape[:2] != (run.image_size, run.image_size):
+                raise OSError(f"its parts are not {run.image_size} pixels high and wide, as the run's images are")
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error}), so this run cannot be reviewed") from error
         yield name, picture, truth[..., 0] > 0, seen_as_cell(prediction)

@@ -1,0 +1,125 @@
+"""Files read within bounds, and written whole or not at all: folders come from strangers, and disks fill up."""
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cellseg.errors import InputError
+
+LARGEST = {"a picture": 2**32, "a table": 2**28, "a record": 2**26, "a configuration": 2**17, "weights": 2**37}  # bytes
+
+
+def require_plain(path: Path, kind: str) -> None:
+    """See that a path, or what it links to, can be read to an end.
+
+    Raises:
+        OSError: If it is a folder, a device or a pipe, is larger than anything of its kind, or is not there.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(f"it is {'a folder' if stat.S_ISDIR(found.st_mode) else 'a device or a pipe'}, and no file")
+    if found.st_size > LARGEST[kind]:
+        raise OSError(f"it has {found.st_size} bytes, and {kind} at most {LARGEST[kind]}")
+
+
+def read_whole(path: Path, kind: str) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        OSError: As ``require_plain``, or if it cannot be read.
+    """
+    require_plain(path, kind)
+    return path.read_bytes()
+
+
+@contextmanager
+def whole_file(path: Path, before: Path | None = None) -> Iterator[Any]:
+    """Give a file to write bytes to, which becomes ``path`` when the block ends; if it fails, nothing has changed.
+
+    Args:
+        path: What it is to become; its folder is made where there is none.
+        before: What to call the file that was there before; without it, it is replaced.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = unfinished_beside(path)
+    try:
+        with unfinished.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # after a power cut a name must not stand for less than the whole
+        if before and path.exists():
+            os.replace(path, before)
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def unfinished_beside(path: Path) -> Path:
+    """Return the name to write a file under until it is whole; nothing has it any more."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.unlink(missing_ok=True)  # left by a kill; in a folder from a stranger it may be a link to anywhere
+    return unfinished
+
+
+@contextmanager
+def new_folder(path: Path, remedy: str = "free space there, or name another folder") -> Iterator[Path]:
+    """Give a folder to write into, which becomes ``path`` when the block ends, and vanishes if it fails.
+
+    Args:
+        path: What it is to become.
+        remedy: What to do if it cannot be written.
+
+    Raises:
+        InputError: If ``path`` exists, or it cannot be written.
+    """
+    if path.exists():
+        raise InputError(f"{path} exists already, and nothing is written over it; name a new folder")
+    unfinished = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        yield unfinished
+        unfinished.chmod(0o755)  # mkdtemp makes it private
+        unfinished.rename(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error}); {remedy}") from error
+    finally:
+        if unfinished:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give a file to write, which becomes ``path`` when the block ends, and vanishes if it fails.
+
+    Raises:
+        InputError: If ``path`` exists, or it cannot be written.
+    """
+    said = f"{path} exists already, and nothing is written over it; move it away first"
+    if path.exists():
+        raise InputError(said)
+    try:
+        unfinished = unfinished_beside(path)
+        try:
+            yield unfinished
+            try:
+                os.link(unfinished, path)  # unlike a rename, never over a file
+            except FileExistsError:
+                raise
+            except OSError:
+                os.replace(unfinished, path)  # where the file system knows no links
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except FileExistsError as error:
+        raise InputError(said) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error}); name another file") from error
