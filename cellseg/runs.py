@@ -157,7 +157,7 @@ def with_weights(make: Callable[[], UNet], path: Path) -> UNet:
     except RuntimeError as error:
         seen = " ".join(str(error).split(":", 1)[-1].split())[:200]
         raise InputError(f"{path}: holds the weights of another network ({seen})") from error
-    return network.eval()
+    return network.float().eval()  # a run in 64-true or bf16-true wrote others
 
 
 def _dense(value: torch.Tensor) -> bool:

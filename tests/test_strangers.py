@@ -1,0 +1,292 @@
+"""Run folders from strangers: whatever their files hold, a command ends soon, with an answer or with a clear error."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import train
+from cellseg.cli import app
+from cellseg.data.pairs import scan_pairs
+from cellseg.errors import InputError
+from cellseg.records import run_name
+from cellseg.use.predict_files import find_sources
+from conftest import smoke
+
+COMMANDS = ("report", "review", "predict", "evaluate")
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "logs" / "s" / "run")
+
+
+def commands(run, data, tmp_path):
+    """Give every command that reads run folders; return what each said."""
+    words = {
+        "report": (run.parent,),
+        "review": (run, "--output", tmp_path / "review"),
+        "predict": (run, data / "cell_1" / "source.jpg", "--output", tmp_path / "predicted"),
+        "evaluate": (run, data),
+    }
+    for command in COMMANDS:
+        result = CliRunner().invoke(app, [command, *map(str, words[command])])
+        assert result.exception is None or isinstance(result.exception, SystemExit), (command, result.exception)
+        yield command, result.exit_code, result.output
+
+
+def change(path, **values):
+    """Change a JSON file: ``a__b=1`` is the value b in a."""
+    content = json.loads(path.read_text())
+    for name, value in values.items():
+        *above, last = name.split("__")
+        inner = content
+        for key in above:
+            inner = inner[key]
+        inner[last] = value
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("values", "refused"),
+    [
+        ({"data__root": 7}, {"review", "predict", "evaluate"}),
+        ({"data__root": "\0"}, {"review", "predict", "evaluate"}),
+        ({"data__root": "loop"}, set()),
+        ({"data__typical_size": [1e-300, 1]}, {"review", "predict", "evaluate"}),
+        ({"data__typical_size": [10**400, 1]}, {"review", "predict", "evaluate"}),
+        ({"model": "\ud800"}, set(COMMANDS)),
+        ({"device": "\ud800"}, set(COMMANDS)),
+        ({"model": "[/x]"}, set()),
+        ({"versions": {"runs": "100", "data": "elsewhere"}}, set()),
+    ],
+)
+def test_a_summary_with_odd_values_is_refused_or_harmless(run, smears, tmp_path, monkeypatch, values, refused):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    change(run / "summary.json", **values)
+    for command, code, said in commands(run, smears, tmp_path):
+        assert (code == 1) == (command in refused or "has seen every image" in said), (command, said)
+    if "versions" in values:
+        page = (run.parent / "report.md").read_text()
+        assert "elsewhere" not in page
+
+
+@pytest.mark.parametrize(
+    ("line", "new"),
+    [
+        ("  image_size: 64\n", "  image_size: .inf\n"),
+        ("  mask_threshold: 20\n", "  mask_threshold: .nan\n"),
+        ("seed: 0\n", '"\\ud800": 0\n'),
+    ],
+)
+def test_a_configuration_with_odd_values_is_refused(run, smears, tmp_path, line, new):
+    text = (run / "config.yaml").read_text()
+    assert line in text
+    (run / "config.yaml").write_text(text.replace(line, new, 1))
+    codes = {command: code for command, code, _ in commands(run, smears, tmp_path)}
+    assert codes["predict"] == codes["review"] == codes["evaluate"] == 1
+
+
+def test_a_network_of_two_masks_is_refused(run, smears, tmp_path):
+    config, weights = run / "config.yaml", torch.load(run / "weights.pth", weights_only=True)
+    config.write_text(config.read_text().replace("out_channels: 1", "out_channels: 2"))
+    for name in ("conv.weight", "conv.bias"):
+        weights[name] = torch.cat([weights[name]] * 2)
+    torch.save(weights, run / "weights.pth")
+    said = {command: (code, said) for command, code, said in commands(run, smears, tmp_path)}
+    for command in ("predict", "review", "evaluate"):
+        assert said[command][0] == 1
+        assert "predicts 2 masks" in said[command][1].replace("\n", " ")
+
+
+def test_a_split_with_odd_values_is_refused(run, smears, tmp_path):
+    content = json.loads((run / "split.json").read_text())
+    content["train"][0]["sha256"] = ["a", "list"]
+    (run / "split.json").write_text(json.dumps(content))
+    codes = {command: code for command, code, _ in commands(run, smears, tmp_path)}
+    assert codes["evaluate"] == codes["predict"] == codes["review"] == 1
+
+
+@pytest.mark.parametrize("drop", ["subset", "image", "dice"])
+def test_a_table_without_a_column_is_refused(run, smears, tmp_path, drop):
+    table = (run / "per_image.csv").read_text()
+    (run / "per_image.csv").write_text(table.replace(drop, "other", 1))
+    codes = {command: code for command, code, _ in commands(run, smears, tmp_path)}
+    assert codes["report"] == codes["review"] == 1
+
+
+@pytest.mark.parametrize("name", ["summary.json", "config.yaml", "per_image.csv", "metrics.csv", "split.json"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "endless", "folder"])
+def test_what_is_no_file_is_never_read(run, smears, tmp_path, name, kind):
+    path = run / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)  # sparse: it takes no room
+    for command, code, said in commands(run, smears, tmp_path):
+        reads = {"report": name != "split.json", "review": name != "metrics.csv"}
+        if reads.get(command, name not in ("metrics.csv", "per_image.csv")):
+            assert code == 1, said
+            assert name in said
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "endless"])
+def test_a_picture_that_is_no_file_is_never_read(run, own_smears, tmp_path, kind):
+    path = own_smears / "cell_1" / "source.jpg"
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    for words in (
+        ("predict", run, path, "--output", tmp_path / "out"),
+        ("check", own_smears),
+        ("evaluate", run, own_smears),
+    ):
+        result = CliRunner().invoke(app, [str(word) for word in words])
+        assert result.exit_code == 1, (words[0], result.output)
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 1), (200, 1), (200, 32), (203, 64), (25_000, 16_000)])
+def test_a_panel_that_is_none_is_refused_or_left_out(run, smears, tmp_path, size):
+    picture = io.BytesIO()
+    Image.new("1", size).save(picture, "PNG")
+    for path in (run / "predictions").glob("*.png"):
+        path.write_bytes(picture.getvalue())
+    codes = {command: code for command, code, _ in commands(run, smears, tmp_path)}
+    assert codes["report"] == codes["predict"] == 0
+    assert codes["review"] == 1
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.complex64,
+        torch.float8_e4m3fn,
+        torch.bool,
+        "sparse",
+        "meta",
+    ],
+)
+def test_weights_of_odd_kinds_are_refused(run, smears, tmp_path, odd):
+    weights = torch.load(run / "weights.pth", weights_only=True)
+    name = next(name for name in weights if name.endswith("conv1.weight"))
+    if odd == "sparse":
+        weights[name] = weights[name].to_sparse()
+    elif odd == "meta":
+        weights[name] = weights[name].to("meta")
+    else:
+        weights[name] = weights[name].to(odd)
+    torch.save(weights, run / "weights.pth")
+    codes = {command: code for command, code, _ in commands(run, smears, tmp_path)}
+    assert codes["predict"] == codes["review"] == 1
+
+
+@pytest.mark.parametrize("odd", [torch.float64, torch.float16])
+def test_weights_of_another_float_predict_the_same(run, smears, tmp_path, odd):
+    first = {command: code for command, code, _ in commands(run, smears, tmp_path)}
+    mask = np.asarray(Image.open(next((tmp_path / "predicted" / "masks").rglob("*.png"))))
+    shutil.rmtree(tmp_path / "predicted")
+    weights = torch.load(run / "weights.pth", weights_only=True)
+    torch.save(
+        {key: value.to(odd) if value.is_floating_point() else value for key, value in weights.items()},
+        run / "weights.pth",
+    )
+    again = {command: code for command, code, _ in commands(run, smears, tmp_path)}
+    other = np.asarray(Image.open(next((tmp_path / "predicted" / "masks").rglob("*.png"))))
+    assert first["predict"] == again["predict"] == 0
+    assert (mask == other).mean() > 0.99
+
+
+def unfitting():
+    """Checkpoints that are intact, and of no run of this kind."""
+
+    def shapes(content):
+        content["state_dict"] = {
+            name: value[:1] if value.ndim else value for name, value in content["state_dict"].items()
+        }
+
+    def rows(content):
+        for state in content["callbacks"].values():
+            if "rows" in state:
+                state["rows"] = [1, "x"]
+
+    return {
+        "global_step": lambda content: content.update(global_step="x"),
+        "shapes": shapes,
+        "rows": rows,
+        "callbacks": lambda content: content.update(callbacks={}),
+        "version": lambda content: content.update({"pytorch-lightning_version": "junk"}),
+        "loops": lambda content: content.update(loops=7),
+        "optimizer": lambda content: content.update(optimizer_states=[{"state": 3}]),
+        "weights": None,
+        "list": None,
+    }
+
+
+@pytest.mark.parametrize("kind", sorted(unfitting()))
+def test_an_intact_checkpoint_of_no_run_is_told(finished, smears, tmp_path, kind):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    (folder / "summary.json").unlink()
+    cfg = smoke(f"data.root={smears}", "data.split.val_fraction=0.25", "trainer.max_epochs=3")
+    last = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    if kind == "weights":
+        content = torch.load(folder / "weights.pth", weights_only=True)
+    elif kind == "list":
+        content = [1, 2]
+    else:
+        content["epoch"], content["global_step"] = 1, 6
+        unfitting()[kind](content)
+    torch.save(content, last)
+    with pytest.raises(InputError, match=r"last\.ckpt is intact, but no checkpoint of this run .*; move .* away"):
+        train.run(cfg, folder)
+    assert last.exists()
+
+
+def test_a_link_in_a_run_folder_is_not_written_through(smears, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = tmp_path / "logs" / "s"
+    words = [sys.executable, train.__file__, "experiment=smoke", f"data.root={smears}", "study=s"]
+    run = folder / run_name("unet", 0, [word for word in words if "=" in word])
+    for name, more in (("train.log", []), ("console.log", ["-m"])):
+        run.mkdir(parents=True, exist_ok=True)
+        (run / name).symlink_to(victim)
+        result = subprocess.run([*words, *more], cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 1
+        assert f"{name} is a link" in result.stderr
+        assert victim.read_text() == "precious"
+        shutil.rmtree(folder)
+
+
+def test_a_drawn_mask_is_never_taken_for_an_image(tmp_path):
+    for number in range(3):
+        folder = tmp_path / "d" / f"cell_{number}"
+        folder.mkdir(parents=True)
+        for name in ("source.jpg", "mask.jpg", "exact.png"):
+            Image.new("L", (32, 32), 255 * ("source" not in name)).save(folder / name)
+    (tmp_path / "d" / "cell_1" / "source.jpg").unlink()
+    [problem] = scan_pairs(tmp_path / "d").problems
+    assert "no image" in str(problem)
+    sources, _ = find_sources([tmp_path / "d" / "cell_1"])
+    assert sources == []
