@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from cellseg.study.isolated import SWEPT, _environment, _own_gpu, _reason
+from cellseg.study.isolated import SWEPT, _environment, _own_gpu, _quoted, _reason
 
 
 @pytest.mark.parametrize(
@@ -63,3 +65,11 @@ def test_runs_share_the_cpu_threads(monkeypatch):
 )
 def test_the_reason_of_a_failure_is_its_last_word(code, said, reason):
     assert _reason(code, said) == reason
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", 'with "quotes"', "it's", "back\\slash", 'back\\"quote', "ends\\", "a,b={c}", "ünï"]
+)
+def test_hydra_reads_any_folder_as_it_is_called(name):
+    override = OverridesParser.create().parse_override(f"hydra.run.dir={_quoted(Path('logs') / name)}")
+    assert str(override.value()) == f"logs/{name}"

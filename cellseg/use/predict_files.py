@@ -4,6 +4,7 @@ import csv
 import os
 import warnings
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -106,23 +107,27 @@ def predict_files(
             table = csv.DictWriter(file, ["image", *(field.name for field in fields(Object))], lineterminator="\n")
             table.writeheader()
             task = progress.add_task("images", total=len(sources))
+            writing: deque[Writing] = deque()
+
+            def keep() -> None:
+                for row, objects in _written(writing, failures):
+                    table.writerows({"image": as_text(row["image"])} | asdict(cell) for cell in objects)
+                    rows.append(row)
+                progress.update(task, completed=len(rows) + len(failures))
+
             try:
                 for some in _readable(sources, failures, predictor.at_once):
-                    writing: list[Writing] = []
-                    try:
-                        for (source, picture), bands in zip(
-                            some, predictor.bands([picture for _, picture in some]), strict=True
-                        ):
-                            mask, probability = _whole(bands, picture.size, lambda share: progress.advance(task, share))
-                            image = (source, picture, mask, probability, _smallest(predictor, picture))
-                            writing.append((source, pool.submit(_write, output, *image, probabilities)))
-                    finally:  # all of them before the network is busy again: both want every core
-                        for row, objects in _written(writing, failures):
-                            table.writerows({"image": as_text(row["image"])} | asdict(cell) for cell in objects)
-                            rows.append(row)
+                    for (source, picture), bands in zip(
+                        some, predictor.bands([picture for _, picture in some]), strict=True
+                    ):
+                        mask, probability = _whole(bands, picture.size, lambda share: progress.advance(task, share))
+                        smallest = _smallest(predictor, picture)
+                        job = pool.submit(_write, output, source, picture, mask, probability, smallest, probabilities)
+                        writing.append((source, job))
+                    keep()  # all of them before the network is busy again: both want every core
                     some.clear()  # before the next are read
-                    progress.update(task, completed=len(rows) + len(failures))
-            except Interrupted as interruption:  # what is predicted stays, and is in the tables
+            except Interrupted as interruption:
+                keep()
                 stopped = interruption
         if rows:
             os.replace(unfinished, output / "objects.csv")
@@ -259,13 +264,16 @@ def _write(
     return _image_row(source, mask, len(objects)), objects
 
 
-def _written(writing: Sequence[Writing], failures: list[str]) -> Iterator[tuple[ImageRow, list[Object]]]:
-    """Wait for what is being written, and yield the row and the objects of each image."""
-    for source, job in writing:
-        try:
-            yield job.result()
-        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+def _written(writing: deque[Writing], failures: list[str]) -> Iterator[tuple[ImageRow, list[Object]]]:
+    """Wait for what is being written, and yield the row and the objects of each image, even if stopped on the way."""
+    while writing:
+        source, job = writing[0]
+        error = job.exception()  # waits
+        writing.popleft()
+        if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
             failures.append(f"{source.path}: another image's files are where its own would be ({error})")
+        else:
+            yield job.result()
 
 
 def _image_row(source: Source, mask: NDArray[np.uint8], objects: int) -> ImageRow:
