@@ -286,6 +286,17 @@ def test_one_seed_and_one_fold_are_told_as_what_they_cannot_say(tmp_path):
     assert caveats(read_study(write_study(tmp_path / "t", {"UNet": 0.9, "XopiNet": 0.8}))) == []
 
 
+def test_networks_that_score_the_same_throughout_are_told(tmp_path):
+    study = tmp_path / "s"
+    for network, seed, fold in itertools.product(("UNet", "XopiNet"), range(2), range(2)):
+        write_run(study, network, seed, fold, {f"f{fold}-{n}": 0.25 for n in range(3)})
+    found = read_study(study)
+    [told] = [caveat for caveat in caveats(found) if "same to the last digit" in caveat]
+    assert told.startswith("UNet and XopiNet scored the same")
+    write_report(found)
+    assert "and equal on 6." in (study / "report.md").read_text()
+
+
 def test_the_same_study_gives_the_same_page(tmp_path):
     study = write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.9}, folds=1)
     write_report(read_study(study))

@@ -18,6 +18,7 @@ from cellseg.errors import InputError
 from cellseg.study.collect import Study
 from cellseg.study.verdict import DIFFERENT, EQUIVALENT, Verdict
 
+NARROWEST = 1.0  # points of Dice across a figure: less shows rounding as if it were a difference
 INK = "#010203"  # no figure uses it for anything but lines and letters; on a page it becomes the text's colour
 GREY = "#808080"  # visible on white and on black
 COLOURS = (
@@ -146,6 +147,9 @@ def _runs(study: Study) -> Picture:
         axes.plot([mean, mean], [row - 0.35, row + 0.35], color=INK, linewidth=1.5)
     axes.set_yticks(range(len(study.networks)), [_short(network, 40) for network in study.networks])
     axes.set_ylim(len(study.networks) - 0.5, -0.5)
+    low, high = axes.get_xlim()
+    if high - low < NARROWEST:
+        axes.set_xlim((low + high - NARROWEST) / 2, (low + high + NARROWEST) / 2)
     axes.set_xlabel("Dice on test images, points of 100")
     axes.grid(visible=False, axis="y")
     if len(folds) > 1:
@@ -195,7 +199,7 @@ def _paired(study: Study, verdict: Verdict, index: int) -> Picture:
     low, high = 100 * min(a.min(), b.min()), 100 * max(a.max(), b.max())
     room = max(0.05 * (high - low), 0.2)
     axes.plot([low - room, high + room], [low - room, high + room], color=INK, linewidth=0.8)
-    wins = (a > b).to_numpy()
+    wins, ties = (a > b).to_numpy(), int((a == b).sum())
     for better, colour in ((wins, COLOURS[0]), (~wins, COLOURS[1])):
         axes.plot(100 * b[better], 100 * a[better], "o", color=colour, alpha=0.7, markersize=5)
     axes.set(xlim=(low - room, high + room), ylim=(low - room, high + room), aspect="equal")
@@ -206,7 +210,7 @@ def _paired(study: Study, verdict: Verdict, index: int) -> Picture:
         f"paired_{index}",
         f"{verdict.a} against {verdict.b}",
         f"A dot is a test image, averaged over the seeds both have; {verdict.a} is better above the line, "
-        f"on {wins.sum()} of {len(a)} images.",
+        f"on {wins.sum()} of {len(a)} images" + (f", and equal on {ties}." if ties else "."),
     )
 
 

@@ -136,6 +136,12 @@ def caveats(study: Study) -> list[str]:
         told.append("one seed a fold, so what another seed would give is not known; add seeds: seed=0,1,2")
     if (runs["leaks"] > 0).any():
         told.append("these scores are too good: relatives of test images were allowed in training")
+    for a, b in combinations(study.networks, 2):
+        if _same_throughout(study, a, b):
+            told.append(
+                f"{a} and {b} scored the same to the last digit on every image of every run, as two trained networks "
+                "hardly do; look whether both learnt anything, and whether they are two"
+            )
     for column, what in (("device", "devices"), ("precision", "precisions"), ("scored_weights", "kinds of weights")):
         if (kinds := runs[column].nunique()) > 1:
             told.append(f"runs were computed on {kinds} {what}: {'; '.join(sorted(set(runs[column])))}")
@@ -152,6 +158,14 @@ def caveats(study: Study) -> list[str]:
             f"{len(lone)} of {len(unpaired)} seeds and folds miss a network; in comparisons they count where both are"
         )
     return told
+
+
+def _same_throughout(study: Study, a: str, b: str) -> bool:
+    """Tell whether two networks have one score wherever both were tested."""
+    scores = study.images.set_index(["fold", "seed", "image"])
+    first, second = (scores.loc[scores["network"] == network, "dice"] for network in (a, b))
+    apart = (first - second).dropna()
+    return len(apart) > 0 and bool((apart == 0).all())
 
 
 def _adjusted(values: Sequence[float | None]) -> list[float | None]:
