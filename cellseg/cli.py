@@ -41,7 +41,9 @@ class _PlainErrors(TyperGroup):
 
             if not out_of_memory(error):
                 raise
-            _complain("memory ran out; take smaller pictures, or fewer at once")
+            _complain(
+                "memory ran out; take smaller pictures, fewer at once, or a network trained at a smaller data.image_size"
+            )
             raise typer.Exit(1) from error
 
 

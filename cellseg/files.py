@@ -113,9 +113,9 @@ def new_file(path: Path) -> Iterator[Path]:
             yield unfinished
             try:
                 os.link(unfinished, path)  # unlike a rename, never over a file
-            except FileExistsError:
-                raise
             except OSError:
+                if path.exists():
+                    raise
                 os.replace(unfinished, path)  # where the file system knows no links
         finally:
             unfinished.unlink(missing_ok=True)
