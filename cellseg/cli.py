@@ -41,9 +41,7 @@ class _PlainErrors(TyperGroup):
 
             if not out_of_memory(error):
                 raise
-            _complain(
-                "memory ran out; take smaller pictures, fewer at once, or a network trained at a smaller data.image_size"
-            )
+            _complain("memory ran out; take smaller pictures, fewer at once, or a run with a smaller data.image_size")
             raise typer.Exit(1) from error
 
 
