@@ -65,8 +65,9 @@ def settle(cfg: DictConfig) -> None:
             "trainer.precision=16-true cannot train: what Adam adds to a weight vanishes in float16; "
             "set bf16-mixed, bf16-true, 16-mixed or 32-true"
         )
-    if cfg.trainer.max_epochs == 0:
-        raise InputError("trainer.max_epochs must be at least 1, but is 0")
+    epochs = cfg.trainer.max_epochs
+    if epochs is not None and (type(epochs) is not int or epochs == 0 or epochs < -1):
+        raise InputError(f"trainer.max_epochs must be at least 1, but is {epochs}")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -87,7 +88,8 @@ def main(cfg: DictConfig) -> float | None:
             return run(cfg, folder, stop)
     except (InputError, InstantiationException) as error:
         ours = error.__cause__ if isinstance(error.__cause__, InputError) else error
-        sys.exit(f"error: {ours}")  # raised, Hydra would add advice on stack traces
+        said = "; ".join(line.strip() for line in str(ours).splitlines() if line.strip())
+        sys.exit(f"error: {said}")  # raised, Hydra would add advice on stack traces
     except Interrupted as interruption:
         kept = sorted((folder / "checkpoints").glob("[!.]*.ckpt"))
         what = f"what is trained is kept in {folder}" if kept else "nothing was trained yet"

@@ -40,7 +40,10 @@ class EpochTable(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the rows of the epochs before."""
-        self.rows = [dict(row) for row in state_dict["rows"]]
+        rows = [dict(row) for row in state_dict["rows"]]
+        if not all(isinstance(value, int | float) for row in rows for value in row.values()):
+            raise TypeError("the table of epochs holds more than numbers")
+        self.rows = rows
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep this epoch's validation, so that an epoch without one stays empty in the table."""
@@ -81,12 +84,12 @@ class StopWhenAsked(L.Callback):
     """
 
     def __init__(self, request: StopRequest) -> None:
-        self.request, self.begun = request, False
+        self.request = request
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take SIGTERM back from Lightning, which would drop the epoch and say that all went well."""
         self.request.listen()
-        self.request.patient = self.begun = True
+        self.request.patient = True
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take it back again: in its place Lightning would wait for other devices."""
@@ -130,13 +133,15 @@ class LastCheckpoint(ModelCheckpoint):
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Say where a run that was moved is now: Lightning would forget what was best so far."""
         for state in checkpoint["callbacks"].values():
-            if "dirpath" in state and self.dirpath is not None:
+            if "best_k_models" in state and self.dirpath is not None:
                 here = Path(self.dirpath)
                 for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
                     state[name] = state[name] and str(here / Path(state[name]).name)
-                state["best_k_models"] = {
-                    str(here / Path(path).name): score for path, score in state["best_k_models"].items()
-                }
+                best = {str(here / Path(path).name): score for path, score in state["best_k_models"].items()}
+                state["best_k_models"] = {path: torch.as_tensor(score) for path, score in best.items()}
+                for name in ("best_model_score", "kth_value", "current_score"):
+                    if state.get(name) is not None:
+                        state[name] = torch.as_tensor(state[name])
                 state["dirpath"] = self.dirpath
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -171,6 +176,10 @@ class WarmEMA(WeightAveraging):
                 torch._foreach_copy_(averaged, current)
 
         super().__init__(multi_avg_fn=average)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the step of the last update."""
+        super().load_state_dict({"latest_update_step": int(state_dict["latest_update_step"])})
 
 
 class PredictionPanels(L.Callback):

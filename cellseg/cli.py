@@ -205,7 +205,9 @@ def predict(
     sources, said = find_sources(images)
     for line in said:
         typer.echo(f"note: {line}", err=True)
-    rows, failures = predict_files(predictor, sources, output, probabilities=probabilities)
+    with StopRequest("stopping; what is predicted is kept") as stop:
+        stop.patient = True
+        rows, failures = predict_files(predictor, sources, output, probabilities=probabilities, obey=stop.obey)
     if warning := trained.scale_warning([(int(row["width"]), int(row["height"])) for row in rows], tiles=tiles):
         typer.echo(f"warning: {warning}", err=True)
     objects = sum(int(row["objects"]) for row in rows)

@@ -4,25 +4,27 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cellseg.errors import InputError
 
-LARGEST = {"a picture": 2**32, "a table": 2**28, "a record": 2**26, "a configuration": 2**17, "weights": 2**37}  # bytes
+LARGEST = {"a picture": 2**32, "a table": 2**28, "a record": 2**26, "a configuration": 2**17, "weights": 2**35}  # bytes
 
 
 def require_plain(path: Path, kind: str) -> None:
     """See that a path, or what it links to, can be read to an end.
 
     Raises:
-        OSError: If it is a folder, a device or a pipe, is larger than anything of its kind, or is not there.
+        OSError: If it is empty, a folder, a device or a pipe, is larger than anything of its kind, or is not there.
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise OSError(f"it is {'a folder' if stat.S_ISDIR(found.st_mode) else 'a device or a pipe'}, and no file")
+    if not found.st_size:  # which those of the system claim too that never end
+        raise OSError("it is empty")
     if found.st_size > LARGEST[kind]:
         raise OSError(f"it has {found.st_size} bytes, and {kind} at most {LARGEST[kind]}")
 
@@ -64,10 +66,20 @@ def whole_file(path: Path, before: Path | None = None) -> Iterator[Any]:
 
 
 def unfinished_beside(path: Path) -> Path:
-    """Return the name to write a file under until it is whole; nothing has it any more."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    """Return the name under which this process writes a file until it is whole; nothing has it any more."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     unfinished.unlink(missing_ok=True)  # left by a kill; in a folder from a stranger it may be a link to anywhere
     return unfinished
+
+
+def refuse_links(paths: Iterable[Path]) -> None:
+    """See that what is written to paths stays there, in a folder that may be from a stranger.
+
+    Raises:
+        InputError: If one is a link.
+    """
+    if link := next((path for path in paths if path.is_symlink()), None):
+        raise InputError(f"{link} is a link, and what is written there would change what it leads to; take it away")
 
 
 @contextmanager

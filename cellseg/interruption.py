@@ -30,10 +30,13 @@ class StopRequest:
     """Takes Ctrl-C and SIGTERM while it is entered: ``Interrupted`` at once or, while ``patient``, when it suits.
 
     A second signal does not wait.
+
+    Args:
+        promise: What is said at the first one while ``patient``.
     """
 
-    def __init__(self) -> None:
-        self.patient = False
+    def __init__(self, promise: str = "stopping at the end of this epoch, so that it is kept") -> None:
+        self.promise, self.patient = promise, False
         self.number: int | None = None
         self._before: dict[int, Any] | None = None
 
@@ -62,7 +65,7 @@ class StopRequest:
         again, self.number = self.number is not None, number
         if again or not self.patient:
             raise Interrupted(number)
-        say("stopping at the end of this epoch, so that it is kept; once more stops it at once")
+        say(f"{self.promise}; once more stops it at once")
 
 
 def leave(number: int, frame: FrameType | None) -> None:

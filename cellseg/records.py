@@ -29,6 +29,7 @@ PACKAGES = ("cellseg", "torch", "lightning", "torchmetrics", "hydra-core", "nump
 RECORDED = ("python", *PACKAGES)  # whose versions a run remembers
 SCORES = ("dice", "iou", "soft_dice")
 LONGEST_NAME = 120
+LONGEST_HEADING = 2**16  # bytes; columns take memory each
 
 
 def run_name(model: str, seed: int, overrides: Sequence[str]) -> str:
@@ -68,6 +69,14 @@ def occupied(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def in_place(folder: Path) -> Iterator[Path]:
+    """Yield what a run does not write anew and whole, so that a link there would be written through."""
+    names = (".lock", "train.log", "console.log", "hparams.yaml", "checkpoints", "predictions")
+    yield from (folder / name for name in names)
+    yield from folder.glob("events.out.tfevents.*")
+    yield from folder.glob("predictions/*")
+
+
 def start_run(folder: Path, config: DictConfig, split: Mapping[str, Any]) -> None:
     """Write down configuration and split, or find that the folder holds the beginning of this very run.
 
@@ -75,6 +84,8 @@ def start_run(folder: Path, config: DictConfig, split: Mapping[str, Any]) -> Non
         InputError: If the folder holds another run, or this one with other images; everything in it stays as it is.
     """
     content = OmegaConf.to_yaml(config, resolve=True)
+    for left in folder.rglob(".*.unfinished"):  # by a run that was killed: nobody else is at work here
+        left.unlink()
     if (folder / "config.yaml").exists():
         refuse_another_run(folder, config)
         if (folder / "split.json").exists() and read_json(folder / "split.json") != split:
@@ -172,7 +183,6 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         config = _load_yaml(path)
-        _require_unicode(config)
     except Exception as error:  # OmegaConf and YAML raise many kinds
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); move the run away") from error
     return config
@@ -201,13 +211,15 @@ def read_table(path: Path) -> "pd.DataFrame":
 
     names = {"image": str, "group": str, "subset": str}
     try:
-        content = io.BytesIO(read_whole(path, "a table"))
-        table = pd.read_csv(content, dtype=names, keep_default_na=False, na_values=[""])
+        content = read_whole(path, "a table")
+        if len(content.partition(b"\n")[0]) > LONGEST_HEADING:
+            raise ValueError("its first line is no heading")
+        table = pd.read_csv(io.BytesIO(content), dtype=names, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); move the run away") from error
     for column in table.columns.intersection(list(names)):
         table[column] = table[column].map(from_text, na_action="ignore")
-    if "image" in table and table["image"].str.contains(r"[/\0]", na=False).any():
+    if "image" in table and table["image"].astype(str).str.contains(r"[/\0]").any():
         raise InputError(f"{path}: has an image whose name is a path, as none is in train.py's; move the run away")
     return table
 
@@ -237,6 +249,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     config = OmegaConf.to_container(OmegaConf.create(text))
     if not isinstance(config, dict):
         raise ValueError("not a mapping")
+    _require_writable(config)
     return {str(key): value for key, value in config.items()}
 
 
@@ -244,12 +257,12 @@ def _load_json(path: Path) -> dict[str, Any]:
     content = json.loads(read_whole(path, "a record"))
     if not isinstance(content, dict):
         raise ValueError("not an object")
-    _require_unicode(content)
+    _require_writable(content)
     return content
 
 
-def _require_unicode(content: Any) -> None:
-    """Refuse halves of characters, which JSON and YAML can name and nothing can write."""
+def _require_writable(content: Any) -> None:
+    """Refuse halves of characters and endless numbers, which JSON and YAML can name and nothing can write."""
     json.dumps(content, ensure_ascii=False).encode()
 
 

@@ -48,7 +48,8 @@ def read_tensors(path: Path, remedy: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle and torch raise many kinds
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {remedy}") from error
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path}: cannot be read ({said}); {remedy}") from error
 
 
 def find_damage(path: Path) -> str | None:
@@ -59,7 +60,10 @@ def find_damage(path: Path) -> str | None:
     try:
         require_plain(path, "weights")
         with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > path.stat().st_size:  # it would be read for hours
+                return "it holds one part several times"
+            for member in members:
                 if member.compress_type != zipfile.ZIP_STORED or member.is_dir() or member.external_attr & DIRECTORY:
                     return f"{member.filename} is compressed or a folder, which torch does not write"
             changed = archive.testzip()

@@ -7,8 +7,8 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from cellseg.callbacks import LAST, PREVIOUS, EpochTable, ImageRecords, StopWhenAsked, WholeCheckpoints
+from cellseg.callbacks import PREVIOUS, EpochTable, ImageRecords, StopWhenAsked, WholeCheckpoints
 from cellseg.console import print_results
 from cellseg.data import CellDataModule
 from cellseg.data.dataset import derived_seed
@@ -28,9 +28,9 @@ from cellseg.hardware import describe_device, keep_freed_memory, out_of_memory
 from cellseg.interruption import StopRequest
 from cellseg.module import SegmentationModule
 from cellseg.records import finished, leaves, occupied, provenance, start_run, write_json
+from cellseg.resuming import ResumeCheck, fitting, last_intact, load_weights, read_checkpoint
 from cellseg.runs import write_weights
 from cellseg.summary import summarise
-from cellseg.tensorfile import find_damage, read_tensors
 
 EVENTS = re.compile(r"events\.out\.tfevents\.(\d{10})\..*")
 
@@ -73,7 +73,7 @@ def tell_again(summary: Mapping[str, Any], folder: Path) -> float:
     try:
         print_results(summary, folder)
         return float(summary["metrics"]["test/dice"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{folder / 'summary.json'} is not as train.py wrote it ({error!r}); delete it, and the same command "
             "scores the run again"
@@ -87,8 +87,8 @@ def fit_and_test(cfg: DictConfig, folder: Path, stop: StopRequest) -> float:
     trainer, module, datamodule, scored, checkpoint = prepare(cfg, folder, stop)
     seconds = {"prepare": time.perf_counter() - began}
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning does not declare it
-    [stopper] = [callback for callback in callbacks if isinstance(callback, StopWhenAsked)]
-    with fitting(checkpoint, lambda: stopper.begun):
+    [check] = [callback for callback in callbacks if isinstance(callback, ResumeCheck)]
+    with fitting(checkpoint, lambda: check.begun):
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
     stop.obey()
     timer = next(callback for callback in callbacks if isinstance(callback, Timer))
@@ -170,7 +170,8 @@ def prepare(
                 "test images; set data.split.val_fraction"
             )
     scored = ImageRecords()
-    start_run(folder, cfg, datamodule.split_record())
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # the others are started by it, after this
+        start_run(folder, cfg, datamodule.split_record())
     checkpoint = last_intact(folder / "checkpoints")
     with fitting(checkpoint):
         step = int(read_checkpoint(checkpoint)["global_step"]) if checkpoint else 0
@@ -178,7 +179,7 @@ def prepare(
         cfg.trainer,
         default_root_dir=folder,
         logger=instantiate(cfg.logger, save_dir=folder, purge_step=step),  # TensorBoard forgets what comes after
-        callbacks=[*callbacks.values(), scored, Timer(), StopWhenAsked(stop)],
+        callbacks=[*callbacks.values(), scored, Timer(), ResumeCheck(), StopWhenAsked(stop)],
         plugins=[WholeCheckpoints()],
     )
     if trainer.strategy.root_device.type != "mps":  # which does not know it
@@ -204,10 +205,15 @@ def keep_events_in_order(folder: Path) -> None:
     It reads files in the order of the times in their names.
     """
     found = {path: EVENTS.fullmatch(path.name) for path in folder.iterdir()}
-    files = {path: int(name[1]) for path, name in found.items() if name}
-    ahead = max(files.values(), default=0) - int(time.time()) + 1
-    for path, written in files.items() if ahead > 0 else ():
-        path.rename(path.with_name(path.name.replace(f".{written:010d}.", f".{max(0, written - ahead):010d}.", 1)))
+    files = sorted((int(name[1]), path) for path, name in found.items() if name)
+    before = int(time.time())
+    if not files or files[-1][0] < before:
+        return
+    for written, path in reversed(files):
+        before -= 1
+        while (earlier := path.with_name(path.name.replace(f".{written:010d}.", f".{before:010d}.", 1))).exists():
+            before -= 1
+        path.rename(earlier)
 
 
 def stream_of(cfg: DictConfig) -> int:
@@ -228,55 +234,6 @@ def load_best(module: SegmentationModule, checkpoint: Path) -> None:
         )
     with fitting(checkpoint):
         load_weights(module, checkpoint)
-
-
-def load_weights(module: SegmentationModule, checkpoint: Path) -> None:
-    """Put the weights of a checkpoint into the module: the averaged ones, where they are averaged."""
-    module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of tensors and plain values."""
-    content: dict[str, Any] = read_tensors(path, f"delete {path.parent}, and the same command starts the run anew")
-    return content
-
-
-@contextmanager
-def fitting(checkpoint: Path | None, begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Say of what goes wrong while a checkpoint is read that it is none of this run's.
-
-    Args:
-        checkpoint: What is read; None if there is nothing to read.
-        begun: Whether training goes on already, so that what goes wrong has other causes.
-    """
-    try:
-        yield
-    except (InputError, OSError):
-        raise
-    except Exception as error:
-        if checkpoint is None or begun() or out_of_memory(error):
-            raise
-        raise InputError(
-            f"{checkpoint} is intact, but no checkpoint of this run ({' '.join(repr(error).split())[:200]}); move "
-            f"{checkpoint.parent} away, and the same command starts the run anew"
-        ) from error
-
-
-def last_intact(folder: Path) -> Path | None:
-    """Return the last of a run's checkpoints that is as it was written; None where there is none."""
-    damaged = None
-    for path in (folder / LAST, folder / PREVIOUS):
-        if not path.exists():
-            continue
-        if (damage := find_damage(path)) is None:
-            if damaged:
-                log.warning("%s, so training goes on from the one before, %s", damaged, path.name)
-                (folder / LAST).unlink()  # or it would take the place of the one before
-            return path
-        damaged = f"{path} is damaged ({damage})"
-    if damaged:
-        log.warning("%s, and there is none before it: training starts anew", damaged)
-    return None
 
 
 def _monitors_validation(callback: L.Callback) -> bool:

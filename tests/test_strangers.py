@@ -3,9 +3,13 @@
 import io
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -17,7 +21,10 @@ import train
 from cellseg.cli import app
 from cellseg.data.pairs import scan_pairs
 from cellseg.errors import InputError
-from cellseg.records import run_name
+from cellseg.files import refuse_links
+from cellseg.interruption import Interrupted, StopRequest
+from cellseg.records import in_place, run_name
+from cellseg.training import keep_events_in_order
 from cellseg.use.predict_files import find_sources
 from conftest import smoke
 
@@ -217,6 +224,17 @@ def test_weights_of_another_float_predict_the_same(run, smears, tmp_path, odd):
     assert (mask == other).mean() > 0.99
 
 
+@pytest.fixture(scope="module")
+def stopped(smears, tmp_path_factory):
+    """The folder of a run that was stopped after its first epoch; tests must not change it."""
+    folder, request = tmp_path_factory.mktemp("logs") / "run", StopRequest()
+    request.number = signal.SIGTERM
+    cfg = smoke(f"data.root={smears}", "data.split.val_fraction=0.25", "trainer.max_epochs=3")
+    with pytest.raises(Interrupted):
+        train.run(cfg, folder, request)
+    return folder
+
+
 def unfitting():
     """Checkpoints that are intact, and of no run of this kind."""
 
@@ -225,37 +243,59 @@ def unfitting():
             name: value[:1] if value.ndim else value for name, value in content["state_dict"].items()
         }
 
-    def rows(content):
-        for state in content["callbacks"].values():
-            if "rows" in state:
-                state["rows"] = [1, "x"]
+    def table(value):
+        def change(content):
+            for state in content["callbacks"].values():
+                if "rows" in state:
+                    state["rows"] = value
 
+        return change
+
+    def moments(name, value):
+        def change(content):
+            state = content["optimizer_states"][0]["state"][0]
+            if value is None:
+                del state[name]
+            else:
+                state[name] = value
+
+        return change
+
+    nested = "x"
+    for _ in range(40):  # written out, it would fill any memory
+        nested = [nested, nested]
     return {
         "global_step": lambda content: content.update(global_step="x"),
         "shapes": shapes,
-        "rows": rows,
+        "rows": table([1, "x"]),
+        "nested rows": table([{"lr": nested}]),
         "callbacks": lambda content: content.update(callbacks={}),
         "version": lambda content: content.update({"pytorch-lightning_version": "junk"}),
         "loops": lambda content: content.update(loops=7),
+        "counters": lambda content: content["loops"]["fit_loop"]["epoch_progress"]["total"].update(ready=-(10**18)),
         "optimizer": lambda content: content.update(optimizer_states=[{"state": 3}]),
+        "rate": lambda content: content["optimizer_states"][0]["param_groups"][0].update(betas=7),
+        "short moments": moments("exp_avg", torch.zeros(3)),  # fused Adam would write beyond their end
+        "one moment": moments("exp_avg_sq", torch.zeros(1).expand(4, 3, 3, 3)),
+        "no moments": moments("exp_avg", None),
+        "no step": moments("step", torch.zeros(0)),
+        "schedule": lambda content: content["lr_schedulers"][0].update(last_epoch="x"),
         "weights": None,
         "list": None,
     }
 
 
 @pytest.mark.parametrize("kind", sorted(unfitting()))
-def test_an_intact_checkpoint_of_no_run_is_told(finished, smears, tmp_path, kind):
-    folder = shutil.copytree(finished, tmp_path / "run")
-    (folder / "summary.json").unlink()
+def test_an_intact_checkpoint_of_no_run_is_told(stopped, smears, tmp_path, kind):
+    folder = shutil.copytree(stopped, tmp_path / "run")
     cfg = smoke(f"data.root={smears}", "data.split.val_fraction=0.25", "trainer.max_epochs=3")
     last = folder / "checkpoints" / "last.ckpt"
     content = torch.load(last, weights_only=True)
     if kind == "weights":
-        content = torch.load(folder / "weights.pth", weights_only=True)
+        content = content["state_dict"]
     elif kind == "list":
         content = [1, 2]
     else:
-        content["epoch"], content["global_step"] = 1, 6
         unfitting()[kind](content)
     torch.save(content, last)
     with pytest.raises(InputError, match=r"last\.ckpt is intact, but no checkpoint of this run .*; move .* away"):
@@ -263,20 +303,94 @@ def test_an_intact_checkpoint_of_no_run_is_told(finished, smears, tmp_path, kind
     assert last.exists()
 
 
-def test_a_link_in_a_run_folder_is_not_written_through(smears, tmp_path):
+@pytest.mark.parametrize("name", ["train.log", "predictions", "checkpoints", "console.log"])
+def test_a_link_in_a_run_folder_is_not_written_through(smears, tmp_path, name):
     victim = tmp_path / "victim"
-    victim.write_text("precious")
-    folder = tmp_path / "logs" / "s"
+    if "." in name:
+        victim.write_text("precious")
+    else:
+        victim.mkdir()
     words = [sys.executable, train.__file__, "experiment=smoke", f"data.root={smears}", "study=s"]
-    run = folder / run_name("unet", 0, [word for word in words if "=" in word])
-    for name, more in (("train.log", []), ("console.log", ["-m"])):
-        run.mkdir(parents=True, exist_ok=True)
-        (run / name).symlink_to(victim)
-        result = subprocess.run([*words, *more], cwd=tmp_path, capture_output=True, text=True)
-        assert result.returncode == 1
-        assert f"{name} is a link" in result.stderr
-        assert victim.read_text() == "precious"
-        shutil.rmtree(folder)
+    run = tmp_path / "logs" / "s" / run_name("unet", 0, [word for word in words if "=" in word])
+    run.mkdir(parents=True)
+    (run / name).symlink_to(victim)
+    result = subprocess.run(
+        [*words, *(["-m"] if name == "console.log" else [])], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert f"{name} is a link" in result.stderr + result.stdout
+    assert victim.read_text() == "precious" if victim.is_file() else not list(victim.iterdir())
+
+
+def test_a_finished_run_may_have_its_weights_elsewhere(finished, smears, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    shutil.move(folder / "weights.pth", tmp_path / "elsewhere.pth")
+    (folder / "weights.pth").symlink_to(tmp_path / "elsewhere.pth")
+    refuse_links(in_place(folder))
+
+
+def test_weights_whose_parts_overlap_are_not_read_over_and_over(run, smears, tmp_path):
+    content = (run / "weights.pth").read_bytes()
+    with zipfile.ZipFile(run / "weights.pth", "a") as archive:
+        archive.filelist *= 50
+        archive._didModify = True
+    assert (run / "weights.pth").stat().st_size < 50 * len(content)
+    for command, code, said in commands(run, smears, tmp_path):
+        assert command == "report" or (code == 1 and "one part several times" in said)
+
+
+def test_a_damage_that_torch_has_no_words_for_is_told(run, smears, tmp_path):
+    with zipfile.ZipFile(run / "weights.pth") as archive:
+        parts = {member.filename: archive.read(member) for member in archive.infolist()}
+    with zipfile.ZipFile(run / "weights.pth", "w") as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part[:20] if name.endswith("data.pkl") else part)
+    for command, code, said in commands(run, smears, tmp_path):
+        assert command == "report" or (code == 1 and "weights.pth: cannot be read" in said)
+
+
+@pytest.mark.parametrize("table", [b"a" + b"," * 2**20, b"image,group,subset,dice,iou,soft_dice\n,,test,1,1,1\n", b""])
+def test_a_table_that_is_none_is_refused(run, smears, tmp_path, table):
+    (run / "per_image.csv").write_bytes(table)
+    codes = {command: code for command, code, _ in commands(run, smears, tmp_path)}
+    assert codes["report"] == codes["review"] == 1
+
+
+@pytest.mark.parametrize(("name", "content"), [("config.yaml", "seed: 0x" + "f" * 5000), ("summary.json", None)])
+def test_numbers_without_end_are_told(finished, smears, tmp_path, name, content):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    if content:
+        (folder / name).write_text(content)
+    else:
+        text = (folder / name).read_text()
+        (folder / name).write_text(re.sub(r'("test/dice": )[\d.e-]+', r"\g<1>1" + "0" * 400, text))
+    with pytest.raises(InputError, match=name):
+        train.run(smoke(f"data.root={smears}", "data.split.val_fraction=0.25", "trainer.max_epochs=3"), folder)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["trainer.max_epochs=abc", "trainer.max_epochs=2.5", "+trainer.val_check_interval=1000", "trainer.devices=0"],
+)
+def test_what_lightning_refuses_is_told_in_one_line(smears, tmp_path, override):
+    words = [sys.executable, train.__file__, "experiment=smoke", f"data.root={smears}", override]
+    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr + result.stdout
+    assert result.stderr.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_events_of_a_clock_that_was_set_back_are_all_kept(tmp_path):
+    now = int(time.time())
+    names = [
+        f"events.out.tfevents.{seconds:010d}.host.1.{n}" for seconds, n in ((now - 35, 0), (now, 0), (9 * 10**9, 1))
+    ]
+    for name in (*names, "events.out.tfevents.1x.foo"):
+        (tmp_path / name).write_text(name)
+    keep_events_in_order(tmp_path)
+    left = sorted(tmp_path.glob("events.out.tfevents.[0-9][0-9][0-9]*"))
+    assert [path.read_text() for path in left] == names
+    assert all(int(path.name.split(".")[3]) < now for path in left)
 
 
 def test_a_drawn_mask_is_never_taken_for_an_image(tmp_path):
@@ -290,3 +404,13 @@ def test_a_drawn_mask_is_never_taken_for_an_image(tmp_path):
     assert "no image" in str(problem)
     sources, _ = find_sources([tmp_path / "d" / "cell_1"])
     assert sources == []
+
+
+def test_an_image_may_be_called_exact(tmp_path):
+    for number in range(3):
+        (folder := tmp_path / f"cell_{number}").mkdir()
+        for name in ("exact.jpg", "exact_mask.jpg"):
+            Image.new("L", (32, 32), 255).save(folder / name)
+    scan = scan_pairs(tmp_path)
+    assert not scan.problems
+    assert [pair.image.name for pair in scan.pairs] == ["exact.jpg"] * 3

@@ -81,7 +81,7 @@ def test_a_compressed_archive_is_no_file_of_tensors(file):
 def test_a_link_where_a_file_is_begun_is_not_followed(tmp_path):
     (victim := tmp_path / "victim").write_text("precious")
     for name in ("a.json", "b.pth", "c.csv"):
-        (tmp_path / f".{name}.unfinished").symlink_to(victim)
+        (tmp_path / f".{name}.{os.getpid()}.unfinished").symlink_to(victim)
     write_text(tmp_path / "a.json", "{}")
     tensorfile.write_tensors({"a": torch.zeros(1)}, tmp_path / "b.pth")
     with new_file(tmp_path / "c.csv") as file:

@@ -14,8 +14,8 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 SYSTEM_NAMES = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
 IMAGE_FOLDERS = frozenset({"images", "imgs", "imagestr"})
 MASK_FOLDERS = frozenset({"masks", "labels", "labelstr", "annotations"})
-# the last is what cellseg synthesize calls a drawn mask before it is made as flawed as a labeller's
-MASK_WORD = re.compile(r"(?<!un)mask|(?<!un)label(?![-_ ]?free)|(?<![a-z])gt(?![a-z])|^exact$", re.IGNORECASE)
+MASK_WORD = re.compile(r"(?<!un)mask|(?<!un)label(?![-_ ]?free)|(?<![a-z])gt(?![a-z])", re.IGNORECASE)
+EXACT = "exact"  # beside mask.jpg, the mask as cellseg synthesize drew it, before it was flawed like a labeller's
 MASK_SUFFIX = re.compile(r"_masks?$", re.IGNORECASE)
 LONGEST_NAME = 200  # bytes, so that a run can add to it
 CHANNEL = re.compile(r"_\d{4}$")
@@ -122,7 +122,8 @@ def scan_pairs(root: Path, groups: Path | None = None) -> Scan:
 
 def looks_like_mask(path: Path) -> bool:
     """Tell a mask by its name, or by that of its folder."""
-    return path.parent.name.lower() in MASK_FOLDERS or MASK_WORD.search(path.stem) is not None
+    drawn = path.stem.lower() == EXACT and any(path.parent.glob("[mM][aA][sS][kK].*"))
+    return path.parent.name.lower() in MASK_FOLDERS or MASK_WORD.search(path.stem) is not None or drawn
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _folder_a_pair(top: _Folder, inside: list[_Folder]) -> _Found | None:
             continue
         stems = [(path, path.stem.lower()) for path in folder.pictures]
         roles = {role: [path for path, stem in stems if stem == role] for role in ("source", "mask")}
-        masks = [path for path, stem in stems if MASK_WORD.search(stem)]
+        masks = [path for path, stem in stems if MASK_WORD.search(stem) or (stem == EXACT and roles["mask"])]
         if len(roles["source"]) == len(roles["mask"]) == 1:
             found.pairs.append((folder.path.name, roles["source"][0], (roles["mask"][0],)))
             found.mentioned.update(map(str, folder.pictures))  # what lies beside them needs no telling

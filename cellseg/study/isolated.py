@@ -19,8 +19,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cellseg.errors import InputError
+from cellseg.files import refuse_links
 from cellseg.interruption import say
-from cellseg.records import write_json
+from cellseg.records import in_place, write_json, write_text
 
 ACCOUNT = ".sweep"  # in the study's folder: what became of every run, a folder for each sweep
 SWEEP = "CELLSEG_SWEEP"  # the name of that folder, for all that a sweep starts
@@ -44,6 +45,7 @@ def run_isolated(
         n_jobs: How many runs share this machine; each gets its part of the CPU threads and of the GPUs.
     """
     try:
+        refuse_links(in_place(folder))
         if was_finished():
             outcome, why = "finished before", ""
         elif stop_file(folder.parent).exists():
@@ -134,7 +136,7 @@ def _wait(process: "subprocess.Popen[bytes]", stop: Path) -> int:
 
 def _write_failure(folder: Path, text: str) -> None:
     with contextlib.suppress(OSError):  # on a full disk the account must do
-        (folder / FAILURE).write_text(text, encoding="utf-8")
+        write_text(folder / FAILURE, text)
 
 
 def end_with_the_sweep() -> None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
@@ -27,8 +27,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cellseg.errors import InputError
+from cellseg.files import refuse_links
 from cellseg.interruption import say
-from cellseg.records import run_name, write_text
+from cellseg.records import in_place, run_name, write_text
 from cellseg.study.isolated import ACCOUNT, SWEEP, name_sweep, stop_file
 
 COLOURS = {"done": "green", "finished before": "dim", "stopped": "yellow", "failed": "bold red"}
@@ -55,7 +56,8 @@ class SweepAccount(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """See that the run folder can be written before anything is computed."""
         HydraConfig.instance().set_config(config)  # Hydra does so later; the folder's name is asked of it
-        require_own(Path(config.hydra.run.dir))
+        folder = Path(config.hydra.run.dir)
+        require_own(folder, in_place(folder))
 
     def __reduce__(self) -> tuple[type["SweepAccount"], tuple[()]]:
         return SweepAccount, ()  # launchers send callbacks to their workers, where there is nothing to watch
@@ -64,7 +66,7 @@ class SweepAccount(Callback):
         """Begin to watch."""
         SweepAccount.complaint = "the sweep could not be accounted for; see what is said above"
         study = Path(config.hydra.sweep.dir)
-        require_own(study)
+        require_own(study, [study / ACCOUNT])
         on_cluster = "submitit" in config.hydra.launcher._target_
         if on_cluster:
             from cellseg.study.slurm import outlive_dead_jobs, warn_without_accounting  # needs submitit
@@ -143,22 +145,25 @@ def hear_interrupts(hear: bool) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK if hear else signal.SIG_BLOCK, [signal.SIGINT])
 
 
-def require_own(folder: Path) -> None:
+def require_own(folder: Path, places: Iterable[Path]) -> None:
     """End here, before anything is computed, if what is written into a folder would not stay, or go elsewhere.
 
-    The folder is made where there is none.
+    Args:
+        folder: Made where there is none.
+        places: What in it may be no link.
     """
     try:
-        if link := next((path for path in folder.rglob("*") if path.is_symlink() and not path.is_dir()), None):
-            sys.exit(
-                f"{link} is a link, and what is written to it would change another file; put that file in its place"
-            )
+        refuse_links(places)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(4096))
             file.flush()
+    except InputError as error:
+        sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"{folder} cannot be written ({error.strerror or error}); free space, or start in another folder")
+        sys.exit(
+            f"error: {folder} cannot be written ({error.strerror or error}); free space, or start in another folder"
+        )
 
 
 def count_runs(config: DictConfig) -> int:
@@ -170,9 +175,9 @@ def count_runs(config: DictConfig) -> int:
             continue
         key, values = override.get_key_element(), list(override.sweep_string_iterator())
         if key in ("study", "n_jobs", "margin"):
-            sys.exit(f"{key} is one for a whole sweep, but here it has {len(values)} values")
+            sys.exit(f"error: {key} is one for a whole sweep, but here it has {len(values)} values")
         if twice := next((value for value in values if values.count(value) > 1), None):
-            sys.exit(f"{key}={twice} is there twice, and would be the same run")
+            sys.exit(f"error: {key}={twice} is there twice, and would be the same run")
         runs *= len(values)
     return runs
 

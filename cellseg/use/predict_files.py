@@ -75,7 +75,12 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
 
 
 def predict_files(
-    predictor: Predictor, sources: Sequence[Source], output: Path, *, probabilities: bool = False
+    predictor: Predictor,
+    sources: Sequence[Source],
+    output: Path,
+    *,
+    probabilities: bool = False,
+    obey: Callable[[], None] = lambda: None,
 ) -> tuple[list[ImageRow], list[str]]:
     """Predict every image and write what was found into a folder.
 
@@ -89,7 +94,7 @@ def predict_files(
 
     Raises:
         InputError: If the folder has something in it, or cannot be written.
-        Interrupted: If it was asked to stop; the images it has predicted are written, and in both tables.
+        Interrupted: If ``obey`` raises it; the images predicted until then are written, and in both tables.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} has something in it, and nothing is written over it; name a new folder")
@@ -109,6 +114,10 @@ def predict_files(
             task = progress.add_task("images", total=len(sources))
             writing: deque[Writing] = deque()
 
+            def advance(share: float) -> None:
+                obey()
+                progress.advance(task, share)
+
             def keep() -> None:
                 for row, objects in _written(writing, failures):
                     table.writerows({"image": as_text(row["image"])} | asdict(cell) for cell in objects)
@@ -120,7 +129,7 @@ def predict_files(
                     for (source, picture), bands in zip(
                         some, predictor.bands([picture for _, picture in some]), strict=True
                     ):
-                        mask, probability = _whole(bands, picture.size, lambda share: progress.advance(task, share))
+                        mask, probability = _whole(bands, picture.size, advance)
                         smallest = _smallest(predictor, picture)
                         job = pool.submit(_write, output, source, picture, mask, probability, smallest, probabilities)
                         writing.append((source, job))
@@ -265,15 +274,13 @@ def _write(
 
 
 def _written(writing: deque[Writing], failures: list[str]) -> Iterator[tuple[ImageRow, list[Object]]]:
-    """Wait for what is being written, and yield the row and the objects of each image, even if stopped on the way."""
+    """Wait for what is being written, and yield the row and the objects of each image."""
     while writing:
-        source, job = writing[0]
-        error = job.exception()  # waits
-        writing.popleft()
-        if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
-            failures.append(f"{source.path}: another image's files are where its own would be ({error})")
-        else:
+        source, job = writing.popleft()
+        try:
             yield job.result()
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            failures.append(f"{source.path}: another image's files are where its own would be ({error})")
 
 
 def _image_row(source: Source, mask: NDArray[np.uint8], objects: int) -> ImageRow:

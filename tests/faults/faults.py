@@ -166,13 +166,13 @@ def killed(bench: Bench, tries: int) -> Tally:
     """kill -9 at random moments, and as files appear"""
     tally, dice = Tally(), random.Random(0)
     moments = [
-        ".last.ckpt.unfinished",
+        ".last.ckpt.*.unfinished",
         "weights.pth",
         "per_image.csv",
         "summary.json",
         "split.json",
         "best.ckpt",
-        ".weights.pth.unfinished",
+        ".weights.pth.*.unfinished",
     ]
     for number in range(tries):
         place = bench.place()
