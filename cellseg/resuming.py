@@ -1,6 +1,5 @@
 """From which checkpoint an interrupted run goes on, and whether it can: files are damaged, or come from strangers."""
 
-import copy
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,31 +85,25 @@ class ResumeCheck(L.Callback):
 
     def __init__(self) -> None:
         self.begun = False
-        self._fresh: dict[str, Any] = {}
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Remember what the state of the loops looks like before anything is restored."""
-        if stage == "fit":
-            self._fresh = copy.deepcopy(trainer.fit_loop.state_dict())
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Require what every callback has kept; Lightning would go on without it.
+        """Require what every callback and the loops have kept; Lightning would go on without it.
 
         Raises:
-            ValueError: If something is not there.
+            ValueError: If something is not there, or of another kind.
         """
+        _require_alike("loops", trainer.fit_loop.state_dict(), checkpoint["loops"]["fit_loop"])
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning does not declare it
         keep = {callback.state_key for callback in callbacks if callback.state_dict()}
         if missing := sorted(keep - checkpoint["callbacks"].keys()):
             raise ValueError(f"nothing is kept of {missing[0]}")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compare with that, and with an optimizer and a schedule made anew.
+        """Compare optimizer and schedule with some made anew.
 
         Raises:
             ValueError: If something is of another kind.
         """
-        _require_alike("loops", self._fresh, trainer.fit_loop.state_dict())
         made: Any = pl_module.configure_optimizers()
         fresh = made["optimizer"] if isinstance(made, dict) else made
         [optimizer] = trainer.optimizers
@@ -134,13 +127,16 @@ def _require_alike(where: str, expected: Any, given: Any) -> None:
             raise ValueError(f"{where} is no list of {len(expected)}")
         for number, value in enumerate(expected):
             _require_alike(f"{where}.{number}", value, given[number])
-    elif isinstance(expected, bool | str):
-        if type(given) is not type(expected):
-            raise ValueError(f"{where} is {given!r}, where {type(expected).__name__} belongs")
-    elif isinstance(expected, int | float):
-        number = isinstance(given, int | float) and not isinstance(given, bool) and given == given
-        if not number or (isinstance(expected, int) and not 0 <= given < MOST and given != expected):
-            raise ValueError(f"{where} is {given!r}, where a number belongs")
+    elif isinstance(expected, str):
+        if given != expected:
+            raise ValueError(f"{where} is {given!r}, not {expected}")
+    elif isinstance(expected, bool | int):
+        if type(given) is not type(expected) or not (0 <= given < MOST or given == expected):
+            raise ValueError(
+                f"{where} is {given!r}, where {'a count' if type(expected) is int else 'yes or no'} belongs"
+            )
+    elif isinstance(expected, float) and (type(given) not in (int, float) or given != given):
+        raise ValueError(f"{where} is {given!r}, where a number belongs")
 
 
 def _require_moments(optimizer: torch.optim.Adam) -> None:
