@@ -34,7 +34,8 @@ class _PlainErrors(TyperGroup):
         except (typer.Exit, typer.Abort):  # RuntimeErrors both
             raise
         except OSError as error:
-            _complain(f"{error.filename or 'a file'}: {error.strerror or error}; mend that, and give the command again")
+            place = error.filename2 or error.filename or "a file"  # the second is what the first was to become
+            _complain(f"{place}: {error.strerror or error}; mend that, and give the command again")
             raise typer.Exit(1) from error
         except (MemoryError, RuntimeError) as error:
             from cellseg.hardware import out_of_memory  # imports torch

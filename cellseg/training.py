@@ -53,8 +53,9 @@ def run(cfg: DictConfig, folder: Path, stop: StopRequest) -> float:
                 return tell_again(summary, folder)
             return fit_and_test(cfg, folder, stop)
     except OSError as error:
+        place = error.filename2 or error.filename or folder  # the second is what the first was to become
         raise InputError(
-            f"{error.filename or folder}: {error.strerror or error}; what is trained is kept, and once that is mended "
+            f"{place}: {error.strerror or error}; what is trained is kept, and once that is mended "
             f"the same command with study={cfg.study} goes on"
         ) from error
     except InputError:
