@@ -254,7 +254,7 @@ def test_a_folder_that_cannot_be_written_is_named(smears, tmp_path):
 
 
 def test_a_file_that_cannot_be_used_leaves_no_entry(own_smears, folder):
-    (own_smears / "cell_3" / "source.jpg").write_bytes(b"")
+    (own_smears / "cell_3" / "source.jpg").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"cell_3.source\.jpg: cannot be read as an image"):
         load(own_smears, folder)
     assert entries(folder) == []

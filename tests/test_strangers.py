@@ -368,12 +368,8 @@ def test_numbers_without_end_are_told(finished, smears, tmp_path, name, content)
         train.run(smoke(f"data.root={smears}", "data.split.val_fraction=0.25", "trainer.max_epochs=3"), folder)
 
 
-@pytest.mark.parametrize(
-    "override",
-    ["trainer.max_epochs=abc", "trainer.max_epochs=2.5", "+trainer.val_check_interval=1000", "trainer.devices=0"],
-)
-def test_what_lightning_refuses_is_told_in_one_line(smears, tmp_path, override):
-    words = [sys.executable, train.__file__, "experiment=smoke", f"data.root={smears}", override]
+def test_what_lightning_refuses_is_told_in_one_line(smears, tmp_path):
+    words = [sys.executable, train.__file__, "experiment=smoke", f"data.root={smears}", "trainer.devices=0"]
     result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr + result.stdout

@@ -163,7 +163,9 @@ def _digest(pair: Pair) -> str:
                     part.update(chunk)
             whole.update(part.digest())
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror or error}); see who may read it") from error
+            raise InputError(
+                f"{path}: cannot be read as an image ({error.strerror or error}); mend that, or leave it out"
+            ) from error
     return whole.hexdigest()
 
 

@@ -173,7 +173,7 @@ def _best_of(study: Study, *, ensemble: bool) -> Trained:
     chosen = runs if ensemble else runs[:1]
     of = f"{len(chosen)} runs averaged" if ensemble else f"run {chosen.iloc[0]}"
     others, tied = len(study.networks) - 1, int((dice == dice[best]).sum()) - 1
-    beaten = f", level with {tied} of {others} others" if tied else f", the best of {others + 1} networks"
+    beaten = f", level with {tied} of {count(others, 'other')}" if tied else f", the best of {others + 1} networks"
     beaten = beaten if others else ""
     name = f"{best}{beaten} in {study.folder} by mean test Dice ({dice[best]:.4f}), {of}"
     judges = [study.folder / run for run in study.runs["run"]] if len(study.networks) > 1 else []
