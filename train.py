@@ -13,10 +13,10 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cellseg import records
-from cellseg.errors import InputError
-from cellseg.interruption import Interrupted, StopRequest, leave
-from cellseg.study import isolated, sweep
+from cellseg.run import folder as run_folder
+from cellseg.run.signals import Interrupted, StopRequest, leave
+from cellseg.storage.errors import InputError
+from cellseg.sweep import account, process
 
 log = logging.getLogger("train")
 
@@ -28,22 +28,22 @@ def run(cfg: DictConfig, folder: Path, stop: StopRequest | None = None) -> float
 
     What is finished already is only told again; what was interrupted goes on from its last checkpoint.
     """
-    from cellseg import training
+    from cellseg.run import execution
 
     settle(cfg)
-    return training.run(cfg, folder, stop or StopRequest())
+    return execution.run(cfg, folder, stop or StopRequest())
 
 
 def was_finished(cfg: DictConfig, folder: Path) -> bool:
     """Tell whether the folder holds this run, finished."""
     settle(cfg)
-    return records.finished(folder, cfg) is not None
+    return run_folder.finished(folder, cfg) is not None
 
 
 def settle(cfg: DictConfig) -> None:
     """Decide what is left to the machine, and refuse what nothing further down would refuse by name."""
     if cfg.trainer.precision == "auto":
-        from cellseg.hardware import native_precision
+        from cellseg.run.hardware import native_precision
 
         cfg.trainer.precision = native_precision(cfg.trainer.accelerator)
     root = OmegaConf.load(Path(__file__).parent / "conf" / "config.yaml")
@@ -77,11 +77,11 @@ def main(cfg: DictConfig) -> float | None:
     folder = Path(job.runtime.output_dir)
     if job.mode == RunMode.MULTIRUN:
         overrides = [*job.overrides.task, f"study={cfg.study}"]
-        return isolated.run_isolated(
+        return process.run_isolated(
             Path(__file__).resolve(), overrides, folder, partial(was_finished, cfg, folder), cfg.n_jobs
         )
-    isolated.end_with_the_sweep()
-    from cellseg import training  # noqa: F401 (takes seconds, in which a signal is best taken by leaving)
+    process.end_with_the_sweep()
+    from cellseg.run import execution  # noqa: F401 (takes seconds, in which a signal is best taken by leaving)
 
     try:
         with StopRequest() as stop:
@@ -102,4 +102,4 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
     main()
-    sys.exit(sweep.SweepAccount.complaint)  # none: exit code 0
+    sys.exit(account.SweepAccount.complaint)  # none: exit code 0

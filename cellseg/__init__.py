@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cellseg.data import CellDataModule as CellDataModule
     from cellseg.losses import DiceLoss as DiceLoss
-    from cellseg.module import SegmentationModule as SegmentationModule
     from cellseg.networks import PotiNet as PotiNet
     from cellseg.networks import UNet as UNet
     from cellseg.networks import XopiNet as XopiNet
-    from cellseg.runs import load_run as load_run
+    from cellseg.run.module import SegmentationModule as SegmentationModule
+    from cellseg.use.load import load_run as load_run
 
 _HOMES = {
     "CellDataModule": "data",
     "DiceLoss": "losses",
     "PotiNet": "networks",
-    "SegmentationModule": "module",
+    "SegmentationModule": "run.module",
     "UNet": "networks",
     "XopiNet": "networks",
-    "load_run": "runs",
+    "load_run": "use.load",
 }
 __all__ = list(_HOMES)
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from cellseg.data.synthetic import SmearStyle
-from cellseg.errors import InputError
-from cellseg.interruption import Interrupted, StopRequest
+from cellseg.run.signals import Interrupted, StopRequest
+from cellseg.storage.errors import InputError
 
 STYLE = SmearStyle()
 SIZES = (32, 20_000)  # least and most pixels a side of a drawn smear
@@ -38,7 +38,7 @@ class _PlainErrors(TyperGroup):
             _complain(f"{place}: {error.strerror or error}; mend that, and give the command again")
             raise typer.Exit(1) from error
         except (MemoryError, RuntimeError) as error:
-            from cellseg.hardware import out_of_memory  # imports torch
+            from cellseg.run.hardware import out_of_memory  # imports torch
 
             if not out_of_memory(error):
                 raise
@@ -97,8 +97,7 @@ def check(
     ] = None,
 ) -> None:
     """Look for what is wrong with a data set. Exits with 1 if training would stop."""
-    from cellseg.console import print_check
-    from cellseg.data.check import check_data
+    from cellseg.data.check import check_data, print_check
     from cellseg.data.groups import write_groups as write
     from cellseg.data.montage import save_montage
 
@@ -122,7 +121,7 @@ def clean(
     mask_threshold: Threshold = 20,
 ) -> None:
     """Write the data set as training sees it: PNG, masks 0 and 255, same layout, and changes.csv."""
-    from cellseg.data.cleaned import write_cleaned
+    from cellseg.data.clean import write_cleaned
     from cellseg.data.findings import count
 
     pairs, warnings = write_cleaned(data, out, groups, mask_threshold)
@@ -197,7 +196,7 @@ def predict(
 ) -> None:
     """Find cells in images: masks, overlays, a table of all objects. Exits with 1 if an image could not be read."""
     from cellseg.data.findings import count
-    from cellseg.use.predict_files import find_sources, predict_files
+    from cellseg.use.predict import find_sources, predict_files
     from cellseg.use.trained import find_trained
 
     trained = find_trained(run, model=model, ensemble=ensemble)
@@ -232,9 +231,8 @@ def evaluate(
 
     Exits with 1 if none is left.
     """
-    from cellseg.console import print_evaluation
     from cellseg.use.evaluate import evaluate as score
-    from cellseg.use.evaluate import score_all, write_evaluation
+    from cellseg.use.evaluate import print_evaluation, score_all, write_evaluation
     from cellseg.use.trained import find_runs
 
     if output and output.exists():

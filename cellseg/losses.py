@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cellseg.errors import InputError
+from cellseg.storage.errors import InputError
 
 
 def soft_dice(probability: Tensor, target: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cellseg.errors import InputError
+from cellseg.storage.errors import InputError
 
 DEEPEST = 16  # of a picture of 65,536 pixels a side, the largest there is, one pixel is left
 

@@ -1,169 +1,86 @@
-"""The rooms of the package: what each may import from outside, and that data moves down one line only."""
+"""The rooms of the package: which rooms each may use, what it may import from outside, and that nothing goes round."""
 
 import ast
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 import cellseg
 
 PACKAGE = Path(cellseg.__file__).parent
-TORCH, PIXELS = {"torch"}, {"numpy", "PIL"}
-OUTSIDE = {
-    "errors": set(),
-    "files": set(),
-    "spreadsheet": set(),
-    "interruption": set(),
-    "divergence": TORCH,
-    "tensorfile": TORCH,
-    "networks": TORCH,
-    "losses": TORCH,
-    "metrics": TORCH | {"torchmetrics"},
-    "hardware": TORCH,
-    "objects": {"numpy", "scipy"},
-    "panels": PIXELS,
-    "data/groups": set(),
-    "data/pairs": set(),
-    "data/splits": set(),
-    "data/cleaning": PIXELS,
-    "data/kinship": PIXELS | {"scipy"},
-    "data/inspection": PIXELS,
-    "data/findings": set(),
-    "data/cache": {"numpy", "tqdm", "filelock", "platformdirs"},
-    "data/montage": PIXELS,
-    "data/check": {"PIL"},
-    "data/cleaned": PIXELS,
-    "data/synthetic": PIXELS | {"tqdm"},
-    "data/augmentation": TORCH,
-    "data/dataset": {"numpy", "torch"},
-    "data/datamodule": TORCH | {"lightning"},
-    "data/__init__": set(),
-    "module": {"torch", "lightning"},
-    "callbacks": {"torch", "lightning", "PIL"},
-    "predict": PIXELS | TORCH,
-    "pages": PIXELS | {"jinja2", "markupsafe"},
-    "records": {"omegaconf", "filelock", "pandas", "yaml"},
-    "runs": {"torch", "numpy", "PIL", "pandas"},
-    "summary": {"torch", "lightning"},
-    "console": {"rich", "pandas"},
-    "resuming": TORCH | {"lightning"},
-    "training": {"torch", "lightning", "hydra", "omegaconf"},
-    "cli": {"typer", "rich"},
-    "study/statistics": {"numpy", "pandas", "scipy"},
-    "study/collect": {"pandas"},
-    "study/verdict": set(),
-    "study/original": set(),
-    "study/tables": {"pandas"},
-    "study/figures": {"matplotlib", "numpy", "pandas"},
-    "study/gallery": PIXELS | {"pandas"},
-    "study/report": set(),
-    "study/isolated": {"filelock", "torch"},
-    "study/slurm": {"hydra", "submitit"},
-    "study/sweep": {"hydra", "omegaconf", "rich"},
-    "study/__init__": set(),
-    "use/trained": set(),
-    "use/predict_files": PIXELS | {"rich"},
-    "use/evaluate": {"numpy", "pandas", "tqdm"},
-    "use/review": {"numpy", "torch", "scipy"},
-    "use/export": {"numpy", "torch", "onnx", "onnxscript", "onnxruntime"},
-    "use/__init__": set(),
-    "__init__": set(),
+ROOMS = {  # room: rooms it may use, packages it may import
+    "storage": (set(), {"torch"}),
+    "science": ({"storage"}, {"torch", "torchmetrics", "numpy", "scipy"}),
+    "data": (
+        {"storage", "science"},
+        {"torch", "lightning", "numpy", "scipy", "PIL", "rich", "tqdm", "filelock", "platformdirs"},
+    ),
+    "run": (
+        {"storage", "science", "data"},
+        {"torch", "lightning", "numpy", "pandas", "PIL", "rich", "hydra", "omegaconf", "filelock", "yaml"},
+    ),
+    "study": (
+        {"storage", "science", "data", "run"},
+        {"numpy", "pandas", "scipy", "matplotlib", "PIL", "jinja2", "markupsafe"},
+    ),
+    "use": (
+        {"storage", "science", "data", "run", "study"},
+        {"torch", "numpy", "pandas", "scipy", "PIL", "rich", "tqdm", "onnx", "onnxscript", "onnxruntime"},
+    ),
+    "sweep": (
+        {"storage", "run", "study"},
+        {"torch", "hydra", "omegaconf", "submitit", "rich", "filelock"},
+    ),
+    "cli": ({"storage", "data", "run", "study", "use"}, {"typer", "rich"}),
+    "__init__": ({"science", "data", "run", "use"}, set()),
 }
-LINE = [  # a room may use the rooms before it
-    "errors",
-    "files",
-    "spreadsheet",
-    "interruption",
-    "divergence",
-    "tensorfile",
-    "networks",
-    "losses",
-    "metrics",
-    "hardware",
-    "objects",
-    "panels",
-    "data/groups",
-    "data/pairs",
-    "data/splits",
-    "data/cleaning",
-    "data/kinship",
-    "data/inspection",
-    "data/findings",
-    "data/cache",
-    "data/montage",
-    "data/check",
-    "data/cleaned",
-    "data/synthetic",
-    "data/augmentation",
-    "data/dataset",
-    "data/datamodule",
-    "data/__init__",
-    "module",
-    "predict",
-    "pages",
-    "records",
-    "runs",
-    "callbacks",
-    "summary",
-    "study/statistics",
-    "study/collect",
-    "study/verdict",
-    "study/original",
-    "study/tables",
-    "study/figures",
-    "study/gallery",
-    "study/report",
-    "study/isolated",
-    "study/slurm",
-    "study/sweep",
-    "study/__init__",
-    "use/trained",
-    "use/predict_files",
-    "use/evaluate",
-    "use/review",
-    "use/export",
-    "use/__init__",
-    "console",
-    "resuming",
-    "training",
-    "cli",
-    "__init__",
-]
+SCIENCE = {"networks", "losses", "metrics", "objects"}
+FILES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 
 
-def imports(room: str) -> set[str]:
-    tree = ast.parse((PACKAGE / f"{room}.py").read_text(encoding="utf-8"))
+def room_of(file: str) -> str:
+    return "science" if file in SCIENCE else file.split("/")[0]
+
+
+def imports(file: str) -> set[str]:
+    """Every module that a file imports, of this package as a path of a file."""
     names = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse((PACKAGE / f"{file}.py").read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add(node.module)
-    return names
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            names |= {name if path_of(name) in FILES else node.module for name in inside}
+    return {path_of(name) if name.split(".")[0] == "cellseg" else name for name in names}
 
 
-def test_every_file_of_the_package_is_a_room_in_the_table():
-    files = {path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py")}
-    assert files == set(OUTSIDE) == set(LINE)
+def path_of(module: str) -> str:
+    path = module.removeprefix("cellseg").lstrip(".").replace(".", "/") or "__init__"
+    return f"{path}/__init__" if (PACKAGE / path).is_dir() else path
 
 
-def test_rooms_import_from_outside_only_what_the_table_says():
-    for room, allowed in OUTSIDE.items():
-        outside = {name.split(".")[0] for name in imports(room)} - {"cellseg"} - set(sys.stdlib_module_names)
-        assert outside <= allowed, room
+def test_only_the_science_and_the_command_lie_flat():
+    assert {file for file in FILES if "/" not in file} == SCIENCE | {"cli", "__init__"}
+    assert {room_of(file) for file in FILES} == ROOMS.keys()
 
 
-def test_nothing_knows_what_is_above_it():
-    for position, room in enumerate(LINE):
-        for name in imports(room):
-            if name.split(".")[0] == "cellseg":
-                used = name.removeprefix("cellseg").lstrip(".").replace(".", "/") or "__init__"
-                used = "data/__init__" if used == "data" else used
-                assert LINE.index(used) < position, f"{room} imports {used}"
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_imports_only_what_its_room_may(file):
+    rooms, packages = ROOMS[room_of(file)]
+    for name in imports(file):
+        if name in FILES:
+            assert room_of(name) in rooms | {room_of(file)}, f"{file} imports {name}"
+        else:
+            top = name.split(".")[0]
+            assert top in packages or top in sys.stdlib_module_names, f"{file} imports {name}"
 
 
-def test_only_training_and_its_sweep_see_hydra():
-    assert {room for room in OUTSIDE if any(name.split(".")[0] == "hydra" for name in imports(room))} == {
-        "training",
-        "study/slurm",
-        "study/sweep",
-    }
+def test_no_import_goes_round():
+    tuple(TopologicalSorter({file: imports(file) & set(FILES) for file in FILES}).static_order())
+
+
+def test_only_a_run_and_its_sweep_see_hydra():
+    seen = {file for file in FILES if any(name.split(".")[0] == "hydra" for name in imports(file))}
+    assert {room_of(file) for file in seen} == {"run", "sweep"}

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cellseg import CellDataModule
 from cellseg.data import SplitPlan
-from cellseg.errors import InputError
+from cellseg.storage.errors import InputError
 
 NUMBERS = itertools.count()
 PAIRS = 6

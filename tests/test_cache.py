@@ -14,10 +14,11 @@ from PIL import Image
 
 from cellseg.data import cache
 from cellseg.data.cache import load_pairs
-from cellseg.data.cleaning import resize_image, resize_mask
-from cellseg.data.inspection import inspect_pair
+from cellseg.data.facts import inspect_pair
+from cellseg.data.images import resize_image
+from cellseg.data.masks import resize_mask
 from cellseg.data.pairs import find_pairs
-from cellseg.errors import InputError
+from cellseg.storage.errors import InputError
 
 LOAD = """
 import sys

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from cellseg.data.cleaning import content_hash, read_image, read_mask, resize_image, resize_mask
-from cellseg.errors import InputError
+from cellseg.data.images import content_hash, read_image, resize_image
+from cellseg.data.masks import read_mask, resize_mask
+from cellseg.storage.errors import InputError
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 BLOCKS = np.kron(np.array([[0, 1], [1, 0]], np.uint8), np.ones((8, 8), np.uint8))  # cell or not

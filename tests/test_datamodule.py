@@ -10,7 +10,7 @@ from cellseg import CellDataModule
 from cellseg.data import Dihedral, SplitPlan
 from cellseg.data.datamodule import EMBEDDED_ROOT
 from cellseg.data.dataset import CellDataset, EpochSampler, derived_seed
-from cellseg.errors import InputError
+from cellseg.storage.errors import InputError
 from test_kinship import texture, tiles, write_tiles
 
 

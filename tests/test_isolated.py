@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from cellseg.study.isolated import SWEPT, _environment, _own_gpu, _quoted, _reason
+from cellseg.sweep.process import SWEPT, _environment, _own_gpu, _quoted, _reason
 
 
 @pytest.mark.parametrize(

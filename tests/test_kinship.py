@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 from scipy import ndimage
 
-from cellseg.data.cleaning import content_hash
 from cellseg.data.groups import read_groups
+from cellseg.data.images import content_hash
 from cellseg.data.kinship import families, find_kin, measure_likeness
 from cellseg.data.synthetic import SmearStyle, draw_smear
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from cellseg import PotiNet, UNet, XopiNet
-from cellseg.errors import InputError
 from cellseg.networks import UNet as ParametricUNet
+from cellseg.storage.errors import InputError
 
 PUBLISHED = {UNet: 7_763_041, PotiNet: 6_979_681, XopiNet: 31_100_513}
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cellseg.data.pairs import find_pairs, scan_pairs
-from cellseg.errors import InputError
+from cellseg.storage.errors import InputError
 
 
 def picture(path, value=200):

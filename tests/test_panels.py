@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cellseg.panels import FALSE, MISSED, RIGHT, draw_panel, read_panel, seen_as_cell
+from cellseg.data.drawing import FALSE, MISSED, RIGHT, draw_panel, read_panel, seen_as_cell
 
 
 def test_a_panel_reads_back_as_it_was_drawn(tmp_path):

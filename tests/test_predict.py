@@ -7,9 +7,9 @@ from PIL import Image
 from torch import nn
 
 from cellseg import UNet
-from cellseg import predict as module
-from cellseg.data.cleaning import resize_image
-from cellseg.predict import Predictor
+from cellseg.data.images import resize_image
+from cellseg.use import predictor as module
+from cellseg.use.predictor import Predictor
 
 
 class Brightness(nn.Module):

@@ -49,11 +49,13 @@ def test_every_make_target_exists():
     assert set(re.findall(r"\bmake ([a-z-]+)\b", "\n".join(BLOCKS + re.findall(r"`([^`]+)`", README)))) <= targets
 
 
-def test_every_file_of_the_package_is_in_the_tree():
+def test_every_room_and_flat_file_of_the_package_is_in_the_tree():
     tree = next(block for block in BLOCKS if "networks.py" in block)
     for path in (ROOT / "cellseg").iterdir():
-        if path.suffix == ".py" and path.name not in ("__init__.py", "errors.py"):
+        if path.suffix == ".py" and path.name != "__init__.py":
             assert path.name in tree
+        elif path.is_dir() and path.name != "__pycache__":
+            assert f"  {path.name}/ " in tree
 
 
 def test_every_picture_and_relative_link_exists():

@@ -12,10 +12,10 @@ from PIL import Image
 from scipy import ndimage
 
 import train
-from cellseg.data.cleaning import resize_mask
+from cellseg.data.drawing import read_panel
+from cellseg.data.masks import resize_mask
 from cellseg.data.synthetic import write_synthetic
 from cellseg.objects import RIM, SMALLEST_OBJECT
-from cellseg.panels import read_panel
 from cellseg.use.review import review
 from cellseg.use.trained import find_runs
 

@@ -16,9 +16,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cellseg.cli import app
-from cellseg.errors import InputError
-from cellseg.panels import draw_panel, seen_as_cell
-from cellseg.records import write_csv, write_json
+from cellseg.data.drawing import draw_panel, seen_as_cell
+from cellseg.run.folder import write_csv, write_json
+from cellseg.storage.errors import InputError
 from cellseg.study.collect import read_study
 from cellseg.study.figures import INK
 from cellseg.study.report import assemble, write_report

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from cellseg import UNet, records, runs
-from cellseg.errors import InputError
-from cellseg.spreadsheet import as_text, from_text
+from cellseg import UNet
+from cellseg.run import execution
+from cellseg.run import folder as records
+from cellseg.storage.errors import InputError
+from cellseg.storage.spreadsheet import as_text, from_text
+from cellseg.use import load as runs
 
 
 def test_run_names_say_model_and_seed_first_then_what_else_was_changed():
@@ -70,7 +73,9 @@ def test_an_unfinished_run_goes_on_with_the_same_images_only(tmp_path):
 
 
 def test_two_processes_cannot_work_in_one_folder(tmp_path):
-    enter = "import sys, pathlib; from cellseg import records; records.occupied(pathlib.Path(sys.argv[1])).__enter__()"
+    enter = (
+        "import sys, pathlib; from cellseg.run import folder; folder.occupied(pathlib.Path(sys.argv[1])).__enter__()"
+    )
     with records.occupied(tmp_path):
         said = subprocess.run([sys.executable, "-c", enter, tmp_path], capture_output=True, text=True)
     assert "another process is at work in" in said.stderr
@@ -121,7 +126,7 @@ def test_a_configuration_that_multiplies_itself_is_refused_at_once(tmp_path):
 
 def test_weights_are_plain_tensors_in_the_usual_layout(tmp_path):
     network = UNet(init_features=2).to(memory_format=torch.channels_last)
-    runs.write_weights(tmp_path / "weights.pth", network)
+    execution.write_weights(tmp_path / "weights.pth", network)
     weights = torch.load(tmp_path / "weights.pth", weights_only=True)
     assert all(tensor.is_contiguous() for tensor in weights.values())
     fresh = UNet(init_features=2)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellseg.data.splits import SplitPlan
-from cellseg.errors import InputError
+from cellseg.storage.errors import InputError
 
 SINGLES = {f"cell_{n}": f"cell_{n}" for n in range(1, 51)}
 SIBLINGS = {f"tile_{n}": f"slide_{n // 4}" for n in range(48)}

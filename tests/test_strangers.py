@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 import train
 from cellseg.cli import app
 from cellseg.data.pairs import scan_pairs
-from cellseg.errors import InputError
-from cellseg.files import refuse_links
-from cellseg.interruption import Interrupted, StopRequest
-from cellseg.records import in_place, run_name
-from cellseg.training import keep_events_in_order
-from cellseg.use.predict_files import find_sources
+from cellseg.run.execution import keep_events_in_order
+from cellseg.run.folder import in_place, run_name
+from cellseg.run.signals import Interrupted, StopRequest
+from cellseg.storage.errors import InputError
+from cellseg.storage.files import refuse_links
+from cellseg.use.predict import find_sources
 from conftest import smoke
 
 COMMANDS = ("report", "review", "predict", "evaluate")

@@ -17,10 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from cellseg import records
-from cellseg.errors import InputError
-from cellseg.interruption import Interrupted, StopRequest
-from cellseg.study.isolated import ACCOUNT, SWEEP, write_outcome
-from cellseg.study.sweep import SweepWatch
+from cellseg.run.signals import Interrupted, StopRequest
+from cellseg.storage.errors import InputError
+from cellseg.sweep.account import SweepWatch
+from cellseg.sweep.process import ACCOUNT, SWEEP, write_outcome
 from conftest import smoke
 from test_report import images, write_run
 
@@ -111,7 +111,7 @@ def interrupted_at(point, cfg, folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "point", ["cellseg.training.summarise", "cellseg.training.write_weights", "cellseg.training.start_run"]
+    "point", [f"cellseg.run.execution.{name}" for name in ("summarise", "write_weights", "start_run")]
 )
 @pytest.mark.parametrize("callbacks", ["ema", "default"])
 def test_a_run_interrupted_before_or_after_its_training_ends_as_if_nothing_had_happened(
@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(smears, tmp_
     def config():
         return smoke(f"data.root={smears}", "trainer.max_epochs=4")
 
-    interrupted_at("cellseg.training.summarise", config(), tmp_path / "run", monkeypatch)
+    interrupted_at("cellseg.run.execution.summarise", config(), tmp_path / "run", monkeypatch)
     kept = tmp_path / "run" / "checkpoints"
     assert torch.load(kept / "previous.ckpt", weights_only=True)["epoch"] == 2
     harm(kept / "last.ckpt")
@@ -158,7 +158,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(smears, tmp_
     assert {path.name for path in kept.iterdir()} == {"last.ckpt"}  # the run is finished
 
     caplog.clear()
-    interrupted_at("cellseg.training.summarise", config(), tmp_path / "again", monkeypatch)
+    interrupted_at("cellseg.run.execution.summarise", config(), tmp_path / "again", monkeypatch)
     for name in ("last", "previous"):
         harm(tmp_path / "again" / "checkpoints" / f"{name}.ckpt")
     train.run(config(), tmp_path / "again")
@@ -228,7 +228,7 @@ def test_an_interrupted_run_that_is_moved_still_knows_its_best_epoch(smears, tmp
 
 
 def test_an_interrupted_run_does_not_go_on_with_other_images(own_smears, tmp_path, monkeypatch):
-    interrupted_at("cellseg.training.summarise", smoke(f"data.root={own_smears}"), tmp_path / "run", monkeypatch)
+    interrupted_at("cellseg.run.execution.summarise", smoke(f"data.root={own_smears}"), tmp_path / "run", monkeypatch)
     shutil.rmtree(own_smears / "cell_1")
     with pytest.raises(InputError, match="the images or their groups have changed since this run began"):
         train.run(smoke(f"data.root={own_smears}"), tmp_path / "run")
@@ -267,7 +267,7 @@ def test_a_sweep_survives_a_killed_and_a_refused_run_and_the_same_command_does_t
 
 
 def test_the_report_is_refreshed_as_runs_finish(tmp_path, monkeypatch):
-    monkeypatch.setattr("cellseg.study.sweep.GLANCES", 0.05)
+    monkeypatch.setattr("cellseg.sweep.account.GLANCES", 0.05)
     study = tmp_path / "s"
     monkeypatch.setenv(SWEEP, "a sweep")
     watch = SweepWatch(study / ACCOUNT / "a sweep", runs=3)

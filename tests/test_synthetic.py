@@ -3,9 +3,9 @@ import pytest
 from PIL import Image
 
 from cellseg.data import synthetic
-from cellseg.data.cleaning import read_mask
+from cellseg.data.masks import read_mask
 from cellseg.data.synthetic import SmearStyle, draw_smear, write_synthetic
-from cellseg.errors import InputError
+from cellseg.storage.errors import InputError
 from conftest import TINY
 
 

@@ -6,10 +6,10 @@ import zipfile
 import pytest
 import torch
 
-from cellseg import tensorfile
-from cellseg.errors import InputError
-from cellseg.files import new_file
-from cellseg.records import write_text
+from cellseg.run.folder import write_text
+from cellseg.storage import tensors as tensorfile
+from cellseg.storage.errors import InputError
+from cellseg.storage.files import new_file
 
 CONTENT = {"a": torch.arange(40.0), "b": torch.tensor([1, 2]), "c": 3}
 

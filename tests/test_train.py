@@ -18,11 +18,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from cellseg import UNet, load_run
-from cellseg.data.cleaned import write_cleaned
-from cellseg.errors import InputError
-from cellseg.hardware import native_precision
+from cellseg.data.clean import write_cleaned
 from cellseg.losses import DiceLoss
 from cellseg.metrics import image_scores
+from cellseg.run.hardware import native_precision
+from cellseg.storage.errors import InputError
 from conftest import smoke
 
 TRAIN = Path(train.__file__)

@@ -21,12 +21,12 @@ from typer.testing import CliRunner
 import train
 from cellseg import PotiNet, UNet, XopiNet, load_run
 from cellseg.cli import app
-from cellseg.errors import InputError
+from cellseg.data.drawing import read_panel, seen_as_cell
 from cellseg.objects import UNLABELLED
-from cellseg.panels import read_panel, seen_as_cell
-from cellseg.records import write_csv
+from cellseg.run.folder import write_csv
+from cellseg.storage.errors import InputError
 from cellseg.use.evaluate import score_all
-from cellseg.use.predict_files import find_sources
+from cellseg.use.predict import find_sources
 from conftest import smoke
 
 

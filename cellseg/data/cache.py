@@ -23,12 +23,13 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cellseg.data.cleaning import resize_image, resize_mask
-from cellseg.data.inspection import PairFacts, inspect_pair
+from cellseg.data.facts import PairFacts, inspect_pair
+from cellseg.data.images import resize_image
 from cellseg.data.kinship import Kin, Likeness, Likenesses, find_kin
+from cellseg.data.masks import resize_mask
 from cellseg.data.pairs import Pair
-from cellseg.errors import InputError
-from cellseg.files import new_folder, require_plain
+from cellseg.storage.errors import InputError
+from cellseg.storage.files import new_folder, require_plain
 
 VERSION = 2  # of what is made of a file; another version never reads this one's entries
 AT_ONCE = 256  # pairs in flight: enough for every core, few enough for any memory

@@ -1,13 +1,17 @@
 """Looking a data set over before training: what training would stumble over, and what it would make of the rest."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from cellseg.data.cache import in_parallel
+from cellseg.data.facts import PairFacts, inspect_pair
 from cellseg.data.findings import (
     ERROR,
     NOTE,
@@ -19,12 +23,13 @@ from cellseg.data.findings import (
     nothing_to_learn,
     some,
 )
-from cellseg.data.inspection import PairFacts, inspect_pair
 from cellseg.data.kinship import Kin, Likeness, families, find_kin
 from cellseg.data.montage import draw_tile
 from cellseg.data.pairs import Pair, Problem, scan_pairs
 from cellseg.data.splits import SplitPlan, Subsets
-from cellseg.errors import InputError
+from cellseg.storage.errors import InputError
+
+COLOURS = {ERROR: "bold red", WARNING: "yellow", NOTE: "dim"}
 
 
 @dataclass(frozen=True)
@@ -143,3 +148,21 @@ def _default_split(pairs: Sequence[Pair], facts: Sequence[PairFacts], findings: 
 
 def _short(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) and path != root else str(path)
+
+
+def print_check(headline: str, findings: Sequence[Finding]) -> None:
+    """Print what was found in a data set, and whether it can be trained on."""
+    console = Console()
+    console.print(headline, highlight=False, markup=False, soft_wrap=True)
+    if findings:
+        table = Table("severity", "where", "what was seen", "what training does", show_lines=True)
+        for finding in findings:
+            cells = (finding.where, finding.seen, finding.effect)
+            table.add_row(
+                Text(finding.severity, COLOURS[finding.severity]), *(Text(cell, overflow="fold") for cell in cells)
+            )
+        console.print(table)
+    counts = Counter(finding.severity for finding in findings)
+    said = ", ".join(f"{counts[severity]} {severity}{'' if counts[severity] == 1 else 's'}" for severity in COLOURS)
+    verdict = "training would stop" if counts[ERROR] else "training would run"
+    console.print(f"{said}: {verdict}", style="bold", highlight=False)

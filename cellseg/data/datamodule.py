@@ -16,7 +16,7 @@ from cellseg.data.findings import WARNING, Leak, count, find_leaks, look_at_pair
 from cellseg.data.pairs import find_pairs
 from cellseg.data.splits import RecordedSplit, SplitPlan, Subsets
 from cellseg.data.synthetic import write_synthetic
-from cellseg.errors import InputError
+from cellseg.storage.errors import InputError
 
 EMBEDDED_PAIRS = 50
 EMBEDDED_ROOT = Path("data/synthetic-v1")  # the version changes whenever the drawing does

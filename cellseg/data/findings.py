@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from cellseg.data.inspection import PairFacts
+from cellseg.data.facts import PairFacts
 from cellseg.data.kinship import Kin, families
 from cellseg.data.pairs import Pair
 from cellseg.data.splits import Subsets

@@ -7,9 +7,9 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from cellseg.errors import InputError
-from cellseg.files import new_file, read_whole
-from cellseg.spreadsheet import as_text, from_text
+from cellseg.storage.errors import InputError
+from cellseg.storage.files import new_file, read_whole
+from cellseg.storage.spreadsheet import as_text, from_text
 
 log = logging.getLogger(__name__)
 

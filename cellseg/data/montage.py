@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from cellseg.files import new_file
-from cellseg.panels import draw_outlines
+from cellseg.data.drawing import draw_outlines
+from cellseg.storage.files import new_file
 
 TILE = 200  # pixels a side, name included
 CAPTION = 18

@@ -10,8 +10,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from cellseg.errors import InputError
-from cellseg.files import read_whole
+from cellseg.storage.errors import InputError
+from cellseg.storage.files import read_whole
 
 Subsets = dict[str, list[str]]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from tqdm import tqdm
 
-from cellseg.files import new_folder
+from cellseg.storage.files import new_folder
 
 Plane = NDArray[np.float32]
 Mask = NDArray[np.uint8]

@@ -1,1 +1,1 @@
-"""Many runs: sweeping them, and what they say together."""
+"""Many runs read back, and what they say together."""

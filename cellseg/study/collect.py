@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from cellseg.errors import InputError
-from cellseg.records import RECORDED, SCORES, leaves, read_config, read_json, read_table, read_test_rows
+from cellseg.run.folder import RECORDED, SCORES, leaves, read_config, read_json, read_table, read_test_rows
+from cellseg.storage.errors import InputError
 
 NOT_COMPARED = (
     "seed",

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cellseg.errors import InputError
+from cellseg.storage.errors import InputError
 from cellseg.study.collect import Study
 from cellseg.study.verdict import DIFFERENT, EQUIVALENT, Verdict
 

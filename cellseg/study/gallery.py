@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellseg.pages import picture_address
-from cellseg.panels import FALSE, RIGHT, Pixels, read_panel, seen_as_cell
+from cellseg.data.drawing import FALSE, RIGHT, Pixels, read_panel, seen_as_cell
 from cellseg.study.collect import Study
+from cellseg.study.pages import picture_address
 from cellseg.study.tables import Row
 
 SHOWN = 4  # images in each part of the gallery

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cellseg.data.findings import count
-from cellseg.pages import write_page
-from cellseg.records import write_csv, write_text
+from cellseg.run.folder import write_csv, write_text
 from cellseg.study.collect import Study
 from cellseg.study.figures import Picture, draw_figures, write_pictures
 from cellseg.study.gallery import Strip, make_gallery
+from cellseg.study.pages import write_page
 from cellseg.study.tables import (
     AVERAGES,
     COMPARISON_COLUMNS,

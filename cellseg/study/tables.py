@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from cellseg.records import SCORES
+from cellseg.run.folder import SCORES
 from cellseg.study.collect import Study
 from cellseg.study.original import PUBLISHED
 from cellseg.study.verdict import Verdict

@@ -8,20 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 from tqdm import tqdm
 
 from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.dataset import CellDataset
-from cellseg.data.inspection import inspect_pair
+from cellseg.data.facts import inspect_pair
+from cellseg.data.findings import count
 from cellseg.data.kinship import Kin, Likeness, families, find_alike
 from cellseg.data.pairs import Pair, find_pairs, scan_pairs
-from cellseg.errors import InputError
-from cellseg.files import new_folder
 from cellseg.metrics import image_scores
-from cellseg.records import write_json
-from cellseg.runs import Run
-from cellseg.spreadsheet import as_text
+from cellseg.run.folder import write_json
+from cellseg.run.results import SCORES
+from cellseg.storage.errors import InputError
+from cellseg.storage.files import new_folder
+from cellseg.storage.spreadsheet import as_text
 from cellseg.study.statistics import interval_over_groups
+from cellseg.use.load import Run
 from cellseg.use.trained import Trained
 
 UNKNOWABLE = (
@@ -199,3 +204,34 @@ def _look(pair: Pair, threshold: int) -> tuple[str, Likeness] | None:
         clean = inspect_pair(pair, threshold)
         return clean.facts.sha256, clean.likeness
     return None
+
+
+def print_evaluation(name: str, unseen: Mapping[str, "Score"], images: "pd.DataFrame", caveats: Sequence[str]) -> None:
+    """Print the scores on images the weights have not seen and, apart, what was left out of them."""
+    console = Console()
+    console.print(name, highlight=False, markup=False, soft_wrap=True)
+    seen = images[images["seen"] != ""]
+    if unseen:
+        number, groups = len(images) - len(seen), images.loc[images["seen"] == "", "group"].nunique()
+        table = Table(
+            title=f"scores on {count(number, 'image')} that the weights have not seen",
+            caption=f"95 % interval: {count(groups, 'group')} of images drawn again; other seeds are not in it",
+            title_justify="left",
+            caption_justify="left",
+        )
+        for heading in ("score", "value", "95 % interval", "how"):
+            table.add_column(heading, justify="right" if heading == "value" else "left")
+        for key, label, how in SCORES:
+            if score := unseen.get(key):
+                ends = "-" if score.interval is None else f"[{score.interval[0]:.4f}, {score.interval[1]:.4f}]"
+                table.add_row(label, f"{score.value:.4f}", Text(ends), how)
+        console.print(table)
+    if len(seen):
+        mean = f"mean Dice on them {seen['dice'].mean():.4f}, which is no result"
+        said = f"{count(len(seen), 'image')} left out, known to the weights; {mean}:"
+        console.print(said, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        for how in seen["seen"].unique():
+            names = ", ".join(seen.loc[seen["seen"] == how, "image"])
+            console.print(f"  {how}: {names}", highlight=False, markup=False, soft_wrap=True)
+    for caveat in caveats:
+        console.print(f"note: {caveat}", highlight=False, markup=False, soft_wrap=True)

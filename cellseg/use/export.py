@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cellseg.errors import InputError
-from cellseg.files import new_file
+from cellseg.data.drawing import read_panel
 from cellseg.metrics import THRESHOLD
-from cellseg.panels import read_panel
-from cellseg.runs import Run
+from cellseg.storage.errors import InputError
+from cellseg.storage.files import new_file
+from cellseg.use.load import Run
 from cellseg.use.trained import Trained
 
 TOLERANCE = 1e-4  # of a probability, between the file and the network

@@ -17,15 +17,15 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cellseg.errors import InputError
-from cellseg.files import new_folder
+from cellseg.data.drawing import Pixels, read_panel, seen_as_cell
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import MERGED, MISSED, SPLIT, UNLABELLED, Disagreement, find_disagreements
-from cellseg.pages import picture_address, write_page
-from cellseg.panels import Pixels, read_panel, seen_as_cell
-from cellseg.predict import Predictor
-from cellseg.records import read_test_rows, write_csv, write_text
-from cellseg.runs import Run
+from cellseg.run.folder import read_test_rows, write_csv, write_text
+from cellseg.storage.errors import InputError
+from cellseg.storage.files import new_folder
+from cellseg.study.pages import picture_address, write_page
+from cellseg.use.load import Run
+from cellseg.use.predictor import Predictor
 from cellseg.use.trained import Trained
 
 KINDS = {

@@ -11,11 +11,11 @@ from typing import Any
 from cellseg.data.findings import count
 from cellseg.data.pairs import IMAGE_SUFFIXES
 from cellseg.data.splits import RecordedSplit
-from cellseg.errors import InputError
 from cellseg.networks import PotiNet, UNet, XopiNet
-from cellseg.predict import Predictor
-from cellseg.runs import Run, load_run, read_weights, with_weights
+from cellseg.storage.errors import InputError
 from cellseg.study.collect import Study, read_study
+from cellseg.use.load import Run, load_run, read_weights, with_weights
+from cellseg.use.predictor import Predictor
 
 PUBLISHED = {"unet": UNet, "potinet": PotiNet, "xopinet": XopiNet}
 PUBLISHED_SIZE = 224  # pixels a side, in the original study

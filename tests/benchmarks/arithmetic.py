@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cellseg import DiceLoss, UNet
-from cellseg.hardware import keep_freed_memory, native_precision
+from cellseg.run.hardware import keep_freed_memory, native_precision
 
 SIDE = 224
 MATRIX = 2048

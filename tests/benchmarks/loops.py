@@ -56,7 +56,7 @@ def bare(root: str, epochs: int) -> Iterator[float]:
     from torch.optim.swa_utils import AveragedModel
 
     from cellseg import DiceLoss, UNet
-    from cellseg.hardware import keep_freed_memory, native_precision
+    from cellseg.run.hardware import keep_freed_memory, native_precision
 
     keep_freed_memory()
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -121,7 +121,7 @@ def monai(root: str, epochs: int) -> Iterator[float]:
 
 def aligned(root: str, epochs: int) -> Iterator[float]:
     """The same with our precision, layout and optimizer, and no checkpoints."""
-    from cellseg.hardware import native_precision
+    from cellseg.run.hardware import native_precision
 
     precision = native_precision("cpu")
     yield from basic_unet(

@@ -24,15 +24,16 @@ from typer.testing import CliRunner
 
 import train
 from cellseg.cli import app
-from cellseg.data.cleaning import read_image, read_mask
 from cellseg.data.groups import read_groups
+from cellseg.data.images import read_image
+from cellseg.data.masks import read_mask
 from cellseg.data.pairs import scan_pairs
 from cellseg.data.splits import RecordedSplit
-from cellseg.errors import InputError
 from cellseg.networks import UNet
-from cellseg.runs import load_run, write_weights
+from cellseg.storage.errors import InputError
 from cellseg.study.collect import read_study
 from cellseg.study.report import write_report
+from cellseg.use.load import load_run, write_weights
 from conftest import composed
 from test_report import write_run
 

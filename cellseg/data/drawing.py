@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cellseg.files import require_plain
+from cellseg.storage.files import require_plain
 
 Pixels = NDArray[np.uint8]
 RIGHT, FALSE, MISSED = (255, 255, 255), (230, 159, 0), (0, 114, 178)  # orange and blue: for colour-blind eyes too

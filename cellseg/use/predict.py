@@ -17,18 +17,18 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from cellseg.data.cleaning import read_image
+from cellseg.data.drawing import draw_outlines
 from cellseg.data.findings import count
 from cellseg.data.groups import natural
+from cellseg.data.images import read_image
 from cellseg.data.pairs import IMAGE_SUFFIXES, LONGEST_NAME, looks_like_mask, scan_pairs
-from cellseg.errors import InputError
-from cellseg.interruption import Interrupted
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import SMALLEST_OBJECT, Object, measure_objects
-from cellseg.panels import draw_outlines
-from cellseg.predict import Floats, Predictor
-from cellseg.records import write_csv
-from cellseg.spreadsheet import as_text
+from cellseg.run.folder import write_csv
+from cellseg.run.signals import Interrupted
+from cellseg.storage.errors import InputError
+from cellseg.storage.spreadsheet import as_text
+from cellseg.use.predictor import Floats, Predictor
 
 AT_ONCE = 2**25  # pixels of pictures in memory together; one larger than that is alone
 MOST_PIXELS = 2**30  # of one picture

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cellseg.errors import InputError
-from cellseg.files import refuse_links
-from cellseg.interruption import say
-from cellseg.records import in_place, write_json, write_text
+from cellseg.run.folder import in_place, write_json, write_text
+from cellseg.run.signals import say
+from cellseg.storage.errors import InputError
+from cellseg.storage.files import refuse_links
 
 ACCOUNT = ".sweep"  # in the study's folder: what became of every run, a folder for each sweep
 SWEEP = "CELLSEG_SWEEP"  # the name of that folder, for all that a sweep starts

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from cellseg.data.cleaning import resize_image
-from cellseg.hardware import keep_freed_memory, native_precision
+from cellseg.data.images import resize_image
+from cellseg.run.hardware import keep_freed_memory, native_precision
 
 Floats = NDArray[np.float32]
 Item = TypeVar("Item")

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from cellseg.errors import InputError
-from cellseg.files import require_plain, whole_file
+from cellseg.storage.errors import InputError
+from cellseg.storage.files import require_plain, whole_file
 
 DIRECTORY = 0x10  # what zip says of folders, which torch would take for empty tensors
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cellseg.errors import InputError
+from cellseg.storage.errors import InputError
 
 DIVERGED = (
     "training diverged; lower optimizer.lr, or set +trainer.gradient_clip_val=1 or trainer.precision=32-true; what was "

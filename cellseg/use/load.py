@@ -10,25 +10,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
 
-from cellseg.data.cleaning import read_image
+from cellseg.data.images import read_image
 from cellseg.data.splits import ENTRY_KEYS, SUBSETS
-from cellseg.errors import InputError
 from cellseg.networks import UNet
-from cellseg.predict import Predictor
-from cellseg.records import read_config, read_json, read_table
-from cellseg.tensorfile import read_tensors, write_tensors
+from cellseg.run.folder import read_config, read_json, read_table
+from cellseg.storage.errors import InputError
+from cellseg.storage.tensors import read_tensors
+from cellseg.use.predictor import Predictor
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LARGEST_SIDE = 2**16  # pixels
-
-
-def write_weights(path: Path, network: nn.Module) -> None:
-    """Write the network as a plain ``state_dict`` that loads with ``weights_only=True`` on any machine."""
-    write_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, path)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cellseg.data import CellDataModule
-from cellseg.errors import InputError
-from cellseg.hardware import describe_device
-from cellseg.module import SegmentationModule
+from cellseg.run.hardware import describe_device
+from cellseg.run.module import SegmentationModule
+from cellseg.storage.errors import InputError
 
 
 def summarise(

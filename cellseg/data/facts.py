@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cellseg.data.cleaning import DEEP_MODES, content_hash, read_image, read_mask
+from cellseg.data.images import DEEP_MODES, content_hash, read_image
 from cellseg.data.kinship import Likeness, measure_likeness
+from cellseg.data.masks import read_mask
 from cellseg.data.pairs import Pair
-from cellseg.errors import InputError
+from cellseg.storage.errors import InputError
 
 
 @dataclass(frozen=True)

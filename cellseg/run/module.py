@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cellseg.divergence import DIVERGED, FiniteWatch
-from cellseg.errors import InputError
 from cellseg.metrics import SegmentationScores, image_scores
+from cellseg.run.divergence import DIVERGED, FiniteWatch
+from cellseg.storage.errors import InputError
 
 Batch = dict[str, Any]
 

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cellseg.data.cache import in_parallel
+from cellseg.data.facts import PairFacts, inspect_pair
 from cellseg.data.findings import WARNING, Finding, look_at_pairs
 from cellseg.data.groups import write_groups
-from cellseg.data.inspection import PairFacts, inspect_pair
 from cellseg.data.pairs import Pair, find_pairs
-from cellseg.errors import InputError
-from cellseg.files import new_folder
-from cellseg.spreadsheet import as_text
+from cellseg.storage.errors import InputError
+from cellseg.storage.files import new_folder
+from cellseg.storage.spreadsheet import as_text
 
 COLUMNS = ("pair", "file", "written", "change")
 

@@ -26,11 +26,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from cellseg.errors import InputError
-from cellseg.files import refuse_links
-from cellseg.interruption import say
-from cellseg.records import in_place, run_name, write_text
-from cellseg.study.isolated import ACCOUNT, SWEEP, name_sweep, stop_file
+from cellseg.run.folder import in_place, run_name, write_text
+from cellseg.run.signals import say
+from cellseg.storage.errors import InputError
+from cellseg.storage.files import refuse_links
+from cellseg.sweep.process import ACCOUNT, SWEEP, name_sweep, stop_file
 
 COLOURS = {"done": "green", "finished before": "dim", "stopped": "yellow", "failed": "bold red"}
 GLANCES = 1.0  # seconds between looks at the run folders
@@ -69,7 +69,7 @@ class SweepAccount(Callback):
         require_own(study, [study / ACCOUNT])
         on_cluster = "submitit" in config.hydra.launcher._target_
         if on_cluster:
-            from cellseg.study.slurm import outlive_dead_jobs, warn_without_accounting  # needs submitit
+            from cellseg.sweep.slurm import outlive_dead_jobs, warn_without_accounting  # needs submitit
 
             warn_without_accounting()
             outlive_dead_jobs()

@@ -18,9 +18,9 @@ import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from cellseg.errors import InputError
-from cellseg.files import read_whole, whole_file
-from cellseg.spreadsheet import as_text, from_text
+from cellseg.storage.errors import InputError
+from cellseg.storage.files import read_whole, whole_file
+from cellseg.storage.spreadsheet import as_text, from_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from submitit import SlurmJob
 from submitit.core.utils import UncompletedJobError
 
-from cellseg.study.isolated import write_outcome
+from cellseg.sweep.process import write_outcome
 
 log = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from PIL import Image
 from torch import Tensor
 
-from cellseg.interruption import Interrupted, StopRequest
+from cellseg.data.drawing import Pixels, draw_panel
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import count_unlabelled
-from cellseg.panels import Pixels, draw_panel
-from cellseg.records import write_csv
-from cellseg.tensorfile import write_tensors
+from cellseg.run.folder import write_csv
+from cellseg.run.signals import Interrupted, StopRequest
+from cellseg.storage.tensors import write_tensors
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # the second is there until the run is finished
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cellseg.errors import InputError
+from cellseg.storage.errors import InputError
 
 LARGEST = {"a picture": 2**32, "a table": 2**28, "a record": 2**26, "a configuration": 2**17, "weights": 2**35}  # bytes
 

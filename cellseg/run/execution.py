@@ -18,19 +18,20 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
-from cellseg.callbacks import PREVIOUS, EpochTable, ImageRecords, StopWhenAsked, WholeCheckpoints
-from cellseg.console import print_results
 from cellseg.data import CellDataModule
 from cellseg.data.dataset import derived_seed
-from cellseg.errors import InputError
-from cellseg.hardware import describe_device, keep_freed_memory, out_of_memory
-from cellseg.interruption import StopRequest
-from cellseg.module import SegmentationModule
-from cellseg.records import finished, leaves, occupied, provenance, start_run, write_json
-from cellseg.resuming import ResumeCheck, fitting, last_intact, load_weights, read_checkpoint
-from cellseg.runs import write_weights
-from cellseg.summary import summarise
+from cellseg.run.callbacks import PREVIOUS, EpochTable, ImageRecords, StopWhenAsked, WholeCheckpoints
+from cellseg.run.folder import finished, leaves, occupied, provenance, start_run, write_json
+from cellseg.run.hardware import describe_device, keep_freed_memory, out_of_memory
+from cellseg.run.module import SegmentationModule
+from cellseg.run.results import print_results
+from cellseg.run.resuming import ResumeCheck, fitting, last_intact, load_weights, read_checkpoint
+from cellseg.run.signals import StopRequest
+from cellseg.run.summary import summarise
+from cellseg.storage.errors import InputError
+from cellseg.storage.tensors import write_tensors
 
 EVENTS = re.compile(r"events\.out\.tfevents\.(\d{10})\..*")
 
@@ -124,6 +125,11 @@ def fit_and_test(cfg: DictConfig, folder: Path, stop: StopRequest) -> float:
         (folder / "checkpoints" / PREVIOUS).unlink(missing_ok=True)
         print_results(summary, folder)
     return float(metrics["test/dice"])
+
+
+def write_weights(path: Path, network: nn.Module) -> None:
+    """Write the network as a plain ``state_dict`` that loads with ``weights_only=True`` on any machine."""
+    write_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, path)
 
 
 def log_hyperparameters(trainer: L.Trainer, cfg: DictConfig, network: str, metrics: Mapping[str, float]) -> None:

@@ -11,10 +11,10 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from cellseg.callbacks import LAST, PREVIOUS
-from cellseg.errors import InputError
-from cellseg.hardware import out_of_memory
-from cellseg.tensorfile import find_damage, read_tensors
+from cellseg.run.callbacks import LAST, PREVIOUS
+from cellseg.run.hardware import out_of_memory
+from cellseg.storage.errors import InputError
+from cellseg.storage.tensors import find_damage, read_tensors
 
 MOST = 2**53  # of anything that is counted
 

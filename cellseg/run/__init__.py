@@ -1,0 +1,1 @@
+"""One run: training, what its folder holds, and going on after an interruption."""
