@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shlex
 import signal
 import sys
 from functools import partial
@@ -13,7 +14,6 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cellseg.run import folder as run_folder
 from cellseg.run.signals import Interrupted, StopRequest, leave
 from cellseg.storage.errors import InputError
 from cellseg.sweep import account, process
@@ -23,21 +23,28 @@ log = logging.getLogger("train")
 # torch and Lightning are imported where training begins: --help and --cfg need neither
 
 
-def run(cfg: DictConfig, folder: Path, stop: StopRequest | None = None) -> float:
+def run(cfg: DictConfig, folder: Path, stop: StopRequest | None = None, command: str | None = None) -> float:
     """Train, test and record one run in ``folder``; return the mean Dice over its test images.
 
-    What is finished already is only told again; what was interrupted goes on from its last checkpoint.
+    A finished run prints its results again; an interrupted one goes on from its last checkpoint.
     """
-    from cellseg.run import execution
+    from cellseg.run.execution import execute
 
     settle(cfg)
-    return execution.run(cfg, folder, stop or StopRequest())
+    return execute(cfg, folder, stop or StopRequest(), command)
 
 
 def was_finished(cfg: DictConfig, folder: Path) -> bool:
     """Tell whether the folder holds this run, finished."""
+    from cellseg.run.folder import finished
+
     settle(cfg)
-    return run_folder.finished(folder, cfg) is not None
+    return finished(folder, cfg) is not None
+
+
+def typed() -> str:
+    """Return the command of this run, to be pasted; a sweep's runs as they would be typed one by one."""
+    return shlex.join(["python", "train.py", *(word for word in sys.argv[1:] if not word.startswith("hydra.run.dir="))])
 
 
 def settle(cfg: DictConfig) -> None:
@@ -81,11 +88,11 @@ def main(cfg: DictConfig) -> float | None:
             Path(__file__).resolve(), overrides, folder, partial(was_finished, cfg, folder), cfg.n_jobs
         )
     process.end_with_the_sweep()
-    from cellseg.run import execution  # noqa: F401 (takes seconds, in which a signal is best taken by leaving)
+    import cellseg.run.execution  # noqa: F401 (takes seconds, in which a signal is best taken by leaving)
 
     try:
         with StopRequest() as stop:
-            return run(cfg, folder, stop)
+            return run(cfg, folder, stop, typed())
     except (InputError, InstantiationException) as error:
         ours = error.__cause__ if isinstance(error.__cause__, InputError) else error
         said = "; ".join(line.strip() for line in str(ours).splitlines() if line.strip())

@@ -12,10 +12,10 @@ from PIL import Image
 from scipy import ndimage
 
 import train
-from cellseg.data.drawing import read_panel
 from cellseg.data.masks import resize_mask
 from cellseg.data.synthetic import write_synthetic
 from cellseg.objects import RIM, SMALLEST_OBJECT
+from cellseg.run.folder import RunFolder
 from cellseg.use.review import review
 from cellseg.use.trained import find_runs
 
@@ -47,7 +47,7 @@ def test_a_review_finds_the_cells_that_were_left_unlabelled_and_hardly_anything_
         offered = [row for row in csv.DictReader(file) if row["kind"] == "unlabelled"]
     left_out = found = at_border = found_at_border = false = 0
     for panel in (run / "predictions").glob("*.png"):
-        truth = read_panel(panel)[1][..., 0] > 0
+        truth = RunFolder(run).prediction(panel.stem).truth
         with Image.open(run.parents[2] / "smears" / panel.stem / "exact.png") as picture:
             exact = resize_mask(np.asarray(picture) > 0, len(truth))[0] > 0
         boxes = np.zeros_like(truth)

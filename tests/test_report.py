@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import shutil
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import numpy as np
@@ -16,9 +17,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cellseg.cli import app
-from cellseg.data.drawing import draw_panel, seen_as_cell
-from cellseg.run.folder import write_csv, write_json
+from cellseg.data.drawing import FALSE, RIGHT
+from cellseg.run.folder import SCHEMA, Counts, DataFacts, PeakMemory, Prediction, Summary, write_prediction
 from cellseg.storage.errors import InputError
+from cellseg.storage.tables import write_csv
 from cellseg.study.collect import read_study
 from cellseg.study.figures import INK
 from cellseg.study.report import assemble, write_report
@@ -26,9 +28,9 @@ from cellseg.study.verdict import UNDECIDED, caveats, judge
 
 
 def write_run(
-    study, network, seed, fold, dice, *, fingerprint="f" * 64, leaks=(), lr=0.001, name=None, side=16, epochs=3
+    study, network, seed, fold, dice, *, fingerprint="f" * 64, leaks=(), lr=0.001, name=None, side=16, epochs=3, **more
 ):
-    """A finished run as train.py leaves it, with the given Dice of every image."""
+    """A finished run as train.py leaves it, with the given Dice of every image; ``more`` joins its configuration."""
     folder = study / (name or f"{network.lower()}_seed-{seed}_fold-{fold}_lr-{lr}")
     folder.mkdir(parents=True)
     config = {
@@ -37,9 +39,9 @@ def write_run(
         "margin": 0.005,
         "model": {"name": network},
         "optimizer": {"lr": lr},
-        "data": {"split": {"fold": fold}, "seed": seed},
+        "data": {"split": {"fold": fold}, "seed": seed, "image_size": side, "mask_threshold": 20},
     }
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config | more))
     rows = [
         {"image": image, "group": image.split("-")[0], "subset": "test", "dice": d, "iou": d / (2 - d), "soft_dice": d}
         for image, d in dice.items()
@@ -49,50 +51,59 @@ def write_run(
         {"epoch": epoch, "train/loss": 0.5 / (epoch + 1), "val/dice": 0.8, "val/loss": 0.2} for epoch in range(epochs)
     ]
     write_csv(folder / "metrics.csv", losses)
-    (folder / "predictions").mkdir()
+    truth = np.arange(side)[:, None] + np.arange(side) > side
+    mask = np.random.default_rng(seed).random((side, side)) > 0.5
     for image in dice:
-        cell = np.arange(side)[:, None] + np.arange(side) > side
-        found = np.random.default_rng(seed).random((side, side)) > 0.5
-        panel = draw_panel(np.full((side, side, 3), 200, np.uint8), cell, found)
-        Image.fromarray(panel).save(folder / "predictions" / f"{image}.png")
+        write_prediction(folder, image, Prediction(np.full((side, side, 3), 200, np.uint8), truth, mask))
     mean = float(np.mean(list(dice.values())))
-    summary = {
-        "model": network,
-        "seed": seed,
-        "metrics": {
-            "train/loss": 0.1,
-            "test/dice": mean,
-            "test/iou": mean,
-            "test/loss": 1 - mean,
-            "test/dice_pooled": mean,
-            "test/iou_pooled": mean,
-        },
-        "counts": {"epochs": 1, "train": 4 * len(dice), "test": len(dice)},
-        "parameters": 100,
-        "gflop_per_image": 0.5,
-        "seconds": {"train": 2.0},
-        "peak_memory_bytes": {"process": 10**8, "device": None},
-        "scored_weights": "final",
-        "data": {"fingerprint": fingerprint, "leaks": list(leaks)},
-        "git_commit": "abcdef1234",
-        "git_dirty": False,
-        "device": "cpu",
-        "precision": "32-true",
-    }
-    write_json(folder / "summary.json", summary)
+    summary = summary_of(
+        network, seed, mean, counts=Counts(train=4 * len(dice), val=0, test=len(dice), epochs=1, steps=9)
+    )
+    data = summary.data.model_copy(update={"fingerprint": fingerprint, "leaks": list(leaks)})
+    summary.model_copy(update={"data": data}).write(folder / "summary.json")
     return folder
+
+
+def summary_of(network, seed, mean, counts):
+    scores = ("dice", "iou", "soft_dice", "dice_pooled", "iou_pooled")
+    return Summary(
+        schema_version=SCHEMA,
+        status="finished",
+        model=network,
+        seed=seed,
+        command=None,
+        date=datetime(2026, 1, 1, tzinfo=UTC),
+        metrics={"train/loss": 0.1, "test/loss": 1 - mean} | {f"test/{score}": mean for score in scores},
+        averaging={},
+        spread_over_test_images={},
+        scored_weights="final",
+        validation="none",
+        counts=counts,
+        seconds={"train": 2.0},
+        peak_memory_bytes=PeakMemory(process=10**8, device=None),
+        parameters=100,
+        gflop_per_image=0.5,
+        device="cpu",
+        devices=1,
+        precision="32-true",
+        data=DataFacts(root="x", fingerprint="f" * 64, typical_size=(9, 9), allow_leaks=False, leaks=[]),
+        versions={},
+        platform="linux",
+        git_commit="abcdef1234",
+        git_dirty=False,
+    )
 
 
 def images(rng, fold, mean, noise=0.004):
     return {f"slide{fold}{g}-{n}": mean + rng.normal(0, noise) for g in range(4) for n in range(3)}
 
 
-def write_study(study, means, seeds=3, folds=3, noise=0.004):
+def write_study(study, means, seeds=3, folds=3, noise=0.004, **more):
     rng = np.random.default_rng(0)
     for network, mean in means.items():
         for seed in range(seeds):
             for fold in range(folds):
-                write_run(study, network, seed, fold, images(rng, fold, mean, noise))
+                write_run(study, network, seed, fold, images(rng, fold, mean, noise), **more)
     return study
 
 
@@ -144,15 +155,15 @@ def test_what_is_missing_is_listed_and_its_partner_left_out(tmp_path):
     assert r"not finished, and not counted: xopinet\_seed-1\_fold-2\_lr-0.001" in (study / "report.md").read_text()
 
 
-def test_the_same_network_with_another_setting_is_another_network(tmp_path):
+def test_the_same_network_with_another_setting_is_another_configuration(tmp_path):
     rng = np.random.default_rng(0)
     for lr in (0.001, 0.01):
         for seed in range(2):
             write_run(tmp_path / "s", "UNet", seed, None, images(rng, 0, 0.9), lr=lr)
     study = read_study(tmp_path / "s")
-    assert study.networks == ["UNet optimizer.lr=0.001", "UNet optimizer.lr=0.01"]
+    assert study.configurations == ["UNet optimizer.lr=0.001", "UNet optimizer.lr=0.01"]
     assert study.differences["UNet optimizer.lr=0.01"] == {"optimizer.lr": 0.01}
-    assert set(study.runs["fold"]) == {-1}
+    assert set(study.runs["fold"]) == {"holdout"}
 
 
 def test_the_tables_hold_the_means_that_were_promised(tmp_path):
@@ -161,16 +172,16 @@ def test_the_tables_hold_the_means_that_were_promised(tmp_path):
     result = CliRunner().invoke(app, ["report", str(study)])
     assert result.exit_code == 0, result.output
     assert "PotiNet is worse than UNet" in result.output
-    with (study / "networks.csv").open(newline="") as file:
-        rows = {row["network"]: row for row in csv.DictReader(file)}
-    unet = found.images[found.images["network"] == "UNet"]
+    with (study / "configurations.csv").open(newline="") as file:
+        rows = {row["configuration"]: row for row in csv.DictReader(file)}
+    unet = found.images[found.images["configuration"] == "UNet"]
     assert float(rows["UNet"]["dice"]) == pytest.approx(unet["dice"].mean())  # every image has as many seeds
     means = unet.groupby(["fold", "seed"])["dice"].mean().unstack()
     spread = np.sqrt(((means.sub(means.mean(axis=1), axis=0)) ** 2).to_numpy().sum() / (9 - 3))
     assert float(rows["UNet"]["sd_over_seeds"]) == pytest.approx(spread)
     assert (rows["UNet"]["runs"], rows["UNet"]["images"]) == ("9", "36")
     text = (study / "report.md").read_text()
-    assert text.index("PotiNet is worse than UNet") < text.index("## Networks")
+    assert text.index("PotiNet is worse than UNet") < text.index("## Configurations")
     write_report(found)  # again, over its own files
     assert (study / "report.md").read_text() == text
 
@@ -236,7 +247,7 @@ def test_the_page_says_first_what_is_so_and_shows_every_network_on_the_same_imag
             assert [tile.caption.split(",")[0].split(":")[0] for tile in strip.tiles] == [
                 "image",
                 "label",
-                *found.networks,
+                *found.configurations,
             ]
     rows = report.images
     assert [row["mean"] for row in rows] == sorted(row["mean"] for row in rows)
@@ -251,19 +262,30 @@ def test_disagreement_is_orange_where_some_runs_see_cell_and_some_do_not(tmp_pat
     with Image.open(io.BytesIO(base64.b64decode(tile.source.partition(",")[2]))) as opened:
         votes = np.asarray(opened.convert("RGB"))
     seen = [np.random.default_rng(seed).random((16, 16)) > 0.5 for seed in range(3)]
-    assert (seen_as_cell(votes) == np.logical_or.reduce(seen)).all()
-    assert ((votes == 255).all(axis=-1) == np.logical_and.reduce(seen)).all()
+    all_of_them, some = np.logical_and.reduce(seen), np.logical_or.reduce(seen)
+    for colour, where in ((RIGHT, all_of_them), (FALSE, some & ~all_of_them), ((0, 0, 0), ~some)):
+        assert (votes[where] == colour).all()
 
 
-def test_the_original_study_stands_beside_this_one_as_printed_and_as_corrected(tmp_path):
-    study = write_study(tmp_path / "s", {"PotiNet": 0.86, "UNet": 0.9})
-    rows = assemble(read_study(study)).original.rows
-    assert [(row["network"], row["source"]) for row in rows] == [
-        (network, source) for network in ("UNet", "PotiNet") for source in ("as published", "corrected", "this study")
+def test_the_original_study_stands_beside_a_repeat_of_it_as_printed_and_as_corrected(tmp_path):
+    study = write_study(tmp_path / "s", {"PotiNet": 0.86, "UNet": 0.9}, experiment="original")
+    original = assemble(read_study(study)).original
+    assert [(row["network"], row["source"]) for row in original.rows] == [
+        (network, source)
+        for network, ours in (("UNet", "UNet"), ("PotiNet", "PotiNet"))
+        for network, source in ((network, "as published"), (network, "corrected"), (ours, "this study"))
     ]
-    assert [round(row["dice"], 4) for row in rows[:2]] == [0.9295, 0.8941]
-    assert [round(row["dice"], 4) for row in rows[3:5]] == [0.9008, 0.7881]
-    assert rows[2]["hard_dice"] == pytest.approx(0.9, abs=0.005)
+    assert [round(row["dice"], 4) for row in original.rows[:2]] == [0.9295, 0.8941]
+    assert [round(row["dice"], 4) for row in original.rows[3:5]] == [0.9008, 0.7881]
+    assert list(original.columns.values())[2:] == ["training loss", "validation loss", "DiceScore", "IoU"]
+
+
+def test_the_original_study_is_left_out_of_studies_that_do_not_repeat_it(tmp_path):
+    study = write_study(tmp_path / "s", {"PotiNet": 0.86, "UNet": 0.9})
+    report = assemble(read_study(study))
+    assert not report.original.rows
+    write_report(read_study(study))
+    assert "original study" not in (study / "report.html").read_text()
 
 
 def test_pairs_that_cannot_be_compared_leave_the_others_as_they_are(tmp_path):
@@ -272,11 +294,11 @@ def test_pairs_that_cannot_be_compared_leave_the_others_as_they_are(tmp_path):
     write_run(study, "Lone", 7, 0, images(rng, 0, 0.9))
     verdicts = {(v.a, v.b): v for v in judge(read_study(study))}
     assert verdicts["Lone", "UNet"].sentence == (
-        "Lone and UNet cannot be compared: the two networks have no seed and fold in common"
+        "Lone and UNet cannot be compared: the two configurations have no seed and fold in common"
     )
     assert verdicts["UNet", "XopiNet"].dice is not None
     sentences = write_report(read_study(study))
-    assert any("seeds and folds miss a network" in sentence for sentence in sentences)
+    assert any("seeds and folds miss a configuration" in sentence for sentence in sentences)
 
 
 def test_one_seed_and_one_fold_are_told_as_what_they_cannot_say(tmp_path):
@@ -323,7 +345,7 @@ def test_names_cannot_break_out_of_the_report(tmp_path):
         for seed in range(2):
             write_run(tmp_path / "<b>s", network, seed, None, images(rng, 0, 0.9), name=f"{number}_{seed}")
     write_report(read_study(tmp_path / "<b>s"))
-    tables = (tmp_path / "<b>s" / "report.md").read_text().split("## Networks")[1]
+    tables = (tmp_path / "<b>s" / "report.md").read_text().split("## Configurations")[1]
     assert r"\<script\>" in tables
     assert r"a\|b" in tables
     page = Page((tmp_path / "<b>s" / "report.html").read_text())
@@ -339,16 +361,16 @@ def test_a_run_whose_system_does_not_tell_its_memory_is_no_damaged_one(tmp_path)
     for file in study.glob("*/summary.json"):
         summary = json.loads(file.read_text()) | {"peak_memory_bytes": {"process": None, "device": None}}
         file.write_text(json.dumps(summary))
-    assert len(read_study(study).networks) == 2
+    assert len(read_study(study).configurations) == 2
 
 
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (lambda run: (run / "summary.json").write_text("{"), r"summary\.json: cannot be read .*; move the run away"),
+        (lambda run: (run / "summary.json").write_text("{"), r"summary\.json: is damaged .*; move the run away"),
         (lambda run: (run / "per_image.csv").unlink(), r"per_image\.csv: cannot be read"),
         (lambda run: (run / "config.yaml").write_text("a: [b"), r"config\.yaml: cannot be read"),
-        (lambda run: (run / "per_image.csv").write_text("image,dice\na,1\n"), r"as train\.py wrote it \('subset'"),
+        (lambda run: (run / "per_image.csv").write_text("image,dice\na,1\n"), r"as train\.py wrote it"),
         (lambda run: (run / "summary.json").write_text(other_data(run)), "was trained on other data than"),
     ],
 )
@@ -361,7 +383,7 @@ def test_damaged_studies_are_refused_by_name(tmp_path, broken, message):
 
 def other_data(run):
     summary = json.loads((run / "summary.json").read_text())
-    return json.dumps(summary | {"data": {"fingerprint": "0" * 64, "leaks": []}})
+    return json.dumps(summary | {"data": summary["data"] | {"fingerprint": "0" * 64}})
 
 
 def test_a_run_that_is_there_twice_counts_once_and_is_told(tmp_path):
@@ -381,7 +403,7 @@ def test_networks_that_differ_in_a_part_are_named_by_it(tmp_path):
             config = OmegaConf.load(run / "config.yaml")
             config.augmentation, config.data.augmentation = part, part
             OmegaConf.save(config, run / "config.yaml")
-    assert read_study(tmp_path / "s").networks == ["UNet augmentation=Dihedral", "UNet augmentation=none"]
+    assert read_study(tmp_path / "s").configurations == ["UNet augmentation=Dihedral", "UNet augmentation=none"]
 
 
 def test_advice_and_interval_do_not_contradict_each_other(tmp_path):

@@ -11,21 +11,36 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from cellseg import UNet
-from cellseg.run import execution
-from cellseg.run import folder as records
+from cellseg.data.splits import SplitEntry, SplitRecord
+from cellseg.run.execution import write_weights
+from cellseg.run.folder import Counts, RunFolder, finished, occupied, start_run
+from cellseg.run.naming import run_name
+from cellseg.run.provenance import _is_clone, code_patch, provenance
 from cellseg.storage.errors import InputError
-from cellseg.storage.spreadsheet import as_text, from_text
-from cellseg.use import load as runs
+from cellseg.storage.files import write_json
+from cellseg.storage.tables import as_text, from_text, write_csv
+from cellseg.use.load import load_run
+from test_report import summary_of
+
+
+def split_of(*tested):
+    entries = [SplitEntry(name=name, group=name, sha256=name, mask_sha256=name) for name in tested]
+    return SplitRecord(
+        seed=0, folds=None, fold=None, test_fraction=0.2, val_fraction=0.0, train=entries, val=[], test=entries
+    )
+
+
+SUMMARY = summary_of("UNet", 0, 0.5, Counts(train=1, val=0, test=1, epochs=1, steps=1))
 
 
 def test_run_names_say_model_and_seed_first_then_what_else_was_changed():
-    assert records.run_name("unet", 0, []) == "unet_seed-0"
+    assert run_name("unet", 0, []) == "unet_seed-0"
     overrides = ["model=xopinet", "seed=1", "study=six", "experiment=smoke", "optimizer.lr=0.01"]
-    assert records.run_name("xopinet", 1, overrides) == "xopinet_seed-1_experiment-smoke_optimizer.lr-0.01"
+    assert run_name("xopinet", 1, overrides) == "xopinet_seed-1_experiment-smoke_optimizer.lr-0.01"
 
 
 def test_the_order_on_the_command_line_does_not_change_the_name():
-    assert records.run_name("unet", 0, ["a=1", "b=2"]) == records.run_name("unet", 0, ["b=2", "a=1"])
+    assert run_name("unet", 0, ["a=1", "b=2"]) == run_name("unet", 0, ["b=2", "a=1"])
 
 
 def test_different_overrides_never_share_a_name():
@@ -38,45 +53,104 @@ def test_different_overrides_never_share_a_name():
         "data.root=" + "a" * 301,
         "data.root=" + "像" * 99,
     ]
-    names = [records.run_name("unet", 0, [value]) for value in values]
+    names = [run_name("unet", 0, [value]) for value in values]
     assert all(first != second for first, second in combinations(names, 2))
     for name in names:
         assert re.fullmatch(r"[\w.,+-]{1,120}", name, flags=re.ASCII), name
 
 
 def test_a_sweep_names_a_run_as_it_is_named_alone():
-    assert records.run_name("unet", 0, ["model.skip=False"]) == records.run_name("unet", 0, ["model.skip=false"])
+    assert run_name("unet", 0, ["model.skip=False"]) == run_name("unet", 0, ["model.skip=false"])
 
 
 def test_a_folder_that_holds_another_run_is_refused_and_the_keys_are_named(tmp_path):
     first = OmegaConf.create({"seed": 0, "model": {"depth": 4, "name": "UNet"}, "study": "a"})
-    records.start_run(tmp_path, first, {"test": []})
+    start_run(tmp_path, first, split_of("a"), patch="")
     other = OmegaConf.create({"seed": 1, "model": {"depth": 4, "width": 3}, "study": "b"})
     message = (
         r"another configuration \(model\.name was 'UNet', is None; model\.width was None, is 3; seed was 0, is 1\)"
     )
     with pytest.raises(InputError, match=message):
-        records.start_run(tmp_path, other, {"test": []})
-    records.write_json(tmp_path / "summary.json", {"done": True})
+        start_run(tmp_path, other, split_of("a"), patch="")
+    SUMMARY.write(tmp_path / "summary.json")
     with pytest.raises(InputError, match="another configuration"):
-        records.finished(tmp_path, other)
-    assert records.finished(tmp_path, OmegaConf.merge(first, {"study": "c"})) == {"done": True}
+        finished(tmp_path, other)
+    assert finished(tmp_path, OmegaConf.merge(first, {"study": "c"})) == SUMMARY
     assert OmegaConf.load(tmp_path / "config.yaml") == first
 
 
 def test_an_unfinished_run_goes_on_with_the_same_images_only(tmp_path):
     config = OmegaConf.create({"seed": 0})
-    records.start_run(tmp_path, config, {"test": ["a"]})
-    records.start_run(tmp_path, config, {"test": ["a"]})
+    start_run(tmp_path, config, split_of("a"), patch="")
+    start_run(tmp_path, config, split_of("a"), patch="")
     with pytest.raises(InputError, match="the images or their groups have changed since this run began"):
-        records.start_run(tmp_path, config, {"test": ["b"]})
+        start_run(tmp_path, config, split_of("b"), patch="")
+
+
+def test_a_run_folder_of_another_schema_names_the_version_and_what_to_do(tmp_path):
+    content = json.loads(SUMMARY.model_dump_json())
+    for version in ({"schema_version": 99}, {}):
+        write_json(tmp_path / "summary.json", {k: v for k, v in content.items() if k != "schema_version"} | version)
+        with pytest.raises(
+            InputError, match=r"schema version (99|none).* reads version 1; use .*git checkout abcdef1234"
+        ):
+            _ = RunFolder(tmp_path).summary
+
+
+def test_a_record_is_read_back_as_it_was_written(tmp_path):
+    SUMMARY.write(tmp_path / "summary.json")
+    split_of("ä", "b").write(tmp_path / "split.json")
+    assert RunFolder(tmp_path).summary == SUMMARY
+    assert RunFolder(tmp_path).split == split_of("ä", "b")
+
+
+def git(folder, *arguments):
+    return subprocess.run(
+        ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=folder, capture_output=True, check=True
+    ).stdout.decode()
+
+
+def test_the_patch_of_a_run_restores_the_code_that_ran(tmp_path, monkeypatch):
+    clone, again = tmp_path / "clone", tmp_path / "again"
+    (clone / "cellseg" / "run").mkdir(parents=True)
+    home = clone / "cellseg" / "run" / "provenance.py"
+    for name in ("cellseg/run/provenance.py", "b.py", "c.yaml"):
+        (clone / name).write_text(f"{name}\nold\n")
+    git(clone, "init", "-q")
+    git(clone, "add", ".")
+    git(clone, "commit", "-qm", "first")
+    git(tmp_path, "clone", "-q", clone, again)
+    monkeypatch.setattr("cellseg.run.provenance.CLONE", clone)
+    monkeypatch.setattr("cellseg.run.provenance.__file__", str(home))
+    _is_clone.cache_clear()
+    assert code_patch([], torch.nn.Conv2d(3, 1, 1)) == ""
+    (clone / "b.py").write_text("b.py\nnew ü\n")
+    (clone / "c.yaml").unlink()
+    (clone / "new.py").write_text("no newline at the end")
+    (clone / "empty.py").write_text("")
+    (clone / "image.png").write_bytes(b"no code")
+    patch = code_patch([], torch.nn.Conv2d(3, 1, 1))
+    subprocess.run(["git", "apply", "-"], cwd=again, input=patch.encode(), check=True)
+    assert (again / "b.py").read_text() == "b.py\nnew ü\n"
+    assert (again / "new.py").read_text() == "no newline at the end"
+    assert (again / "empty.py").exists()
+    assert not (again / "c.yaml").exists()
+    assert not (again / "image.png").exists()
+    _is_clone.cache_clear()
+
+
+def test_the_patch_holds_the_source_of_a_network_from_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "mine_elsewhere.py").write_text("from torch import nn\n\n\nclass Mine(nn.Conv2d):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from mine_elsewhere import Mine
+
+    assert "+class Mine(nn.Conv2d):" in code_patch(["mine_elsewhere.Mine"], Mine(3, 1, 1))
+    assert "class Mine" not in code_patch(["cellseg.UNet", "torch.optim.Adam"], UNet(init_features=2))
 
 
 def test_two_processes_cannot_work_in_one_folder(tmp_path):
-    enter = (
-        "import sys, pathlib; from cellseg.run import folder; folder.occupied(pathlib.Path(sys.argv[1])).__enter__()"
-    )
-    with records.occupied(tmp_path):
+    enter = "import sys, pathlib, cellseg.run.folder as f; f.occupied(pathlib.Path(sys.argv[1])).__enter__()"
+    with occupied(tmp_path):
         said = subprocess.run([sys.executable, "-c", enter, tmp_path], capture_output=True, text=True)
     assert "another process is at work in" in said.stderr
     subprocess.run([sys.executable, "-c", enter, tmp_path], check=True)
@@ -84,15 +158,15 @@ def test_two_processes_cannot_work_in_one_folder(tmp_path):
 
 def test_files_are_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "summary.json"
-    records.write_json(path, {"value": 1})
+    write_json(path, {"value": 1})
     with pytest.raises(ValueError, match="JSON"):
-        records.write_json(path, {"value": float("nan")})
+        write_json(path, {"value": float("nan")})
     assert json.loads(path.read_text()) == {"value": 1}
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_csv_has_every_column_and_leaves_missing_values_empty(tmp_path):
-    records.write_csv(tmp_path / "metrics.csv", [{"epoch": 0, "a": 1}, {"epoch": 1, "b": 2}])
+    write_csv(tmp_path / "metrics.csv", [{"epoch": 0, "a": 1}, {"epoch": 1, "b": 2}])
     assert (tmp_path / "metrics.csv").read_text() == "epoch,a,b\n0,1,\n1,,2\n"
 
 
@@ -108,12 +182,13 @@ def test_no_name_is_a_formula_to_a_spreadsheet_and_each_is_read_back(name):
 
 
 def test_formulas_come_back_from_a_table_as_they_were(tmp_path):
+    scores = {"dice": 0.5, "iou": 0.5, "soft_dice": 0.5}
     rows = [
-        {"image": name, "group": name, "subset": "test", "dice": 0.5} for name in ("=1+1", "'=1+1", "-1", "NA", "a,\n")
+        {"image": name, "group": name, "subset": "test", **scores} for name in ("=1+1", "'=1+1", "-1", "NA", "a,\n")
     ]
-    records.write_csv(tmp_path / "per_image.csv", rows)
+    write_csv(tmp_path / "per_image.csv", rows)
     assert "\n=" not in (tmp_path / "per_image.csv").read_text()
-    assert records.read_table(tmp_path / "per_image.csv").to_dict("records") == rows
+    assert RunFolder(tmp_path).per_image.to_dict("records") == rows
 
 
 def test_a_configuration_that_multiplies_itself_is_refused_at_once(tmp_path):
@@ -121,12 +196,12 @@ def test_a_configuration_that_multiplies_itself_is_refused_at_once(tmp_path):
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]  # 9 to the 12th
     (tmp_path / "config.yaml").write_text("\n".join(lines))
     with pytest.raises(InputError, match=r"config\.yaml: cannot be read \(it repeats parts of itself by reference"):
-        records.read_config(tmp_path / "config.yaml")
+        _ = RunFolder(tmp_path).config
 
 
 def test_weights_are_plain_tensors_in_the_usual_layout(tmp_path):
     network = UNet(init_features=2).to(memory_format=torch.channels_last)
-    execution.write_weights(tmp_path / "weights.pth", network)
+    write_weights(tmp_path / "weights.pth", network)
     weights = torch.load(tmp_path / "weights.pth", weights_only=True)
     assert all(tensor.is_contiguous() for tensor in weights.values())
     fresh = UNet(init_features=2)
@@ -137,36 +212,36 @@ def test_weights_are_plain_tensors_in_the_usual_layout(tmp_path):
 
 
 def test_provenance_names_the_versions_that_ran():
-    facts = records.provenance()
+    facts = provenance()
     assert facts["versions"]["torch"] == torch.__version__
     assert facts["git_commit"] is None or re.fullmatch("[0-9a-f]{40}", facts["git_commit"])
 
 
 def test_loading_an_unfinished_run_says_so(tmp_path):
     with pytest.raises(InputError, match="no finished run"):
-        runs.load_run(tmp_path)
+        load_run(tmp_path)
 
 
 def test_loading_executes_nothing_a_stored_file_names(tmp_path):
-    (tmp_path / "summary.json").write_text("{}")
+    SUMMARY.write(tmp_path / "summary.json")
     (tmp_path / "config.yaml").write_text("model: {_target_: os.system, command: 'touch owned'}")
     with pytest.raises(InputError, match=r"was trained with os\.system"):
-        runs.load_run(tmp_path)
+        load_run(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("summary.json", "{", r"summary\.json is damaged .*; delete it, and the same command scores the run again"),
-        ("config.yaml", "a: [b", r"config\.yaml cannot be read .*; choose another study=NAME"),
+        ("summary.json", "{", r"summary\.json: is damaged .* delete this file and run the same command again"),
+        ("config.yaml", "a: [b", r"config\.yaml: cannot be read .*; move the run away"),
         ("config.yaml", "a: 1", r"holds a run with another configuration \(a was 1, is None"),
     ],
 )
 def test_a_damaged_run_folder_is_told_by_name_and_left_as_it_is(tmp_path, name, text, message):
     config = OmegaConf.create({"b": 2})
-    records.start_run(tmp_path, config, {})
-    records.write_json(tmp_path / "summary.json", {})
+    start_run(tmp_path, config, split_of("a"), patch="")
+    SUMMARY.write(tmp_path / "summary.json")
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
-        records.finished(tmp_path, config)
+        finished(tmp_path, config)
     assert (tmp_path / name).read_text() == text

@@ -13,7 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 
 import train
 from cellseg import UNet, load_run
-from cellseg.run.callbacks import LastCheckpoint, WarmEMA
+from cellseg.run.callbacks import WarmEMA
+from cellseg.run.checkpoints import LastCheckpoint
 from cellseg.run.hardware import keep_freed_memory
 from conftest import smoke
 

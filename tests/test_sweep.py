@@ -16,7 +16,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from cellseg import records
+from cellseg.run.folder import occupied
 from cellseg.run.signals import Interrupted, StopRequest
 from cellseg.storage.errors import InputError
 from cellseg.sweep.account import SweepWatch
@@ -301,7 +301,7 @@ def wait_until_free(run, seconds=60):
     end = time.monotonic() + seconds
     while True:
         try:
-            with records.occupied(run):  # nobody is at work in it any more
+            with occupied(run):  # nobody is at work in it any more
                 return
         except InputError:
             assert time.monotonic() < end

@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 import train
 from cellseg import PotiNet, UNet, XopiNet, load_run
 from cellseg.cli import app
-from cellseg.data.drawing import read_panel, seen_as_cell
 from cellseg.objects import UNLABELLED
-from cellseg.run.folder import write_csv
+from cellseg.run.folder import RunFolder
 from cellseg.storage.errors import InputError
+from cellseg.storage.tables import write_csv
 from cellseg.use.evaluate import score_all
 from cellseg.use.predict import find_sources
 from conftest import smoke
@@ -450,16 +450,16 @@ def test_images_without_cells_do_not_spoil_the_interval():
         (
             "summary.json",
             lambda text: re.sub(r'"typical_size": \[\s*[\d.]+', '"typical_size": ["9"', text),
-            "its records are",
+            r"summary\.json: is damaged \(data\.typical_size\.0: ",
         ),
-        ("summary.json", lambda text: "{}", r"its records are not as train\.py wrote them"),
-        ("split.json", lambda text: "{}", r"its records are not as train\.py wrote them"),
-        ("split.json", lambda text: '{"train": ["a"], "val": [], "test": []}', "its records are not as"),
-        ("config.yaml", lambda text: text.replace("image_size: 64", "image_size: abc"), "its records are not as"),
+        ("summary.json", lambda text: "{}", r"schema version none, and this cellseg reads version 1"),
+        ("split.json", lambda text: "{}", r"split\.json: is not as train\.py wrote it \(seed: Field required\)"),
+        ("split.json", lambda text: '{"train": ["a"], "val": [], "test": []}', "is not as train"),
+        ("config.yaml", lambda text: text.replace("image_size: 64", "image_size: abc"), r"data\.image_size: "),
         (
             "config.yaml",
             lambda text: text.replace("image_size: 64", "image_size: 0"),
-            "its records are not as .*size 0",
+            r"data\.image_size: Input should be greater",
         ),
         (
             "config.yaml",
@@ -494,8 +494,8 @@ def test_a_review_shows_every_disagreement_once_and_scores_with_and_without(fini
     for row in images:
         assert float(row["dice"]) == pytest.approx(float(scored[row["image"]]["dice"]), abs=1e-6)
         assert float(row["dice_without_unlabelled"]) >= float(row["dice"])
-        _, truth, prediction = read_panel(finished / "predictions" / f"{row['image']}.png")
-        found, labelled = seen_as_cell(prediction), truth[..., 0] > 0
+        kept = RunFolder(finished).prediction(row["image"])
+        found, labelled = kept.mask, kept.truth
         plain, without = (float(row[name]) for name in ("dice", "dice_without_unlabelled"))
         if plain:
             left = 2 * (found & labelled).sum() / without  # predicted and labelled pixels, less the candidates
@@ -567,8 +567,8 @@ def test_a_run_read_back_has_its_tables(finished):
 
 def test_an_image_called_na_is_still_one(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
-    table = rows(tmp_path / "run" / "per_image.csv")
-    write_csv(tmp_path / "run" / "per_image.csv", [row | {"image": "NA", "group": "null"} for row in table])
+    [row, *_] = rows(tmp_path / "run" / "per_image.csv")
+    write_csv(tmp_path / "run" / "per_image.csv", [row | {"image": "NA", "group": "null"}])
     run = load_run(tmp_path / "run")
     assert set(run.per_image["image"]) == {"NA"}
     assert set(run.per_image["group"]) == {"null"}

@@ -12,6 +12,7 @@ import shutil
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,13 +26,14 @@ from tqdm import tqdm
 
 from cellseg.data.facts import PairFacts, inspect_pair
 from cellseg.data.images import resize_image
-from cellseg.data.kinship import Kin, Likeness, Likenesses, find_kin
+from cellseg.data.kinship import LIKENESS_BYTES, Kin, Likeness, Likenesses, find_kin
 from cellseg.data.masks import resize_mask
 from cellseg.data.pairs import Pair
 from cellseg.storage.errors import InputError
-from cellseg.storage.files import new_folder, require_plain
+from cellseg.storage.files import new_folder, require_bounded
 
-VERSION = 2  # of what is made of a file; another version never reads this one's entries
+VERSION = 3  # of what is made of a file; another version never reads this one's entries
+PARTS = ("images", "masks", "looks")  # files of an entry beside its facts
 AT_ONCE = 256  # pairs in flight: enough for every core, few enough for any memory
 REMEDY = "decoded images are kept there; free space, or set data.cache=PATH to a folder that can be written"
 
@@ -74,7 +76,8 @@ class DecodedPairs:
         kin: Which of them are related, by position in ``pairs``.
         images: Rows of shape (3, S, S), uint8.
         masks: Rows of shape (1, S, S), uint8, 0 or 1.
-        row: Of each pair, where in ``images`` and ``masks`` it lies.
+        looks: Rows of what ``Likeness.packed`` gives.
+        row: Of each pair, where in ``images``, ``masks`` and ``looks`` it lies.
     """
 
     pairs: Sequence[Pair]
@@ -82,6 +85,7 @@ class DecodedPairs:
     kin: Sequence[Kin]
     images: StoredRows
     masks: StoredRows
+    looks: StoredRows
     row: Sequence[int]
 
     @property
@@ -89,6 +93,14 @@ class DecodedPairs:
         """A hash of all content, the same in whatever order or folder the pairs lie."""
         lines = sorted(f"{facts.sha256} {facts.mask_sha256}" for facts in self.facts)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    @property
+    def likenesses(self) -> list[Likeness]:
+        """What of each picture is compared with those of other sets."""
+        return [
+            Likeness.unpacked(self.looks[row], (facts.width, facts.height))
+            for row, facts in zip(self.row, self.facts, strict=True)
+        ]
 
     def positions(self, names: Sequence[str]) -> list[int]:
         """Return where in ``pairs`` the named ones are."""
@@ -136,6 +148,7 @@ def load_pairs(pairs: Sequence[Pair], image_size: int, mask_threshold: int, fold
         kin=sorted(kin, key=astuple),
         images=StoredRows(entry / "images", (3, image_size, image_size)),
         masks=StoredRows(entry / "masks", (1, image_size, image_size)),
+        looks=StoredRows(entry / "looks", (LIKENESS_BYTES,)),
         row=row,
     )
 
@@ -157,12 +170,9 @@ def _digest(pair: Pair) -> str:
     whole = hashlib.sha256()
     for path in (pair.image, *pair.masks):
         try:
-            require_plain(path, "a picture")
+            require_bounded(path, "a picture")
             with path.open("rb", buffering=0) as file:
-                part = hashlib.sha256()
-                while chunk := file.read(2**20):
-                    part.update(chunk)
-            whole.update(part.digest())
+                whole.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
             raise InputError(
                 f"{path}: cannot be read as an image ({error.strerror or error}); mend that, or leave it out"
@@ -174,7 +184,7 @@ def _stored(entry: Path) -> dict[str, Any] | None:
     """Return what an entry says of its pairs; None where there is no whole entry."""
     try:
         stored: dict[str, Any] = json.loads((entry / "facts.json").read_text("utf-8"))
-        sizes = {name: (entry / name).stat().st_size for name in ("images", "masks")}
+        sizes = {name: (entry / name).stat().st_size for name in PARTS}
         whole = sizes == stored["bytes"] and {"facts", "kin"} <= stored.keys()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -221,22 +231,24 @@ def _write(
     facts, likenesses = [], Likenesses(len(pairs))
     with new_folder(entry, remedy=REMEDY) as unfinished:
         # written and not mapped: on a full disk a write fails with an error, a mapped page kills the process
-        with (unfinished / "images").open("wb") as images, (unfinished / "masks").open("wb") as masks:
+        with ExitStack() as stack:
+            images, masks, looks = (stack.enter_context((unfinished / part).open("wb")) for part in PARTS)
             for image, mask, known, likeness in in_parallel(
                 read, list(zip(pairs, digests, strict=True)), "reading images"
             ):
                 images.write(image)
                 masks.write(mask)
+                looks.write(likeness.packed())
                 facts.append(known)
                 likenesses.append(likeness)
-            for file in (images, masks):  # after a power cut the right size must mean the right content
+            for file in (images, masks, looks):  # after a power cut the right size must mean the right content
                 file.flush()
                 os.fsync(file.fileno())
         kin = find_kin([known.sha256 for known in facts], likenesses)
         stored = {
             "facts": [asdict(known) for known in facts],
             "kin": [astuple(relation) for relation in kin],
-            "bytes": {name: (unfinished / name).stat().st_size for name in ("images", "masks")},
+            "bytes": {name: (unfinished / name).stat().st_size for name in PARTS},
         }
         (unfinished / "facts.json").write_text(json.dumps(stored), encoding="utf-8")
     log.info("cached %d decoded pairs in %s", len(pairs), entry)

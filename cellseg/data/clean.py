@@ -14,7 +14,7 @@ from cellseg.data.groups import write_groups
 from cellseg.data.pairs import Pair, find_pairs
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder
-from cellseg.storage.spreadsheet import as_text
+from cellseg.storage.tables import as_text
 
 COLUMNS = ("pair", "file", "written", "change")
 

@@ -14,7 +14,7 @@ from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.dataset import Augmentation, CellDataset, EpochSampler
 from cellseg.data.findings import WARNING, Leak, count, find_leaks, look_at_pairs, nothing_to_learn
 from cellseg.data.pairs import find_pairs
-from cellseg.data.splits import RecordedSplit, SplitPlan, Subsets
+from cellseg.data.splits import SplitEntry, SplitPlan, SplitRecord, Subsets, read_split
 from cellseg.data.synthetic import write_synthetic
 from cellseg.storage.errors import InputError
 
@@ -102,12 +102,13 @@ class CellDataModule(L.LightningDataModule):
         log.info("found %s in %s, %s", count(len(pairs), "pair"), self.root, scan.layout)
         if scan.ignored:
             log.warning("%s left out, in no pair: %s first", count(len(scan.ignored), "picture"), scan.ignored[0])
-        recorded = RecordedSplit.read(Path(self.split.file).expanduser()) if self.split.file is not None else None
+        path = Path(self.split.file).expanduser() if self.split.file is not None else None
+        recorded = read_split(path) if path else None
         subsets = {} if recorded else self.split.divide({pair.name: pair.group for pair in pairs})
         decoded = load_pairs(pairs, self.image_size, self.mask_threshold, self.cache)
-        if recorded:
-            known = zip(pairs, decoded.facts, strict=True)
-            subsets, groups = recorded.find({pair.name: (facts.sha256, facts.mask_sha256) for pair, facts in known})
+        if path and recorded:
+            hashes = {pair.name: (f.sha256, f.mask_sha256) for pair, f in zip(pairs, decoded.facts, strict=True)}
+            subsets, groups = recorded.find(hashes, path)
             decoded = replace(decoded, pairs=[replace(pair, group=groups[pair.name]) for pair in pairs])
         leaks = find_leaks(decoded.pairs, decoded.kin, subsets)
         if leaks and not self.split.allow_leaks:
@@ -140,25 +141,26 @@ class CellDataModule(L.LightningDataModule):
         """Whether validation images exist that are neither trained nor tested on."""
         return bool(self.counts.get("val"))
 
-    def split_record(self) -> dict[str, Any]:
+    def split_record(self) -> SplitRecord:
         """Return what ``split.json`` holds: the plan, and every image by name, group and content hash."""
 
-        def entry(index: int) -> dict[str, str]:
+        def entry(index: int) -> SplitEntry:
             pair, facts = self.decoded.pairs[index], self.decoded.facts[index]
-            hashes = {"sha256": facts.sha256, "mask_sha256": facts.mask_sha256}
-            return {"name": pair.name, "group": pair.group, **hashes}
+            return SplitEntry(name=pair.name, group=pair.group, sha256=facts.sha256, mask_sha256=facts.mask_sha256)
 
         subsets = {subset: self.decoded.positions(names) for subset, names in self._subsets.items()}
-        return self._plan | {subset: [entry(index) for index in members] for subset, members in subsets.items()}
+        entries = {subset: [entry(index) for index in members] for subset, members in subsets.items()}
+        return SplitRecord.model_validate(self._plan | entries)
 
     def data_record(self) -> dict[str, Any]:
         """Return what ``summary.json`` says of the data: where, what, and which leaks were allowed."""
         return {
             "root": str(self.root.absolute()),
             "fingerprint": self.decoded.fingerprint,
-            "typical_size": [
-                median(getattr(facts, side) for facts in self.decoded.facts) for side in ("width", "height")
-            ],
+            "typical_size": (
+                median(facts.width for facts in self.decoded.facts),
+                median(facts.height for facts in self.decoded.facts),
+            ),
             "allow_leaks": self.split.allow_leaks,
             "leaks": [f"{a} ({side}) and {b} ({other}): {relation}" for a, side, b, other, relation in self._leaks],
         }

@@ -1,12 +1,8 @@
-"""Panels: image | truth | prediction side by side, in TensorBoard and in ``predictions/``."""
-
-from pathlib import Path
+"""Masks drawn beside and over their images."""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
-from cellseg.storage.files import require_plain
 
 Pixels = NDArray[np.uint8]
 RIGHT, FALSE, MISSED = (255, 255, 255), (230, 159, 0), (0, 114, 178)  # orange and blue: for colour-blind eyes too
@@ -15,48 +11,32 @@ OUTLINE = (255, 120, 0)
 TINT = 50  # of 255, over all of a cell
 
 
-def draw_panel(picture: Pixels, cell: NDArray[np.bool_], found: NDArray[np.bool_]) -> Pixels:
+def draw_panel(image: Pixels, truth: NDArray[np.bool_], mask: NDArray[np.bool_]) -> Pixels:
     """Return image | truth | prediction side by side, shape (H, 3 W + gaps, 3).
 
-    The prediction is white where it is right, orange where it sees cell and the label does not, blue where it misses
-    a labelled cell.
-
     Args:
-        picture: Shape (H, W, 3).
-        cell: What the label says, shape (H, W).
-        found: What the network says, shape (H, W).
+        image: Shape (H, W, 3).
+        truth: What the label says, shape (H, W).
+        mask: What the network says, shape (H, W).
     """
-    labels, prediction = np.zeros((2, *cell.shape, 3), np.uint8)
-    labels[cell], prediction[cell & found] = RIGHT, RIGHT
-    prediction[cell & ~found], prediction[found & ~cell] = MISSED, FALSE
-    gap = np.full((len(picture), GAP, 3), 128, np.uint8)
-    return np.concatenate([picture, gap, labels, gap, prediction], axis=1)
+    gap = np.full((len(image), GAP, 3), 128, np.uint8)
+    return np.concatenate([image, gap, draw_truth(truth), gap, draw_prediction(truth, mask)], axis=1)
 
 
-def read_panel(path: Path) -> tuple[Pixels, Pixels, Pixels]:
-    """Return image, truth and prediction of a panel that was saved, each of shape (H, W, 3).
+def draw_truth(truth: NDArray[np.bool_]) -> Pixels:
+    """Return a label (H, W) as a picture (H, W, 3), cell in white."""
+    return np.where(truth[..., None], np.array(RIGHT, np.uint8), np.uint8(0))
 
-    Raises:
-        OSError: If there is no such picture, or it is damaged.
+
+def draw_prediction(truth: NDArray[np.bool_], mask: NDArray[np.bool_]) -> Pixels:
+    """Return a prediction beside its label, both (H, W), as a picture (H, W, 3).
+
+    It is white where it is right, orange where it sees cell and the label does not, blue where it misses a labelled
+    cell.
     """
-    require_plain(path, "a picture")
-    try:
-        with Image.open(path) as opened:
-            panel = np.asarray(opened.convert("RGB"))
-    except OSError:
-        raise
-    except Exception as error:  # Pillow's decoders let almost any through on a damaged file
-        raise OSError(str(error)) from error
-    width, rest = divmod(panel.shape[1] - 2 * GAP, 3)
-    if width < 1 or rest:
-        raise OSError(f"a picture of {panel.shape[1]} pixels in width is no panel of three")
-    picture, truth, prediction = (panel[:, place * (width + GAP) :][:, :width] for place in range(3))
-    return picture, truth, prediction
-
-
-def seen_as_cell(prediction: Pixels) -> NDArray[np.bool_]:
-    """Return where the network of a panel's third part saw cell, shape (H, W)."""
-    return np.logical_or(*((prediction == np.array(colour, np.uint8)).all(axis=-1) for colour in (RIGHT, FALSE)))
+    picture = draw_truth(truth & mask)
+    picture[truth & ~mask], picture[mask & ~truth] = MISSED, FALSE
+    return picture
 
 
 def draw_outlines(picture: Image.Image, mask: Image.Image) -> Image.Image:

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from cellseg.storage.errors import InputError
-from cellseg.storage.files import new_file, read_whole
-from cellseg.storage.spreadsheet import as_text, from_text
+from cellseg.storage.files import new_file, read_bounded
+from cellseg.storage.tables import as_text, from_text
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def read_groups(path: Path, names: Collection[str]) -> dict[str, str]:
     if not path.exists():
         raise InputError(f"{path} does not exist; name a CSV file with the columns pair and group")
     try:
-        with io.StringIO(read_whole(path, "a table").decode("utf-8-sig"), newline="") as file:
+        with io.StringIO(read_bounded(path, "a table").decode("utf-8-sig"), newline="") as file:
             table = csv.DictReader(file)
             if not {"pair", "group"} <= set(table.fieldnames or ()):
                 found = ", ".join(table.fieldnames or ["nothing"])

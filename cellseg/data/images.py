@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from cellseg.storage.errors import InputError
-from cellseg.storage.files import require_plain
+from cellseg.storage.files import require_bounded
 
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
 DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})
 LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
 ORIENTATION = 0x0112  # of the camera, in EXIF
 PHOTOMETRIC = 262  # in TIFF; 0 where white is
-LARGE = 2**25  # pixels; those of 16 bits take 30 bytes of memory each while they are stretched
-EMPTIEST = 10_000  # pixels a byte; the blankest PNG of 1 bit a pixel has 8,256
 STRETCH = (0.1, 99.9)  # percentiles that become black and white in images of more than 8 bits
 SMALLEST_RANGE = 256  # levels of an image of more than 8 bits that become black to white at least: a blank stays blank
 
@@ -81,10 +79,8 @@ def decode(source: Path | Image.Image) -> Decoded:
     """
     try:
         if isinstance(source, Path):
-            require_plain(source, "a picture")
+            require_bounded(source, "a picture")
         with Image.open(source) if isinstance(source, Path) else nullcontext(source) as picture:
-            if isinstance(source, Path):
-                _refuse_bomb(source, picture)
             mode = picture.mode
             single = picture.format == "MPO" or not _has_second(picture)  # a camera's JPEG holds previews too
             if mode in DEEP_MODES and getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0:
@@ -106,15 +102,6 @@ def decode(source: Path | Image.Image) -> Decoded:
     if not single:
         raise InputError(f"{source}: holds several pictures; save the one to use as a file of its own")
     raise InputError(f"{source}: has pixels of kind {mode}; save it as an RGB or grey file")
-
-
-def _refuse_bomb(path: Path, picture: Image.Image) -> None:
-    """Refuse a picture that would take gigabytes and has next to nothing in its file; Pillow's limit is far higher."""
-    pixels, size = picture.width * picture.height, path.stat().st_size
-    if pixels > LARGE and pixels > EMPTIEST * size:
-        raise InputError(
-            f"{path}: is {picture.width}x{picture.height} pixels in {size} bytes, as no picture is; leave it out"
-        )
 
 
 def _has_second(picture: Image.Image) -> bool:

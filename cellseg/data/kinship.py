@@ -20,6 +20,7 @@ Floats = NDArray[np.float32]
 THUMBNAIL = 72  # pixels a side: enough to tell single round cells apart
 COARSE = 24  # pixels a side at which all pairs are compared
 SIDE = 256  # points along a side
+LIKENESS_BYTES = THUMBNAIL**2 + 4 * 2 * SIDE * 3
 LEFT, RIGHT, TOP, BOTTOM = range(4)
 MOST_TURNS = 8  # members of one family that stand for it
 FEW = 8  # images, below which nothing can be said of what is usual among them
@@ -45,6 +46,16 @@ class Likeness:
     thumbnail: NDArray[np.uint8]
     sides: NDArray[np.uint8]
     size: tuple[int, int]
+
+    def packed(self) -> bytes:
+        """Return thumbnail and sides as ``LIKENESS_BYTES`` bytes."""
+        return self.thumbnail.tobytes() + self.sides.tobytes()
+
+    @classmethod
+    def unpacked(cls, pixels: NDArray[np.uint8], size: tuple[int, int]) -> "Likeness":
+        """Return what was packed, from an array of ``LIKENESS_BYTES`` uint8."""
+        thumbnail, sides = np.split(pixels, [THUMBNAIL**2])
+        return cls(thumbnail.reshape(THUMBNAIL, THUMBNAIL), sides.reshape(4, 2, SIDE, 3), size)
 
 
 class Likenesses(Sequence[Likeness]):

@@ -1,22 +1,22 @@
 """Who trains and who is tested: splits that keep siblings together and depend on nothing but their own seed."""
 
 import hashlib
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
 
 from cellseg.storage.errors import InputError
-from cellseg.storage.files import read_whole
+from cellseg.storage.records import Record, fault
 
 Subsets = dict[str, list[str]]
 
 SUBSETS = ("train", "val", "test")
-ENTRY_KEYS = ("name", "group", "sha256", "mask_sha256")
 
 MATCHES = tuple(
     itemgetter(*keys)
@@ -148,39 +148,42 @@ class SplitPlan:
         return sorted(groups, key=lambda group: hashlib.sha256(f"{self.seed}/{purpose}/{group}".encode()).digest())
 
 
-@dataclass(frozen=True)
-class RecordedSplit:
-    """A ``split.json``: its plan, and of every subset the images by name, group and content hash."""
+class SplitEntry(Record):
+    """An image of a split: its name and group, and the content hashes of its pixels and of its cleaned mask."""
 
-    path: Path
-    plan: dict[str, Any]
-    subsets: dict[str, list[dict[str, str]]]
+    name: str
+    group: str
+    sha256: str
+    mask_sha256: str
 
-    @classmethod
-    def read(cls, path: Path) -> "RecordedSplit":
-        """Read a ``split.json``.
 
-        Raises:
-            InputError: If it is missing or was not written by a run.
-        """
-        if not path.exists():
-            raise InputError(f"{path} does not exist; name the split.json of a run")
-        try:
-            content = json.loads(read_whole(path, "a record"))
-            subsets = {
-                subset: [{key: str(entry[key]) for key in ENTRY_KEYS} for entry in content.pop(subset)]
-                for subset in SUBSETS
-            }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{path}: cannot be read as the split.json of a run ({error!r}); name another") from error
-        if not subsets["train"] or not subsets["test"]:
-            raise InputError(f"{path}: needs at least one training and one test image")
-        return cls(path, content, subsets)
+class SplitRecord(Record):
+    """What ``split.json`` holds: the plan, and the images of every subset."""
 
-    def find(self, images: Mapping[str, tuple[str, str]]) -> tuple[Subsets, dict[str, str]]:
+    seed: int
+    folds: int | None
+    fold: int | None
+    test_fraction: float
+    val_fraction: float
+    train: Annotated[list[SplitEntry], Field(min_length=1)]
+    val: list[SplitEntry]
+    test: Annotated[list[SplitEntry], Field(min_length=1)]
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the images were divided, as ``SplitPlan.record`` gives it."""
+        return self.model_dump(exclude=set(SUBSETS))
+
+    @property
+    def entries(self) -> list[tuple[str, SplitEntry]]:
+        """Every image with its subset."""
+        return [(subset, entry) for subset in SUBSETS for entry in getattr(self, subset)]
+
+    def find(self, images: Mapping[str, tuple[str, str]], path: Path) -> tuple[Subsets, dict[str, str]]:
         """Return the subsets and the groups with the images' names of today, recognised by content.
 
         Args:
+            path: The file this was read from, for messages.
             images: Of every image today, by name, the content hashes of its pixels and of its cleaned mask.
 
         Raises:
@@ -189,36 +192,50 @@ class RecordedSplit:
         left = dict(images)
         subsets: Subsets = {subset: [] for subset in SUBSETS}
         groups, relabelled = {}, []
-        wanted = [(subset, entry) for subset, entries in self.subsets.items() for entry in entries]
+        wanted = self.entries
         for rule in MATCHES:  # the closest match first, as several files may hold one picture
             there: dict[tuple[str, ...], list[str]] = defaultdict(list)
             for name, (image, mask) in left.items():
                 there[rule({"name": name, "sha256": image, "mask_sha256": mask})].append(name)
             unmatched = []
             for subset, entry in wanted:
-                if not (same := there[rule(entry)]):
+                if not (same := there[rule(entry.model_dump())]):
                     unmatched.append((subset, entry))
                     continue
                 name = same.pop(0)
-                if left.pop(name)[1] != entry["mask_sha256"]:
+                if left.pop(name)[1] != entry.mask_sha256:
                     relabelled.append(name)
                 subsets[subset].append(name)
-                groups[name] = entry["group"]
+                groups[name] = entry.group
             wanted = unmatched
         if wanted:
             raise InputError(
-                f"{self.path}: no image has the content that {wanted[0][1]['name']} had, so it was changed or is "
+                f"{path}: no image has the content that {wanted[0][1].name} had, so it was changed or is "
                 "missing; bring it back, or draw a new split"
             )
         if left:
             raise InputError(
-                f"{self.path}: does not know {len(left)} of the images, {next(iter(left))} first; "
+                f"{path}: does not know {len(left)} of the images, {next(iter(left))} first; "
                 "move them away, or draw a new split"
             )
         if relabelled:
             log.warning("the split is repeated, but %d masks have changed, %s first", len(relabelled), relabelled[0])
         position = {name: index for index, name in enumerate(images)}
         return {subset: sorted(names, key=position.__getitem__) for subset, names in subsets.items()}, groups
+
+
+def read_split(path: Path) -> SplitRecord:
+    """Read a ``split.json``.
+
+    Raises:
+        InputError: If it is missing or was not written by a run.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist; name the split.json of a run")
+    try:
+        return SplitRecord.read(path)
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{path}: cannot be read as the split.json of a run ({fault(error)}); name another") from error
 
 
 def _members(groups: Mapping[str, str]) -> dict[str, list[str]]:

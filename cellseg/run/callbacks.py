@@ -3,26 +3,21 @@
 import logging
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-from PIL import Image
 from torch import Tensor
 
-from cellseg.data.drawing import Pixels, draw_panel
+from cellseg.data.drawing import draw_panel
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import count_unlabelled
-from cellseg.run.folder import write_csv
+from cellseg.run.folder import SCORES, Prediction, write_prediction
 from cellseg.run.signals import Interrupted, StopRequest
-from cellseg.storage.tensors import write_tensors
-
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # the second is there until the run is finished
+from cellseg.storage.tables import write_csv
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +35,7 @@ class EpochTable(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the rows of the epochs before."""
-        rows = [dict(row) for row in state_dict["rows"]]
-        if not all(isinstance(value, int | float) for row in rows for value in row.values()):
-            raise TypeError("the table of epochs holds more than numbers")
-        self.rows = rows
+        self.rows = list(state_dict["rows"])
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep this epoch's validation, so that an epoch without one stays empty in the table."""
@@ -63,33 +55,23 @@ class EpochTable(L.Callback):
         log.log(level, "epoch %d of %s: %s", trainer.current_epoch + 1, trainer.max_epochs, shown)
 
 
-class WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside the one before and then in its place.
-
-    Lightning writes to the system's folder for temporary files first, from where a file may have to be copied: a run
-    that is killed then leaves half of one.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write it whole or not at all; keep the one before, from which a run goes on should this one be damaged."""
-        path = Path(path)
-        write_tensors(checkpoint, path, path.with_name(PREVIOUS) if path.name == LAST else None)
-
-
 class StopWhenAsked(L.Callback):
     """Ends training at the end of an epoch if a stop was asked for; then ``LastCheckpoint`` keeps it.
 
     Args:
         request: What hears Ctrl-C and SIGTERM.
+
+    Attributes:
+        begun: Whether training has begun, so that an error is no longer one of the configuration.
     """
 
     def __init__(self, request: StopRequest) -> None:
-        self.request = request
+        self.request, self.begun = request, False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take SIGTERM back from Lightning, which would drop the epoch and say that all went well."""
         self.request.listen()
-        self.request.patient = True
+        self.request.patient = self.begun = True
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take it back again: in its place Lightning would wait for other devices."""
@@ -115,48 +97,6 @@ class StopWhenAsked(L.Callback):
             trainer.strategy.launcher.kill(signal.SIGTERM)
 
 
-class LastCheckpoint(ModelCheckpoint):
-    """Keeps ``last.ckpt``, from which a run that was interrupted goes on.
-
-    It is written after an epoch when the one before is some time old, and after the last epoch: writing it after each
-    would take longer than the epochs themselves where they are short.
-
-    Args:
-        seconds: Least time between two of them; 0 writes one after every epoch.
-    """
-
-    def __init__(self, seconds: float = 60) -> None:
-        # on_train_epoch_end comes also in an epoch without validation; there is never a last-v1.ckpt
-        super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-        self.seconds, self.written = seconds, time.monotonic()
-
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Say where a run that was moved is now: Lightning would forget what was best so far."""
-        for state in checkpoint["callbacks"].values():
-            if "best_k_models" in state and self.dirpath is not None:
-                here = Path(self.dirpath)
-                for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-                    state[name] = state[name] and str(here / Path(state[name]).name)
-                best = {str(here / Path(path).name): score for path, score in state["best_k_models"].items()}
-                state["best_k_models"] = {path: torch.as_tensor(score) for path, score in best.items()}
-                for name in ("best_model_score", "kth_value", "current_score"):
-                    if state.get(name) is not None:
-                        state[name] = torch.as_tensor(state[name])
-                state["dirpath"] = self.dirpath
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write it if it is time; all devices agree on that."""
-        last = (
-            trainer.should_stop
-            or trainer.current_epoch + 1 == trainer.max_epochs
-            or trainer.global_step == trainer.max_steps
-        )
-        due = last or time.monotonic() - self.written >= self.seconds
-        if trainer.strategy.reduce_boolean_decision(due, all=False):
-            super().on_train_epoch_end(trainer, pl_module)
-            self.written = time.monotonic()
-
-
 class WarmEMA(WeightAveraging):
     """Scores and saves the exponential moving average of the weights, which a short training does not spoil.
 
@@ -176,10 +116,6 @@ class WarmEMA(WeightAveraging):
                 torch._foreach_copy_(averaged, current)
 
         super().__init__(multi_avg_fn=average)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the step of the last update."""
-        super().load_state_dict({"latest_update_step": int(state_dict["latest_update_step"])})
 
 
 class PredictionPanels(L.Callback):
@@ -210,7 +146,8 @@ class PredictionPanels(L.Callback):
         step = trainer.global_step - 1  # as the scores of this epoch: a run that goes on from before it draws it again
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                panel = _panel(batch["image"][0], batch["mask"][0], outputs["probability"][0])
+                drawn = _prediction(batch, outputs, 0)
+                panel = draw_panel(drawn.image, drawn.truth, drawn.mask)
                 logger.experiment.add_image(f"predictions/{batch['name'][0]}", panel, step, dataformats="HWC")
 
 
@@ -229,15 +166,13 @@ class ImageRecords(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the rows; draw the pictures of test images."""
-        self.rows += _image_rows("val" if dataloader_idx else "test", outputs, batch)
-        if trainer.is_global_zero and not dataloader_idx:
-            folder = _folder(trainer) / "predictions"
-            folder.mkdir(exist_ok=True)
-            for image, mask, probability, name in zip(
-                batch["image"], batch["mask"], outputs["probability"], batch["name"], strict=True
-            ):
-                Image.fromarray(_panel(image, mask, probability)).save(folder / f"{name}.png")
+        """Keep a row for every image; write the pictures of test images."""
+        subset = "val" if dataloader_idx else "test"
+        for index, name in enumerate(batch["name"]):
+            prediction = _prediction(batch, outputs, index)
+            self.rows.append(_image_row(subset, batch, outputs, index, prediction))
+            if trainer.is_global_zero and subset == "test":
+                write_prediction(_folder(trainer), name, prediction)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the table."""
@@ -245,25 +180,25 @@ class ImageRecords(L.Callback):
             write_csv(_folder(trainer) / "per_image.csv", self.rows)
 
 
-def _panel(image: Tensor, truth: Tensor, probability: Tensor) -> Pixels:
-    picture = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    return draw_panel(picture, (truth[0] > 0).cpu().numpy(), (probability[0] > THRESHOLD).cpu().numpy())
+def _prediction(batch: dict[str, Any], outputs: dict[str, Tensor], index: int) -> Prediction:
+    return Prediction(
+        image=(batch["image"][index] * 255).round().byte().permute(1, 2, 0).cpu().numpy(),
+        truth=(batch["mask"][index, 0] > 0).cpu().numpy(),
+        mask=(outputs["probability"][index, 0] > THRESHOLD).cpu().numpy(),
+    )
 
 
-def _image_rows(subset: str, outputs: dict[str, Tensor], batch: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "image": name,
-            "group": batch["group"][row],
-            "subset": subset,
-            **{score: outputs[score][row].item() for score in ("dice", "iou", "soft_dice")},
-            **{count: int(outputs[count][row]) for count in ("true_pixels", "predicted_pixels")},
-            "unlabelled_objects": count_unlabelled(
-                (outputs["probability"][row, 0] > THRESHOLD).cpu().numpy(), (batch["mask"][row, 0] > 0).cpu().numpy()
-            ),
-        }
-        for row, name in enumerate(batch["name"])
-    ]
+def _image_row(
+    subset: str, batch: dict[str, Any], outputs: dict[str, Tensor], index: int, prediction: Prediction
+) -> dict[str, Any]:
+    return {
+        "image": batch["name"][index],
+        "group": batch["group"][index],
+        "subset": subset,
+        **{score: outputs[score][index].item() for score in SCORES},
+        **{count: int(outputs[count][index]) for count in ("true_pixels", "predicted_pixels")},
+        "unlabelled_objects": count_unlabelled(prediction.mask, prediction.truth),
+    }
 
 
 def _metrics(trainer: L.Trainer, prefix: str) -> dict[str, float]:

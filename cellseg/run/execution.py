@@ -1,130 +1,171 @@
-"""One run from its configuration to its summary: seed, fit, test, record."""
+"""One run from its configuration to its summary: prepare, fit, test, record."""
 
 import gc
 import logging
 import os
-import re
 import threading
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from cellseg.data import CellDataModule
 from cellseg.data.dataset import derived_seed
-from cellseg.run.callbacks import PREVIOUS, EpochTable, ImageRecords, StopWhenAsked, WholeCheckpoints
-from cellseg.run.folder import finished, leaves, occupied, provenance, start_run, write_json
+from cellseg.run.callbacks import EpochTable, ImageRecords, StopWhenAsked
+from cellseg.run.checkpoints import PREVIOUS, WholeCheckpoints, last_intact, load_best, load_weights, steps_done
+from cellseg.run.folder import finished, leaves, occupied, start_run
 from cellseg.run.hardware import describe_device, keep_freed_memory, out_of_memory
 from cellseg.run.module import SegmentationModule
+from cellseg.run.provenance import code_patch, provenance
 from cellseg.run.results import print_results
-from cellseg.run.resuming import ResumeCheck, fitting, last_intact, load_weights, read_checkpoint
 from cellseg.run.signals import StopRequest
 from cellseg.run.summary import summarise
 from cellseg.storage.errors import InputError
 from cellseg.storage.tensors import write_tensors
 
-EVENTS = re.compile(r"events\.out\.tfevents\.(\d{10})\..*")
-
 log = logging.getLogger("train")
 
 
-def run(cfg: DictConfig, folder: Path, stop: StopRequest) -> float:
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to begin or to go on.
+
+    Attributes:
+        trainer, module, datamodule: Lightning's three.
+        epochs: The table of epochs; None where the configuration has none.
+        scored: Keeps a row for every scored image.
+        timer: Measures the training, also that before an interruption.
+        asked: Ends training where a stop was asked for.
+        checkpoint: The file to go on from; None to begin.
+        origin: Seed, command, versions and commit.
+    """
+
+    trainer: L.Trainer
+    module: SegmentationModule
+    datamodule: CellDataModule
+    epochs: EpochTable | None
+    scored: ImageRecords
+    timer: Timer
+    asked: StopWhenAsked
+    checkpoint: Path | None
+    origin: Mapping[str, Any]
+
+
+def execute(cfg: DictConfig, folder: Path, stop: StopRequest, command: str | None = None) -> float:
     """Train, test and record one run in ``folder``; return the mean Dice over its test images.
 
-    What is finished already is only told again; what was interrupted goes on from its last checkpoint.
+    A finished run prints its results again; an interrupted one goes on from its last checkpoint.
 
     Raises:
         InputError: If the run cannot be done as it is configured, or the machine has no room for it.
         Interrupted: If a stop was asked for.
     """
+    first = int(os.environ.get("LOCAL_RANK", 0)) == 0  # it starts the processes of the other devices
+    with _explained(cfg, folder), occupied(folder) if first else nullcontext():
+        if summary := finished(folder, cfg):
+            log.info("this run was finished before; nothing is trained again")
+            print_results(summary, folder)
+            return summary.metrics["test/dice"]
+        origin = provenance() | {"seed": cfg.seed, "command": command}  # before the code can change
+        began = time.perf_counter()
+        run = prepare(cfg, folder, stop, origin)
+        seconds = {"prepare": time.perf_counter() - began}
+        train_metrics = fit(run, stop)
+        seconds["train"] = run.timer.time_elapsed("train")
+        if run.datamodule.has_validation:
+            load_best(run.module, folder / "checkpoints")
+        began = time.perf_counter()
+        run.trainer.test(run.module, run.datamodule, verbose=False)
+        seconds["test"] = time.perf_counter() - began
+        metrics = train_metrics | run.trainer.callback_metrics
+        if run.trainer.is_global_zero:
+            record(run, cfg, folder, metrics, seconds)
+        return float(metrics["test/dice"])
+
+
+def prepare(cfg: DictConfig, folder: Path, stop: StopRequest, origin: Mapping[str, Any]) -> Prepared:
+    """Build everything a run needs and write down its configuration, split and code, unless something is wrong."""
+    _settle_libraries()
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    L.seed_everything(stream_of(cfg), workers=True)
+    datamodule, module, callbacks = instantiate(cfg.data), instantiate(cfg.module), instantiate(cfg.callbacks)
+    datamodule.prepare_data()
+    datamodule.setup()
+    if not datamodule.has_validation:
+        _refuse_choosing(callbacks)
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # the others are started by it, after this
+        targets = [value for key, value in leaves(OmegaConf.to_container(cfg)).items() if key.endswith("._target_")]
+        start_run(folder, cfg, datamodule.split_record(), code_patch(targets, module.network))
+    checkpoint = last_intact(folder / "checkpoints")
+    scored, timer, asked = ImageRecords(), Timer(), StopWhenAsked(stop)
+    trainer = instantiate(
+        cfg.trainer,
+        default_root_dir=folder,
+        # TensorBoard forgets what comes after the checkpoint
+        logger=instantiate(cfg.logger, save_dir=folder, purge_step=steps_done(module, checkpoint) if checkpoint else 0),
+        callbacks=[*callbacks.values(), scored, timer, asked],
+        plugins=[WholeCheckpoints()],
+    )
+    if trainer.strategy.root_device.type != "mps":  # which does not know it
+        # before any callback copies the weights: averaging two layouts takes four times as long
+        module.network.to(memory_format=torch.channels_last)
+    if trainer.is_global_zero:
+        device = describe_device(trainer.strategy.root_device)
+        begun = "going on with" if checkpoint else "training"
+        log.info("%s %s on %s in %s", begun, module.network_name, device, trainer.precision)
+    epochs = next((callback for callback in callbacks.values() if isinstance(callback, EpochTable)), None)
+    return Prepared(trainer, module, datamodule, epochs, scored, timer, asked, checkpoint, origin)
+
+
+def fit(run: Prepared, stop: StopRequest) -> dict[str, Tensor]:
+    """Train, or train on; return the metrics of the last epoch."""
     try:
-        with occupied(folder) if int(os.environ.get("LOCAL_RANK", 0)) == 0 else nullcontext():
-            if summary := finished(folder, cfg):
-                log.info("this run was finished before; nothing is trained again")
-                return tell_again(summary, folder)
-            return fit_and_test(cfg, folder, stop)
-    except OSError as error:
-        place = error.filename2 or error.filename or folder  # the second is what the first was to become
-        raise InputError(
-            f"{place}: {error.strerror or error}; what is trained is kept, and once that is mended "
-            f"the same command with study={cfg.study} goes on"
-        ) from error
+        run.trainer.fit(run.module, run.datamodule, ckpt_path=run.checkpoint, weights_only=True)
     except InputError:
         raise
-    except Exception as error:  # Hydra wraps what happens while it builds a network in one of its own
-        if not out_of_memory(error):
+    except (MisconfigurationException, ValueError, TypeError, ArithmeticError) as error:
+        if run.asked.begun or out_of_memory(error):
             raise
-        raise InputError(
-            f"memory ran out; take a smaller data.batch_size (it is {cfg.data.batch_size}), data.image_size or "
-            "model.init_features, or fewer runs at once (n_jobs)"
-        ) from error
-
-
-def tell_again(summary: Mapping[str, Any], folder: Path) -> float:
-    """Print what a finished run's summary says, and return its mean Dice."""
-    try:
-        print_results(summary, folder)
-        return float(summary["metrics"]["test/dice"])
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise InputError(
-            f"{folder / 'summary.json'} is not as train.py wrote it ({error!r}); delete it, and the same command "
-            "scores the run again"
-        ) from error
-
-
-def fit_and_test(cfg: DictConfig, folder: Path, stop: StopRequest) -> float:
-    """Do what is left of a run."""
-    origin = provenance()  # before anything else: the code may change while the run goes on
-    began = time.perf_counter()
-    trainer, module, datamodule, scored, checkpoint = prepare(cfg, folder, stop)
-    seconds = {"prepare": time.perf_counter() - began}
-    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning does not declare it
-    [check] = [callback for callback in callbacks if isinstance(callback, ResumeCheck)]
-    with fitting(checkpoint, lambda: check.begun):
-        trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
+        raise InputError(f"training cannot begin as it is configured: {' '.join(str(error).split())}") from error
     stop.obey()
-    timer = next(callback for callback in callbacks if isinstance(callback, Timer))
-    seconds["train"] = timer.time_elapsed("train")  # before an interruption too
-    train_metrics = {name: value for name, value in trainer.callback_metrics.items() if name == "train/loss"}
-    if checkpoint and not train_metrics:  # it was interrupted after its last epoch: there was nothing left to train
-        with fitting(checkpoint):
-            load_weights(module, checkpoint)
-            tables = [callback for callback in callbacks if isinstance(callback, EpochTable)]
-            train_metrics = {"train/loss": torch.tensor(tables[0].rows[-1]["train/loss"])} if tables else {}
-    if datamodule.has_validation:
-        load_best(module, folder / "checkpoints" / "best.ckpt")
-    began = time.perf_counter()
-    trainer.test(module, datamodule, verbose=False)
-    seconds["test"] = time.perf_counter() - began
-    metrics = train_metrics | trainer.callback_metrics
+    metrics = {name: value for name, value in run.trainer.callback_metrics.items() if name == "train/loss"}
+    if run.checkpoint and not metrics:  # it was interrupted after its last epoch: there was nothing left to train
+        load_weights(run.module, run.checkpoint)
+        metrics = {"train/loss": torch.tensor(run.epochs.rows[-1]["train/loss"])} if run.epochs else {}
+    return metrics
 
-    if trainer.is_global_zero:
-        write_weights(folder / "weights.pth", module.network)
-        summary = summarise(
-            trainer,
-            module,
-            datamodule,
-            metrics=metrics,
-            image_rows=scored.rows,
-            seed=cfg.seed,
-            seconds=seconds,
-            origin=origin,
-        )
-        log_hyperparameters(trainer, cfg, module.network_name, summary["metrics"])
-        write_json(folder / "summary.json", summary)
-        (folder / "checkpoints" / PREVIOUS).unlink(missing_ok=True)
-        print_results(summary, folder)
-    return float(metrics["test/dice"])
+
+def record(
+    run: Prepared, cfg: DictConfig, folder: Path, metrics: Mapping[str, Tensor], seconds: Mapping[str, float]
+) -> None:
+    """Write the weights and, last, the summary; print the results."""
+    write_weights(folder / "weights.pth", run.module.network)
+    summary = summarise(
+        run.trainer,
+        run.module,
+        run.datamodule,
+        metrics=metrics,
+        image_rows=run.scored.rows,
+        seconds=seconds,
+        origin=run.origin,
+    )
+    log_hyperparameters(run.trainer, cfg, run.module.network_name, summary.metrics)
+    summary.write(folder / "summary.json")
+    (folder / "checkpoints" / PREVIOUS).unlink(missing_ok=True)
+    print_results(summary, folder)
 
 
 def write_weights(path: Path, network: nn.Module) -> None:
@@ -146,83 +187,6 @@ def log_hyperparameters(trainer: L.Trainer, cfg: DictConfig, network: str, metri
             logger.save()
 
 
-def prepare(
-    cfg: DictConfig, folder: Path, stop: StopRequest
-) -> tuple[L.Trainer, SegmentationModule, CellDataModule, ImageRecords, Path | None]:
-    """Build everything a run needs and write down its configuration and split, unless something is wrong."""
-    warnings.filterwarnings("ignore", message=".*does not have many workers")  # images lie in memory
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run goes on
-    warnings.filterwarnings("ignore", module="PIL")  # what matters of them is said of the files they are about
-    warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning 2.6 calls a torch function that torch renamed
-    threading.excepthook = without_disk_errors
-    for name in ("lightning.pytorch", "lightning.fabric"):  # its tips and device lists; we say what was used
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning").handlers.clear()  # or all it says would be said twice
-    warnings.filterwarnings("ignore", message="The `srun` command is available")  # sweeps go to Slurm by hydra/launcher
-    keep_freed_memory()
-    # deterministic runs would fill every new tensor with NaN, a tenth of a step; nothing here reads before it writes
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch declares no type
-    gc.freeze()  # what the libraries made on import stays: no use in looking through it again and again
-    if cfg.threads is not None:
-        torch.set_num_threads(cfg.threads)
-    L.seed_everything(stream_of(cfg), workers=True)
-    datamodule, module, callbacks = instantiate(cfg.data), instantiate(cfg.module), instantiate(cfg.callbacks)
-    datamodule.prepare_data()
-    datamodule.setup()
-    if not datamodule.has_validation:  # nothing is ever chosen on the images it is reported on
-        callbacks.pop("best", None)
-        if choosing := [name for name, callback in callbacks.items() if _monitors_validation(callback)]:
-            raise InputError(
-                f"callbacks.{choosing[0]} chooses by val/, but there are no images for that apart from the "
-                "test images; set data.split.val_fraction"
-            )
-    scored = ImageRecords()
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # the others are started by it, after this
-        start_run(folder, cfg, datamodule.split_record())
-    checkpoint = last_intact(folder / "checkpoints")
-    with fitting(checkpoint):
-        step = int(read_checkpoint(checkpoint)["global_step"]) if checkpoint else 0
-    trainer = instantiate(
-        cfg.trainer,
-        default_root_dir=folder,
-        logger=instantiate(cfg.logger, save_dir=folder, purge_step=step),  # TensorBoard forgets what comes after
-        callbacks=[*callbacks.values(), scored, Timer(), ResumeCheck(), StopWhenAsked(stop)],
-        plugins=[WholeCheckpoints()],
-    )
-    if trainer.strategy.root_device.type != "mps":  # which does not know it
-        # before any callback copies the weights: averaging two layouts takes four times as long
-        module.network.to(memory_format=torch.channels_last)
-    if trainer.is_global_zero:
-        keep_events_in_order(folder)
-        device = describe_device(trainer.strategy.root_device)
-        begun = "going on with" if checkpoint else "training"
-        log.info("%s %s on %s in %s", begun, module.network_name, device, trainer.precision)
-    return trainer, module, datamodule, scored, checkpoint
-
-
-def without_disk_errors(arguments: threading.ExceptHookArgs) -> None:
-    """Leave it to the main thread to say that TensorBoard's cannot write: it hears of it, and says it once."""
-    if not isinstance(arguments.exc_value, OSError):
-        threading.__excepthook__(arguments)
-
-
-def keep_events_in_order(folder: Path) -> None:
-    """Let TensorBoard read what an interrupted run wrote before what follows, also where the clock was set back.
-
-    It reads files in the order of the times in their names.
-    """
-    found = {path: EVENTS.fullmatch(path.name) for path in folder.iterdir()}
-    files = sorted((int(name[1]), path) for path, name in found.items() if name)
-    before = int(time.time())
-    if not files or files[-1][0] < before:
-        return
-    for written, path in reversed(files):
-        before -= 1
-        while (earlier := path.with_name(path.name.replace(f".{written:010d}.", f".{before:010d}.", 1))).exists():
-            before -= 1
-        path.rename(earlier)
-
-
 def stream_of(cfg: DictConfig) -> int:
     """Return what the initial weights are drawn from: the seed, and other numbers of it in every fold.
 
@@ -232,16 +196,57 @@ def stream_of(cfg: DictConfig) -> int:
     return int(cfg.seed) if fold is None else derived_seed(cfg.seed, fold) % 2**32
 
 
-def load_best(module: SegmentationModule, checkpoint: Path) -> None:
-    """Put the weights that were best on the validation images into the module."""
-    if not checkpoint.exists():
+@contextmanager
+def _explained(cfg: DictConfig, folder: Path) -> Iterator[None]:
+    """Say in words of the user's what a full disk or too little memory does to a run."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename2 or error.filename or folder  # the second is what the first was to become
         raise InputError(
-            f"{checkpoint} was never written, so there are no best weights on the validation images to score; "
-            "keep callbacks.best and validate at least once, or set data.split.val_fraction=0"
-        )
-    with fitting(checkpoint):
-        load_weights(module, checkpoint)
+            f"{place}: {error.strerror or error}; what is trained is kept, and once that is mended "
+            f"the same command with study={cfg.study} goes on"
+        ) from error
+    except InputError:
+        raise
+    except Exception as error:  # Hydra wraps what happens while it builds a network in one of its own
+        if not out_of_memory(error):
+            raise
+        raise InputError(
+            f"memory ran out; take a smaller data.batch_size (it is {cfg.data.batch_size}), data.image_size or "
+            "model.init_features, or fewer runs at once (n_jobs)"
+        ) from error
 
 
-def _monitors_validation(callback: L.Callback) -> bool:
-    return str(getattr(callback, "monitor", "")).startswith("val/")
+def _settle_libraries() -> None:
+    """Keep libraries quiet about what is meant to be so, and from work that nobody needs."""
+    warnings.filterwarnings("ignore", message=".*does not have many workers")  # images lie in memory
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run goes on
+    warnings.filterwarnings("ignore", module="PIL")  # what matters of them is said of the files they are about
+    warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning 2.6 calls a torch function that torch renamed
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # sweeps go to Slurm by hydra/launcher
+    threading.excepthook = _without_disk_errors
+    for name in ("lightning.pytorch", "lightning.fabric"):  # its tips and device lists; we say what was used
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning").handlers.clear()  # or all it says would be said twice
+    keep_freed_memory()
+    # deterministic runs would fill every new tensor with NaN, a tenth of a step; nothing here reads before it writes
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch declares no type
+    gc.freeze()  # what the libraries made on import stays: no use in looking through it again and again
+
+
+def _without_disk_errors(arguments: threading.ExceptHookArgs) -> None:
+    """Leave it to the main thread to say that TensorBoard's cannot write: it hears of it, and says it once."""
+    if not isinstance(arguments.exc_value, OSError):
+        threading.__excepthook__(arguments)
+
+
+def _refuse_choosing(callbacks: dict[str, L.Callback]) -> None:
+    """Let nothing be chosen on the images it is reported on."""
+    callbacks.pop("best", None)
+    for name, callback in callbacks.items():
+        if str(getattr(callback, "monitor", "")).startswith("val/"):
+            raise InputError(
+                f"callbacks.{name} chooses by val/, but there are no images for that apart from the "
+                "test images; set data.split.val_fraction"
+            )

@@ -1,54 +1,283 @@
-"""The files of a run folder that people read too: written so that none is ever half there, and read back."""
+"""The run folder: its one schema, by which a run writes it and everything else reads it."""
 
-import csv
-import hashlib
 import io
-import json
 import math
 import re
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
+import numpy as np
 import yaml
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, ValidationError
 
+from cellseg.data.drawing import Pixels, draw_panel
+from cellseg.data.splits import SplitRecord
 from cellseg.storage.errors import InputError
-from cellseg.storage.files import read_whole, whole_file
-from cellseg.storage.spreadsheet import as_text, from_text
+from cellseg.storage.files import read_bounded, require_bounded, write_text
+from cellseg.storage.records import Count, Finite, Positive, Record, fault
+from cellseg.storage.tables import from_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PACKAGES = ("cellseg", "torch", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow", "scipy")
-RECORDED = ("python", *PACKAGES)  # whose versions a run remembers
+SCHEMA: Final = 1  # of a run folder; it changes whenever a reader of the old one would be wrong
 SCORES = ("dice", "iou", "soft_dice")
-LONGEST_NAME = 120
+REQUIRED = ("test/loss", *(f"test/{score}" for score in (*SCORES, "dice_pooled", "iou_pooled")))
+TEXT_COLUMNS = {"image": str, "group": str, "subset": str}
 LONGEST_HEADING = 2**16  # bytes; columns take memory each
+NOT_OF_THE_RUN = frozenset({"study", "n_jobs", "margin"})  # keys that change nothing in a run
+
+Mask = NDArray[np.bool_]
+Line = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+Side = Annotated[float, Field(ge=1, le=2**16)]  # pixels
 
 
-def run_name(model: str, seed: int, overrides: Sequence[str]) -> str:
-    """Name a run by what sets it apart: model, seed, then every other override, in plain ASCII without ``=`` and ``/``.
+def _has(*names: str) -> AfterValidator:
+    """Require some keys of a mapping whose other keys are free."""
 
-    Where characters had to go, a short hash of the value stays, so that different values give different names.
+    def check(values: dict[str, float]) -> dict[str, float]:
+        if missing := [name for name in names if name not in values]:
+            raise ValueError(f"{missing[0]} is missing")
+        return values
+
+    return AfterValidator(check)
+
+
+class Counts(Record):
+    """Images of each subset, epochs and steps."""
+
+    train: Positive
+    val: Count
+    test: Positive
+    epochs: Positive
+    steps: Positive
+
+
+class PeakMemory(Record):
+    """The most memory that was held, bytes; ``process`` is unknown on Windows, ``device`` on a CPU."""
+
+    process: Count | None
+    device: Count | None
+
+
+class DataFacts(Record):
+    """What a run was trained on: where, which content, the median size in pixels, and the leaks that were allowed."""
+
+    root: Line
+    fingerprint: str
+    typical_size: tuple[Side, Side]
+    allow_leaks: bool
+    leaks: list[str]
+
+
+class Summary(Record):
+    """What ``summary.json`` holds; it is written last, so a run that has one is finished.
+
+    Attributes:
+        command: What was typed, to be pasted; None for a run that was started from Python.
+        date: When the run finished.
+        metrics: Final values by logged key.
+        spread_over_test_images: Standard deviation of each score over the test images.
+        seconds: Wall time by phase.
     """
-    parts = [model, f"seed-{seed}"]
-    for override in sorted(overrides):
-        key, _, value = override.lstrip("+~").partition("=")
-        if key in ("model", "seed", "study", "n_jobs", "margin"):
-            continue
-        if value in ("True", "False"):  # Hydra's sweeper writes false as False
-            value = value.lower()
-        clean = re.sub(r"[^\w.,+-]+", "-", Path(value).name or value, flags=re.ASCII)
-        prefix = "no-" if override.startswith("~") else ""
-        parts.append(f"{prefix}{key.replace('/', '-')}-{clean}" + ("" if clean == value else f"-{_short_hash(value)}"))
-    name = "_".join(parts)
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 7]}-{_short_hash(name)}"
+
+    schema_version: Literal[1]
+    status: Literal["finished"]
+    model: str
+    seed: Count
+    command: str | None
+    date: AwareDatetime
+    metrics: Annotated[dict[str, Finite], _has(*REQUIRED)]
+    averaging: dict[str, str]
+    spread_over_test_images: dict[str, Finite | None]
+    scored_weights: str
+    validation: str
+    counts: Counts
+    seconds: Annotated[dict[str, Finite], _has("train")]
+    peak_memory_bytes: PeakMemory
+    parameters: Positive
+    gflop_per_image: Finite
+    device: str
+    devices: Positive
+    precision: str
+    data: DataFacts
+    versions: dict[str, str]
+    platform: str
+    git_commit: str | None
+    git_dirty: bool
+
+    @property
+    def commit(self) -> str:
+        """The commit in short, with a + where files had been changed."""
+        return (self.git_commit or "unknown")[:7] + ("+" if self.git_dirty else "")
+
+
+class _SchemaVersion(Record):
+    schema_version: Any = "none"
+    git_commit: Any = None
+
+
+class _SplitSettings(Record):
+    fold: Count | None = None
+
+
+class _DataSettings(Record):
+    image_size: Annotated[int, Field(ge=1, le=2**16)]
+    mask_threshold: Annotated[int, Field(ge=0, le=254)]
+    split: _SplitSettings
+
+
+class Settings(Record):
+    """The keys of ``config.yaml`` that are asked for by name; the others may be anything."""
+
+    seed: Count
+    study: str
+    margin: Annotated[Finite, Field(ge=0)]
+    model: dict[str, Any]
+    data: _DataSettings
+
+    @property
+    def fold(self) -> int | None:
+        """The fold that was tested on; None for a holdout."""
+        return self.data.split.fold
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A test image as it was scored: image (S, S, 3), what the label says and what the network said (S, S)."""
+
+    image: Pixels
+    truth: Mask
+    mask: Mask
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder; each file of it is read, checked and kept when it is first asked for.
+
+    Every property raises ``InputError`` if its file is missing, damaged or does not follow the schema.
+    """
+
+    path: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended and was scored."""
+        return (self.path / "summary.json").exists()
+
+    @cached_property
+    def summary(self) -> Summary:
+        """The record of a finished run."""
+        path = self.path / "summary.json"
+        try:
+            found = _SchemaVersion.read(path)
+            if found.schema_version != SCHEMA:
+                raise InputError(_another_schema(path, found))
+            return Summary.read(path)
+        except (OSError, ValidationError) as error:
+            raise InputError(
+                f"{path}: is damaged ({fault(error)}); move the run away, or delete this file and run the same command "
+                "again, which scores the run anew"
+            ) from error
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        path = self.path / "config.yaml"
+        try:
+            text = read_bounded(path, "a configuration").decode()
+            if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # they can multiply without end
+                raise ValueError("it repeats parts of itself by reference, which train.py does not write")
+            config = OmegaConf.to_container(OmegaConf.create(text))
+            if not isinstance(config, dict):
+                raise ValueError("it is not a mapping")
+            str(config).encode()  # YAML can name halves of characters, which nothing can write
+        except Exception as error:  # OmegaConf and YAML raise many kinds
+            raise InputError(f"{path}: cannot be read ({fault(error)}); move the run away") from error
+        return {str(key): value for key, value in config.items()}
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What of the configuration is asked for by name."""
+        try:
+            return Settings.model_validate(self.config)
+        except ValidationError as error:
+            path = self.path / "config.yaml"
+            raise InputError(f"{path}: is not as train.py wrote it ({fault(error)}); move the run away") from error
+
+    @cached_property
+    def split(self) -> SplitRecord:
+        """Which images trained and which tested."""
+        path = self.path / "split.json"
+        try:
+            return SplitRecord.read(path)
+        except (OSError, ValidationError) as error:
+            raise InputError(f"{path}: is not as train.py wrote it ({fault(error)}); move the run away") from error
+
+    @cached_property
+    def per_image(self) -> "pd.DataFrame":
+        """A row for every scored image."""
+        path = self.path / "per_image.csv"
+        table = _read_table(path)
+        try:
+            table = table.astype(dict.fromkeys(SCORES, float))
+            known = table[list(SCORES)].map(math.isfinite), table[list(TEXT_COLUMNS)].notna()
+            if not all(part.all(axis=None) for part in known):
+                raise ValueError("a value is missing")
+            if table.duplicated(["subset", "image"]).any():
+                raise ValueError("an image stands there twice")
+            if table["image"].str.contains(r"[/\0]").any():
+                raise ValueError("the name of an image is a path")
+            if not (table["subset"] == "test").any():
+                raise ValueError("it has no test image")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: is not as train.py wrote it ({fault(error)}); move the run away") from error
+        return table
+
+    @property
+    def test_rows(self) -> "pd.DataFrame":
+        """The rows of the test images."""
+        return self.per_image[self.per_image["subset"] == "test"]
+
+    @cached_property
+    def epochs(self) -> "pd.DataFrame":
+        """A row for every epoch, all of them numbers."""
+        path = self.path / "metrics.csv"
+        table = _read_table(path)
+        try:
+            return table.astype(float).astype({"epoch": int})
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: is not as train.py wrote it ({fault(error)}); move the run away") from error
+
+    def prediction(self, name: str) -> Prediction:
+        """Return a test image by its name, with its label and what the network said."""
+        size = self.settings.data.image_size
+        image, truth, mask = (
+            _read_picture(self.path / "predictions" / part / f"{name}.png", mode, size)
+            for part, mode in (("image", "RGB"), ("truth", "L"), ("mask", "L"))
+        )
+        return Prediction(image, truth > 0, mask > 0)
+
+
+def write_prediction(folder: Path, name: str, prediction: Prediction) -> None:
+    """Write a test image of a run: the panel to look at, and beside it the data it was drawn from."""
+    parts = {
+        ".": draw_panel(prediction.image, prediction.truth, prediction.mask),
+        "image": prediction.image,
+        "truth": prediction.truth * np.uint8(255),
+        "mask": prediction.mask * np.uint8(255),
+    }
+    for part, pixels in parts.items():
+        (place := folder / "predictions" / part).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place / f"{name}.png")
 
 
 @contextmanager
@@ -69,71 +298,46 @@ def occupied(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def in_place(folder: Path) -> Iterator[Path]:
-    """Yield what a run does not write anew and whole, so that a link there would be written through."""
-    names = (".lock", "train.log", "console.log", "hparams.yaml", "checkpoints", "predictions")
-    yield from (folder / name for name in names)
-    yield from folder.glob("events.out.tfevents.*")
-    yield from folder.glob("predictions/*")
+def finished(folder: Path, config: DictConfig) -> Summary | None:
+    """Return the summary of a run that was finished in this folder before; None if there is none.
+
+    Raises:
+        InputError: If the folder holds another run, or its files are damaged.
+    """
+    run = RunFolder(folder)
+    if (folder / "config.yaml").exists():
+        _refuse_another_run(run, config)
+    return run.summary if run.finished else None
 
 
-def start_run(folder: Path, config: DictConfig, split: Mapping[str, Any]) -> None:
-    """Write down configuration and split, or find that the folder holds the beginning of this very run.
+def start_run(folder: Path, config: DictConfig, split: SplitRecord, patch: str) -> None:
+    """Write down configuration, split and code, or find that the folder holds the beginning of this very run.
+
+    Args:
+        folder: The run folder.
+        config: The configuration.
+        split: The split.
+        patch: What the commit does not hold of the code; empty for none.
 
     Raises:
         InputError: If the folder holds another run, or this one with other images; everything in it stays as it is.
     """
-    content = OmegaConf.to_yaml(config, resolve=True)
+    run = RunFolder(folder)
     for left in folder.rglob(".*.unfinished"):  # by a run that was killed: nobody else is at work here
         left.unlink()
     if (folder / "config.yaml").exists():
-        refuse_another_run(folder, config)
-        if (folder / "split.json").exists() and read_json(folder / "split.json") != split:
+        _refuse_another_run(run, config)
+        if (folder / "split.json").exists() and run.split != split:
             raise InputError(
                 f"{folder}: the images or their groups have changed since this run began; choose another study=NAME"
             )
     else:
-        write_text(folder / "config.yaml", content)
-    write_json(folder / "split.json", split)
-
-
-def finished(folder: Path, config: DictConfig) -> dict[str, Any] | None:
-    """Return the summary of a run that was finished in this folder before; None if there is none.
-
-    Raises:
-        InputError: If the folder holds another run.
-    """
-    if (folder / "config.yaml").exists():
-        refuse_another_run(folder, config)
-    if not (folder / "summary.json").exists():
-        return None
-    try:
-        summary = _load_json(folder / "summary.json")
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{folder / 'summary.json'} is damaged ({error}); delete it, and the same command scores the run again"
-        ) from error
-    return summary
-
-
-def refuse_another_run(folder: Path, config: DictConfig) -> None:
-    """Refuse a folder whose configuration is not this one, and name the keys that differ."""
-    try:
-        there = leaves(_load_yaml(folder / "config.yaml"))
-    except Exception as error:  # OmegaConf and YAML raise many kinds
-        raise InputError(
-            f"{folder / 'config.yaml'} cannot be read ({' '.join(str(error).split())}); choose another study=NAME"
-        ) from error
-    here = leaves(OmegaConf.to_container(config, resolve=True))
-    keys = (there.keys() | here.keys()) - {"study", "n_jobs", "margin"}  # they change nothing in a run
-    different = sorted(key for key in keys if there.get(key, here) != here.get(key, there))
-    if different:
-        shown = "; ".join(f"{key} was {there.get(key)!r}, is {here.get(key)!r}" for key in different[:5])
-        more = f" and {len(different) - 5} more" if len(different) > 5 else ""
-        raise InputError(
-            f"{folder} holds a run with another configuration ({shown}{more}); "
-            "choose another study=NAME, or move the folder away"
-        )
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    split.write(folder / "split.json")
+    if patch:
+        write_text(folder / "code.patch", patch)
+    else:
+        (folder / "code.patch").unlink(missing_ok=True)
 
 
 def leaves(node: Any, key: str = "") -> dict[str, Any]:
@@ -143,138 +347,56 @@ def leaves(node: Any, key: str = "") -> dict[str, Any]:
     return {key.removeprefix("."): node}
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or, if interrupted, none of it."""
-    content = text.encode()
-    with whole_file(path) as file:
-        file.write(content)
+def _refuse_another_run(run: RunFolder, config: DictConfig) -> None:
+    """Refuse a folder whose configuration is not this one, and name the keys that differ."""
+    there, here = leaves(run.config), leaves(OmegaConf.to_container(config, resolve=True))
+    keys = (there.keys() | here.keys()) - NOT_OF_THE_RUN
+    different = sorted(key for key in keys if there.get(key, here) != here.get(key, there))
+    if different:
+        shown = "; ".join(f"{key} was {there.get(key)!r}, is {here.get(key)!r}" for key in different[:5])
+        more = f" and {len(different) - 5} more" if len(different) > 5 else ""
+        raise InputError(
+            f"{run.path} holds a run with another configuration ({shown}{more}); "
+            "choose another study=NAME, or move the folder away"
+        )
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+def _another_schema(path: Path, found: _SchemaVersion) -> str:
+    commit = str(found.git_commit)[:12]
+    with_that = f" (git checkout {commit})" if re.fullmatch("[0-9a-f]{7,}", commit) else ""
+    return (
+        f"{path}: the run folder has schema version {found.schema_version}, and this cellseg reads version {SCHEMA}; "
+        f"use the cellseg that wrote it{with_that}, or train the run again with another study=NAME"
+    )
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, whole or not at all; columns in order of first appearance, empty where a row has no value."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({column: as_text(value) for column, value in row.items()} for row in rows)
-    write_text(path, text.getvalue())
-
-
-def provenance() -> dict[str, Any]:
-    """Return what produced a run: package versions, platform, and the git commit of the code, if it has one."""
-    return {
-        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
-        "platform": sys.platform,
-        "git_commit": _git("rev-parse", "HEAD") or None,
-        "git_dirty": bool(_git("status", "--porcelain")),
-    }
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a resolved configuration.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
-    try:
-        config = _load_yaml(path)
-    except Exception as error:  # OmegaConf and YAML raise many kinds
-        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); move the run away") from error
-    return config
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file of a run.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
-    try:
-        content = _load_json(path)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); move the run away") from error
-    return content
-
-
-def read_table(path: Path) -> "pd.DataFrame":
-    """Read a CSV file of a run; an image called NA stays one.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
+def _read_table(path: Path) -> "pd.DataFrame":
+    """Read a CSV file of a run; an image called NA stays one."""
     import pandas as pd  # not needed to train
 
-    names = {"image": str, "group": str, "subset": str}
     try:
-        content = read_whole(path, "a table")
+        content = read_bounded(path, "a table")
         if len(content.partition(b"\n")[0]) > LONGEST_HEADING:
             raise ValueError("its first line is no heading")
-        table = pd.read_csv(io.BytesIO(content), dtype=names, keep_default_na=False, na_values=[""])
+        table = pd.read_csv(io.BytesIO(content), dtype=TEXT_COLUMNS, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); move the run away") from error
-    for column in table.columns.intersection(list(names)):
+        raise InputError(f"{path}: cannot be read ({fault(error)}); move the run away") from error
+    for column in table.columns.intersection(list(TEXT_COLUMNS)):
         table[column] = table[column].map(from_text, na_action="ignore")
-    if "image" in table and table["image"].astype(str).str.contains(r"[/\0]").any():
-        raise InputError(f"{path}: has an image whose name is a path, as none is in train.py's; move the run away")
     return table
 
 
-def read_test_rows(path: Path) -> "pd.DataFrame":
-    """Read the rows of the test images in a ``per_image.csv``, each with its scores.
+def _read_picture(path: Path, mode: str, size: int) -> Pixels:
+    """Read a square picture of a run.
 
     Raises:
-        InputError: If it cannot be read, or a score is not there.
+        InputError: If it cannot be read, or is of another kind or size.
     """
-    table = read_table(path)
     try:
-        rows = table[table["subset"] == "test"].astype(dict.fromkeys(SCORES, float))
-        fine = len(rows) and rows[list(SCORES)].map(math.isfinite).all(axis=None)
-        if not fine or rows[["image", "group"]].isna().any(axis=None) or rows["image"].duplicated().any():
-            raise ValueError("a score for every test image is not there")
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: is not as train.py wrote it ({error}); move the run away") from error
-    return rows
-
-
-def _load_yaml(path: Path) -> dict[str, Any]:
-    """Read a configuration as ``start_run`` wrote it; nothing in it is resolved, and nothing in it can multiply."""
-    text = read_whole(path, "a configuration").decode()
-    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-        raise ValueError("it repeats parts of itself by reference, which train.py does not write")
-    config = OmegaConf.to_container(OmegaConf.create(text))
-    if not isinstance(config, dict):
-        raise ValueError("not a mapping")
-    _require_writable(config)
-    return {str(key): value for key, value in config.items()}
-
-
-def _load_json(path: Path) -> dict[str, Any]:
-    content = json.loads(read_whole(path, "a record"))
-    if not isinstance(content, dict):
-        raise ValueError("not an object")
-    _require_writable(content)
-    return content
-
-
-def _require_writable(content: Any) -> None:
-    """Refuse halves of characters and endless numbers, which JSON and YAML can name and nothing can write."""
-    json.dumps(content, ensure_ascii=False).encode()
-
-
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:6]
-
-
-def _git(*arguments: str) -> str:
-    try:
-        result = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return result.stdout.strip() if result.returncode == 0 else ""
+        require_bounded(path, "a picture")
+        with Image.open(path) as picture:
+            if picture.size != (size, size) or picture.mode != mode:
+                raise ValueError(f"it is {picture.width}x{picture.height} {picture.mode}, not {size}x{size} {mode}")
+            return np.asarray(picture)
+    except Exception as error:  # Pillow's decoders let almost any through on a damaged file
+        raise InputError(f"{path}: cannot be read ({fault(error)}); move the run away, or train it again") from error

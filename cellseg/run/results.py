@@ -1,13 +1,13 @@
 """The results of a run as the terminal shows them."""
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from cellseg.run.folder import Summary
 
 SCORES = (  # key, name, and how it is averaged
     ("dice", "Dice", "cut at 0.5, mean over images"),
@@ -18,14 +18,13 @@ SCORES = (  # key, name, and how it is averaged
 )
 
 
-def print_results(summary: Mapping[str, Any], folder: Path) -> None:
+def print_results(summary: Summary, folder: Path) -> None:
     """Print the final scores, each with what it was averaged over, and where everything lies."""
-    counts, metrics = summary["counts"], summary["metrics"]
+    counts = summary.counts
     table = Table(
-        title=Text(f"{summary['model']}, seed {summary['seed']}: scores on {counts['test']} test images"),
+        title=Text(f"{summary.model}, seed {summary.seed}: scores on {counts.test} test images"),
         caption=Text(
-            f"weights scored: {summary['scored_weights']}\n"
-            f"trained on {counts['train']} images for {counts['epochs']} epochs"
+            f"weights scored: {summary.scored_weights}\ntrained on {counts.train} images for {counts.epochs} epochs"
         ),
         title_justify="left",
         caption_justify="left",
@@ -35,13 +34,13 @@ def print_results(summary: Mapping[str, Any], folder: Path) -> None:
     table.add_column("how")
     spread = {
         name: "" if value is None else f"; SD over images {value:.4f}"
-        for name, value in summary["spread_over_test_images"].items()
+        for name, value in summary.spread_over_test_images.items()
     }
     for name, label, how in (*SCORES, ("loss", "loss", "mean over images")):
-        table.add_row(label, f"{metrics[f'test/{name}']:.4f}", how + spread.get(name, ""))
+        table.add_row(label, f"{summary.metrics[f'test/{name}']:.4f}", how + spread.get(name, ""))
     console = Console()
     console.print(table)
-    if leaks := summary["data"]["leaks"]:
+    if leaks := summary.data.leaks:
         console.print(f"These scores are too good: {len(leaks)} leaks between the subsets were allowed.", style="red")
     for line in (f"run folder: {folder}", f"curves:     tensorboard --logdir {shlex.quote(str(folder.parent))}"):
         console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -1,10 +1,10 @@
 """Files read within bounds, and written whole or not at all: folders come from strangers, and disks fill up."""
 
+import json
 import os
 import shutil
-import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,28 +14,28 @@ from cellseg.storage.errors import InputError
 LARGEST = {"a picture": 2**32, "a table": 2**28, "a record": 2**26, "a configuration": 2**17, "weights": 2**35}  # bytes
 
 
-def require_plain(path: Path, kind: str) -> None:
-    """See that a path, or what it links to, can be read to an end.
+def require_bounded(path: Path, kind: str) -> None:
+    """Check that a file can be read to its end and is no larger than files of its kind are.
 
     Raises:
-        OSError: If it is empty, a folder, a device or a pipe, is larger than anything of its kind, or is not there.
+        OSError: If it is missing, empty, too large, or not a file: a device or a pipe has no end.
     """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(f"it is {'a folder' if stat.S_ISDIR(found.st_mode) else 'a device or a pipe'}, and no file")
-    if not found.st_size:  # which those of the system claim too that never end
+    size = path.stat().st_size
+    if not path.is_file():
+        raise OSError("it is not a file")
+    if not size:  # some of the system's files without end report this size
         raise OSError("it is empty")
-    if found.st_size > LARGEST[kind]:
-        raise OSError(f"it has {found.st_size} bytes, and {kind} at most {LARGEST[kind]}")
+    if size > LARGEST[kind]:
+        raise OSError(f"it has {size} bytes, more than the {LARGEST[kind]} that {kind} can have")
 
 
-def read_whole(path: Path, kind: str) -> bytes:
+def read_bounded(path: Path, kind: str) -> bytes:
     """Return the content of a file.
 
     Raises:
-        OSError: As ``require_plain``, or if it cannot be read.
+        OSError: As ``require_bounded``, or if it cannot be read.
     """
-    require_plain(path, kind)
+    require_bounded(path, kind)
     return path.read_bytes()
 
 
@@ -66,20 +66,22 @@ def whole_file(path: Path, before: Path | None = None) -> Iterator[Any]:
 
 
 def unfinished_beside(path: Path) -> Path:
-    """Return the name under which this process writes a file until it is whole; nothing has it any more."""
+    """Return the name under which this process writes a file until it is whole; no file has this name now."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    unfinished.unlink(missing_ok=True)  # left by a kill; in a folder from a stranger it may be a link to anywhere
+    unfinished.unlink(missing_ok=True)  # left by a process that was killed
     return unfinished
 
 
-def refuse_links(paths: Iterable[Path]) -> None:
-    """See that what is written to paths stays there, in a folder that may be from a stranger.
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or, if interrupted, none of it."""
+    content = text.encode()
+    with whole_file(path) as file:
+        file.write(content)
 
-    Raises:
-        InputError: If one is a link.
-    """
-    if link := next((path for path in paths if path.is_symlink()), None):
-        raise InputError(f"{link} is a link, and what is written there would change what it leads to; take it away")
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager

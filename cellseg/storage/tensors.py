@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cellseg.storage.errors import InputError
-from cellseg.storage.files import require_plain, whole_file
+from cellseg.storage.files import require_bounded, whole_file
 
 DIRECTORY = 0x10  # what zip says of folders, which torch would take for empty tensors
 
@@ -58,7 +58,7 @@ def find_damage(path: Path) -> str | None:
     torch writes zip archives with a checksum of every member, and never looks at them again.
     """
     try:
-        require_plain(path, "weights")
+        require_bounded(path, "weights")
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if sum(member.file_size for member in members) > path.stat().st_size:  # it would be read for hours

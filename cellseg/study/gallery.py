@@ -9,13 +9,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellseg.data.drawing import FALSE, RIGHT, Pixels, read_panel, seen_as_cell
-from cellseg.study.collect import Study
+from cellseg.data.drawing import FALSE, RIGHT, Pixels, draw_prediction, draw_truth
+from cellseg.run.folder import Prediction, RunFolder
+from cellseg.storage.errors import InputError
+from cellseg.study.collect import HOLDOUT, Study
 from cellseg.study.pages import picture_address
 from cellseg.study.tables import Row
 
 SHOWN = 4  # images in each part of the gallery
-MOST_NETWORKS = 8
+MOST_CONFIGURATIONS = 8
+RUN = ["configuration", "seed", "fold"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Strip:
-    """One test image across networks."""
+    """One test image across configurations."""
 
     title: str
     tiles: list[Tile]
@@ -52,41 +55,38 @@ def make_gallery(study: Study, images: Sequence[Row]) -> dict[str, list[Strip]]:
 
 
 def _strip(study: Study, row: Row, *, votes: bool = False) -> Strip:
-    """Show an image as each network's run of the lowest seed saw it or, with votes, as all its runs did."""
+    """Show an image as each configuration's run of the lowest seed saw it or, with votes, as all its runs did."""
     on_it = study.images[(study.images["image"] == row["image"]) & (study.images["fold"] == row["fold"])]
-    on_it = on_it.merge(study.runs[["network", "seed", "fold", "run"]], on=["network", "seed", "fold"])
+    on_it = on_it.merge(study.runs[[*RUN, "run"]], on=RUN)
     tiles: list[Tile] = []
-    for network in study.networks[:MOST_NETWORKS]:
-        runs = on_it[on_it["network"] == network].sort_values("seed")
-        panels = {
-            run: panel
-            for run in runs["run"]
-            if (panel := _panel(study.folder / run / "predictions" / f"{row['image']}.png"))
-        }
-        if not panels:
+    for configuration in study.configurations[:MOST_CONFIGURATIONS]:
+        runs = on_it[on_it["configuration"] == configuration].sort_values("seed")[: None if votes else 1]
+        found = {run: _prediction(study.folder / run, row["image"]) for run in runs["run"]}
+        seen = [prediction for prediction in found.values() if prediction]
+        runs = runs[[found[run] is not None for run in runs["run"]]]
+        if not seen:
             continue
-        picture, truth, prediction = next(iter(panels.values()))
-        panels = {run: panel for run, panel in panels.items() if panel[0].shape == picture.shape}
-        runs = runs[runs["run"].isin(list(panels))]
         if not tiles:
-            tiles += [Tile(_jpeg(picture), "image"), Tile(_png(truth), "label")]
+            tiles += [Tile(_jpeg(seen[0].image), "image"), Tile(_png(draw_truth(seen[0].truth)), "label")]
         if votes:
-            share = np.mean([seen_as_cell(prediction) for _, _, prediction in panels.values()], axis=0)
             scores = ", ".join(f"{100 * score:.1f}" for score in runs["dice"])
-            tiles.append(Tile(_png(_votes(share)), f"{network}: Dice {scores}"))
+            share = np.mean([prediction.mask for prediction in seen], axis=0)
+            tiles.append(Tile(_png(_votes(share)), f"{configuration}: Dice {scores}"))
         else:
-            first = runs.iloc[0]
-            tiles.append(Tile(_png(prediction), f"{network}, seed {first['seed']}: Dice {100 * first['dice']:.1f}"))
-    fold = "" if row["fold"] == -1 else f", fold {row['fold']}"
+            [first] = runs.to_dict("records")
+            drawn = draw_prediction(seen[0].truth, seen[0].mask)
+            caption = f"{configuration}, seed {first['seed']}: Dice {100 * first['dice']:.1f}"
+            tiles.append(Tile(_png(drawn), caption))
+    fold = "" if row["fold"] == HOLDOUT else f", fold {row['fold']}"
     mean = f"mean Dice {100 * row['mean']:.1f}"
     spread = f", ± {100 * row['sd_over_seeds']:.1f} over seeds" if _or_zero(row["sd_over_seeds"]) else ""
     return Strip(f"{row['image']}{fold}: {mean}{spread}", tiles)
 
 
-def _panel(path: Path) -> tuple[Pixels, Pixels, Pixels] | None:
-    """Return image, truth and prediction of a panel, if it is there and whole."""
-    with contextlib.suppress(OSError):
-        return read_panel(path)
+def _prediction(run: Path, image: str) -> Prediction | None:
+    """Return what a run kept of a test image; None where its pictures are gone, which no number depends on."""
+    with contextlib.suppress(InputError):
+        return RunFolder(run).prediction(image)
     return None
 
 

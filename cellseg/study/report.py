@@ -4,24 +4,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cellseg.data.findings import count
-from cellseg.run.folder import write_csv, write_text
-from cellseg.study.collect import Study
+from cellseg.data.groups import natural
+from cellseg.storage.files import write_text
+from cellseg.storage.tables import write_csv
+from cellseg.study.collect import HOLDOUT, Study
 from cellseg.study.figures import Picture, draw_figures, write_pictures
 from cellseg.study.gallery import Strip, make_gallery
 from cellseg.study.pages import write_page
 from cellseg.study.tables import (
     AVERAGES,
     COMPARISON_COLUMNS,
+    CONFIGURATION_COLUMNS,
     COST_COLUMNS,
-    NETWORK_COLUMNS,
     ORIGINAL_COLUMNS,
     RUN_COLUMNS,
     Row,
     cell,
     comparison_row,
+    configuration_rows,
     difference_rows,
     image_rows,
-    network_rows,
     original_rows,
     run_rows,
 )
@@ -58,7 +60,7 @@ class Report:
     study: Study
     verdicts: list[Verdict]
     caveats: list[str]
-    networks: Table
+    configurations: Table
     costs: Table
     comparisons: Table
     original: Table
@@ -71,9 +73,9 @@ class Report:
 
     @property
     def sentences(self) -> list[str]:
-        """What can be said, one sentence for each pair of networks, and what none of them can rest on."""
+        """What can be said, one sentence for each pair of configurations, and what none of them can rest on."""
         said = [verdict.sentence for verdict in self.verdicts]
-        return [*(said or [f"only {self.study.networks[0]} is there: nothing to compare"]), *self.caveats]
+        return [*(said or [f"only {self.study.configurations[0]} is there: nothing to compare"]), *self.caveats]
 
 
 def write_report(study: Study) -> list[str]:
@@ -83,7 +85,7 @@ def write_report(study: Study) -> list[str]:
     """
     report = assemble(study)
     folder = study.folder
-    write_csv(folder / "networks.csv", report.networks.rows)
+    write_csv(folder / "configurations.csv", report.configurations.rows)
     write_csv(folder / "comparisons.csv", report.comparisons.rows)
     write_csv(folder / "images.csv", report.images)
     write_pictures(folder / "figures", [picture for part in report.figures.values() for picture in part])
@@ -95,17 +97,17 @@ def write_report(study: Study) -> list[str]:
 def assemble(study: Study) -> Report:
     """Compute everything a report says."""
     verdicts = judge(study)
-    networks = network_rows(study, {network: dice_interval(study, network) for network in study.networks})
+    configurations = configuration_rows(study, {name: dice_interval(study, name) for name in study.configurations})
     differences, images = difference_rows(study), image_rows(study)
     return Report(
         study=study,
         verdicts=verdicts,
         caveats=caveats(study),
-        networks=Table(NETWORK_COLUMNS, networks),
-        costs=Table(COST_COLUMNS, networks),
+        configurations=Table(CONFIGURATION_COLUMNS, configurations),
+        costs=Table(COST_COLUMNS, configurations),
         comparisons=Table(COMPARISON_COLUMNS, [comparison_row(verdict) for verdict in verdicts]),
-        original=Table(ORIGINAL_COLUMNS, original_rows(study, networks)),
-        differences=Table({"key": "key"} | {network: network for network in study.networks}, differences),
+        original=Table(ORIGINAL_COLUMNS, original_rows(study, configurations)),
+        differences=Table({"key": "key"} | {name: name for name in study.configurations}, differences),
         runs=Table(RUN_COLUMNS, run_rows(study)),
         images=images,
         figures=draw_figures(study, verdicts),
@@ -127,11 +129,11 @@ def _provenance(study: Study) -> dict[str, str]:
         return ", ".join(sorted(set(runs[column])))
 
     seeds = ", ".join(map(str, sorted(set(runs["seed"]))))
-    folds = sorted(fold for fold in set(runs["fold"]) if fold != -1)
+    folds = sorted(set(runs["fold"]) - {HOLDOUT}, key=natural)
     split = ", ".join(f"{key} {' or '.join(found)}" for key, found in study.split.items())
-    tested = f"; tested on fold {', '.join(map(str, folds))}" if folds else ""
-    return {
-        "runs": f"{count(len(runs), 'run')} of {count(len(study.networks), 'network')}, seeds {seeds}",
+    tested = f"; tested on fold {', '.join(folds)}" if folds else ""
+    made = {
+        "runs": f"{count(len(runs), 'run')} of {count(len(study.configurations), 'configuration')}, seeds {seeds}",
         "weights scored": values("scored_weights"),
         "margin": f"{study.margin:g} of Dice",
         "split": split + tested,
@@ -140,5 +142,5 @@ def _provenance(study: Study) -> dict[str, str]:
         "commit": values("commit") + (" (+: files had been changed)" if "+" in values("commit") else ""),
         "device": values("device"),
         "precision": values("precision"),
-        **{name: ", ".join(found) for name, found in study.origin.items() if name != "data"},
     }
+    return made | {name: ", ".join(found) for name, found in study.origin.items() if name not in made}

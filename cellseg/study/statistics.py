@@ -1,4 +1,4 @@
-"""What runs say about two networks: a difference, its interval, and how sure one may be.
+"""What runs say about two configurations: a difference, its interval, and how sure one may be.
 
 The unit is the image, clustered in its group of siblings; seeds are averaged first. What varies is which groups were
 photographed, which random numbers trained the networks and, with folds, on which images: the first is resampled, the
@@ -31,8 +31,8 @@ class Differences:
     """Scores of A and of B, of runs that differ in nothing else; differences are A minus B.
 
     Attributes:
-        scores: Sum of each network's scores over each group's images, shape (2, R, G), A first; 0 where the group is
-            in another fold.
+        scores: Sum of the scores of each over each group's images, shape (2, R, G), A first; 0 where the group is in
+            another fold.
         fold_of_run: Which fold each pair of runs was tested on, 0 to F - 1, shape (R,).
         sizes: Images in each group, shape (G,).
         fold_of_group: Which fold tested on it.
@@ -49,14 +49,14 @@ class Differences:
 
     @classmethod
     def between(cls, a: pd.DataFrame, b: pd.DataFrame, score: str, test_share: float, *, alike: bool) -> "Differences":
-        """Pair the rows of two networks by seed, fold and image; a run that only one of them has is left out.
+        """Pair the rows of two configurations by seed, fold and image; a run that only one of them has is left out.
 
         Args:
             a: A row for every scored image of every run: seed, fold, image, group and the score.
-            b: The same of the other network.
+            b: The same of the other configuration.
             score: Column to compare.
             test_share: Number of test images over that of training images.
-            alike: Whether the two are networks of the same shape.
+            alike: Whether their networks have the same shape.
 
         Raises:
             ValueError: If the two have no seed and fold in common, or scored different images in one.
@@ -64,10 +64,10 @@ class Differences:
         runs = ["fold", "seed"]
         both = a.merge(b[runs].drop_duplicates(), on=runs), b.merge(a[runs].drop_duplicates(), on=runs)
         if both[0].empty:
-            raise ValueError("the two networks have no seed and fold in common")
+            raise ValueError("the two configurations have no seed and fold in common")
         paired = both[0].merge(both[1], on=[*runs, "image", "group"], suffixes=("_a", "_b"))
         if not len(paired) == len(both[0]) == len(both[1]):
-            raise ValueError("the two networks scored different images in the same seed and fold")
+            raise ValueError("the two configurations scored different images in the same seed and fold")
         paired["cluster"] = pd.MultiIndex.from_frame(paired[["fold", "group"]]).to_flat_index()
         sums = [
             paired.pivot_table(index=runs, columns="cluster", values=f"{score}_{side}", aggfunc="sum", fill_value=0.0)
@@ -75,12 +75,12 @@ class Differences:
         ]
         table = sums[0]
         images = paired.drop_duplicates(["fold", "image"])["cluster"].value_counts()
-        folds = sorted(paired["fold"].unique())
+        folds = pd.Index(sorted(paired["fold"].unique()))
         return cls(
             scores=np.stack([side.to_numpy() for side in sums]),
-            fold_of_run=np.searchsorted(folds, table.index.get_level_values("fold")),
+            fold_of_run=folds.get_indexer(table.index.get_level_values("fold")),
             sizes=np.array(images.reindex(table.columns), np.int64),
-            fold_of_group=np.searchsorted(folds, [cluster[0] for cluster in table.columns]),
+            fold_of_group=folds.get_indexer([cluster[0] for cluster in table.columns]),
             test_share=test_share,
             alike=alike,
         )
@@ -123,7 +123,7 @@ class Differences:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two networks differ in one score, A minus B, in the score's own unit from 0 to 1.
+    """How two configurations differ in one score, A minus B, in the score's own unit from 0 to 1.
 
     Attributes:
         difference: Mean over images of the difference averaged over seeds.
@@ -178,7 +178,7 @@ class Comparison:
 
 
 def compare(data: Differences, margin: float, seed: int = 0) -> Comparison:
-    """Compare two networks.
+    """Compare two configurations.
 
     Args:
         data: Their paired differences.

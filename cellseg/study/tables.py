@@ -1,4 +1,4 @@
-"""The tables of a report: a row for every network, every comparison, every image, every configuration key."""
+"""The tables of a report: a row for every configuration, every comparison, every image, every configuration key."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +12,8 @@ from cellseg.study.verdict import Verdict
 
 Row = dict[str, Any]
 
-NETWORK_COLUMNS = {
-    "network": "network",
+CONFIGURATION_COLUMNS = {
+    "configuration": "configuration",
     "runs": "runs",
     "seeds": "seeds",
     "folds": "folds",
@@ -27,7 +27,7 @@ NETWORK_COLUMNS = {
     "iou_pooled": "IoU, pooled",
 }
 COST_COLUMNS = {
-    "network": "network",
+    "configuration": "configuration",
     "train_loss": "train loss",
     "test_loss": "test loss",
     "parameters": "parameters",
@@ -54,11 +54,10 @@ ORIGINAL_COLUMNS = {
     "validation_loss": "validation loss",
     "dice": "DiceScore",
     "iou": "IoU",
-    "hard_dice": "Dice, cut at 0.5",
 }
 RUN_COLUMNS = {
     "run": "run",
-    "network": "network",
+    "configuration": "configuration",
     "seed": "seed",
     "fold": "fold",
     "dice": "Dice",
@@ -92,25 +91,25 @@ _WHOLE = frozenset({"runs", "seeds", "folds", "seed", "fold", "epochs", "paramet
 _TENTHS = frozenset({"seconds_per_epoch", "seconds"})
 
 
-def network_rows(study: Study, intervals: Mapping[str, tuple[float, float] | None]) -> list[Row]:
-    """Return a row for every network: scores, their spread, and what they cost.
+def configuration_rows(study: Study, intervals: Mapping[str, tuple[float, float] | None]) -> list[Row]:
+    """Return a row for every configuration: scores, their spread, and what they cost.
 
     Args:
         study: The runs.
-        intervals: The 95 % interval of each network's mean Dice, where there is one.
+        intervals: The 95 % interval of each configuration's mean Dice, where there is one.
     """
     rows = []
-    for network in study.networks:
-        runs, images = (table[table["network"] == network] for table in (study.runs, study.images))
+    for configuration in study.configurations:
+        runs, images = (table[table["configuration"] == configuration] for table in (study.runs, study.images))
         means = images.groupby(["fold", "seed"])["dice"].mean()
         by_fold = means.groupby("fold")
         freedom = len(means) - by_fold.ngroups
         around = means - by_fold.transform("mean")
         per_image = images.groupby(["fold", "image"])[list(SCORES)].mean().mean()
-        low, high = intervals[network] or (None, None)
+        low, high = intervals[configuration] or (None, None)
         rows.append(
             {
-                "network": network,
+                "configuration": configuration,
                 "runs": len(runs),
                 "seeds": runs["seed"].nunique(),
                 "folds": runs["fold"].nunique(),
@@ -155,37 +154,36 @@ def comparison_row(verdict: Verdict) -> Row:
 
 
 def image_rows(study: Study) -> list[Row]:
-    """Return a row for every test image, worst first: Dice of every network, and how much runs disagree on it."""
-    scores = study.images.groupby(["fold", "image", "group", "network"])["dice"]
-    table = scores.mean().unstack("network").reindex(columns=study.networks)
-    by_run = scores.std(ddof=1).unstack("network")  # over seeds: one network, one fold, one image
+    """Return a row for every test image, worst first: Dice of every configuration, and how much runs disagree on it."""
+    scores = study.images.groupby(["fold", "image", "group", "configuration"])["dice"]
+    table = scores.mean().unstack("configuration").reindex(columns=study.configurations)
+    by_run = scores.std(ddof=1).unstack("configuration")  # over seeds: one configuration, one fold, one image
     table.insert(0, "mean", table.mean(axis=1))
     table.insert(1, "sd_over_seeds", by_run.mean(axis=1))
-    table = table.rename(columns={network: f"dice {network}" for network in study.networks}).sort_values("mean")
+    table = table.rename(columns={name: f"dice {name}" for name in study.configurations}).sort_values("mean")
     return _records(table.reset_index()[["image", "group", "fold", *table.columns]])
 
 
-def original_rows(study: Study, networks: Sequence[Row]) -> list[Row]:
-    """Return the original study's table, as printed, as corrected, and as this study has it."""
-    model_of = dict(zip(study.runs["network"], study.runs["model"], strict=True))
-    rows = []
+def original_rows(study: Study, configurations: Sequence[Row]) -> list[Row]:
+    """Return the original study's table, as printed, as corrected, and as runs of ``experiment=original`` have it."""
+    repeats = study.runs[study.runs["experiment"] == "original"]
+    model_of = dict(zip(repeats["configuration"], repeats["model"], strict=True))
+    rows: list[Row] = []
     for name, printed in PUBLISHED.items():
-        ours = [row for row in networks if model_of[row["network"]] == name]
+        ours = [row for row in configurations if model_of.get(row["configuration"]) == name]
         if not ours:
             continue
         losses = {"network": name, "train_loss": printed.train_loss, "validation_loss": printed.validation_loss}
-        rows.append(losses | {"source": "as published", "dice": printed.dice, "iou": printed.iou, "hard_dice": None})
-        corrected = {"source": "corrected", "dice": printed.corrected_dice, "iou": None, "hard_dice": None}
-        rows.append(losses | corrected)
+        rows.append(losses | {"source": "as published", "dice": printed.dice, "iou": printed.iou})
+        rows.append(losses | {"source": "corrected", "dice": printed.corrected_dice, "iou": None})
         rows += [
             {
-                "network": row["network"],
+                "network": row["configuration"],
                 "source": "this study",
                 "train_loss": row["train_loss"],
                 "validation_loss": row["test_loss"],
                 "dice": row["soft_dice"],
                 "iou": row["iou"],
-                "hard_dice": row["dice"],
             }
             for row in ours
         ]
@@ -193,17 +191,14 @@ def original_rows(study: Study, networks: Sequence[Row]) -> list[Row]:
 
 
 def difference_rows(study: Study) -> list[Row]:
-    """Return a row for every configuration key in which networks differ."""
+    """Return a row for every configuration key in which configurations differ."""
     keys = next(iter(study.differences.values()))
-    return [
-        {"key": key} | {network: _said(values[key]) for network, values in study.differences.items()} for key in keys
-    ]
+    return [{"key": key} | {name: _said(values[key]) for name, values in study.differences.items()} for key in keys]
 
 
 def run_rows(study: Study) -> list[Row]:
     """Return a row for every run."""
-    rows = _records(study.runs[list(RUN_COLUMNS)])
-    return [row | {"fold": None if row["fold"] == -1 else row["fold"]} for row in rows]
+    return _records(study.runs[list(RUN_COLUMNS)])
 
 
 def cell(column: str, row: Row) -> str:

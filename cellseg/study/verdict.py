@@ -14,10 +14,10 @@ DIFFERENT, EQUIVALENT, UNDECIDED, UNKNOWN = "different", "equivalent", "undecide
 
 @dataclass(frozen=True)
 class Verdict:
-    """Two networks compared.
+    """Two configurations compared.
 
     Attributes:
-        a, b: The networks; differences are a minus b.
+        a, b: The configurations; differences are a minus b.
         dice, iou: The comparison in each score; None where the two cannot be paired.
         p, p_folds: Of Dice, adjusted for the number of pairs by Holm's rule.
         kind: DIFFERENT, EQUIVALENT, UNDECIDED, or UNKNOWN where nothing can be said.
@@ -35,8 +35,8 @@ class Verdict:
 
 
 def judge(study: Study) -> list[Verdict]:
-    """Compare every pair of networks of a study; two that cannot be paired leave the others as they are."""
-    pairs = list(combinations(study.networks, 2))
+    """Compare every pair of configurations of a study; two that cannot be paired leave the others as they are."""
+    pairs = list(combinations(study.configurations, 2))
     found = [_compare(study, a, b) for a, b in pairs]
     p = _adjusted([None if isinstance(pair, str) else pair[0].p for pair in found])
     p_folds = _adjusted([None if isinstance(pair, str) else pair[0].p_folds for pair in found])
@@ -52,8 +52,8 @@ def judge(study: Study) -> list[Verdict]:
 
 def _compare(study: Study, a: str, b: str) -> tuple[Comparison, Comparison] | str:
     """Return the comparison in Dice and in IoU, or why there is none."""
-    first, second = (study.images[study.images["network"] == network] for network in (a, b))
-    shapes = study.runs.groupby("network")["parameters"].first()
+    first, second = (study.images[study.images["configuration"] == configuration] for configuration in (a, b))
+    shapes = study.runs.groupby("configuration")["parameters"].first()
     alike = bool(shapes[a] == shapes[b])
     try:
         dice, iou = (
@@ -68,7 +68,7 @@ def say(a: str, b: str, dice: Comparison, p: float | None, p_folds: float | None
     """Put a comparison in Dice into one sentence, in points of 100, and say of which kind it is.
 
     Args:
-        a: The network whose scores come first.
+        a: The configuration whose scores come first.
         b: The other.
         dice: The comparison, a minus b.
         p: Adjusted for the number of pairs.
@@ -110,9 +110,9 @@ def _hope(dice: Comparison, margin: float) -> str:
     return f"{points} would have shown, 4 times in 5"
 
 
-def dice_interval(study: Study, network: str) -> tuple[float, float] | None:
-    """Return the 95 % interval of a network's mean Dice; None where one run cannot tell."""
-    images = study.images[study.images["network"] == network]
+def dice_interval(study: Study, configuration: str) -> tuple[float, float] | None:
+    """Return the 95 % interval of a configuration's mean Dice; None where one run cannot tell."""
+    images = study.images[study.images["configuration"] == configuration]
     nothing = images.assign(dice=0.0)
     alone = compare(Differences.between(images, nothing, "dice", study.test_share, alike=False), study.margin)
     return None if alone.low is None or alone.high is None else (max(0.0, alone.low), min(1.0, alone.high))
@@ -132,11 +132,11 @@ def caveats(study: Study) -> list[str]:
         )
     if runs["fold"].nunique() == 2:
         told.append("two folds only, so what other training images would give is hardly known; five would tell")
-    if runs.groupby(["network", "fold"])["seed"].nunique().max() == 1:
+    if runs.groupby(["configuration", "fold"])["seed"].nunique().max() == 1:
         told.append("one seed a fold, so what another seed would give is not known; add seeds: seed=0,1,2")
     if (runs["leaks"] > 0).any():
         told.append("these scores are too good: relatives of test images were allowed in training")
-    for a, b in combinations(study.networks, 2):
+    for a, b in combinations(study.configurations, 2):
         if _same_throughout(study, a, b):
             told.append(
                 f"{a} and {b} scored the same to the last digit on every image of every run, as two trained networks "
@@ -148,22 +148,22 @@ def caveats(study: Study) -> list[str]:
     if study.unfinished:
         told.append(f"not finished, and not counted: {', '.join(study.unfinished)}")
     if study.repeated:
-        told.append(f"the same network, seed and fold as another run, and not counted: {', '.join(study.repeated)}")
+        told.append(f"a second run of one configuration, seed and fold, and not counted: {', '.join(study.repeated)}")
     if len(study.margins) > 1:
         every = ", ".join(f"{margin:g}" for margin in study.margins)
         told.append(f"runs were made with different margins ({every}); the smallest is used")
-    unpaired = runs.groupby(["fold", "seed"])["network"].nunique()
-    if lone := [key for key, count in unpaired.items() if count < len(study.networks)]:
+    unpaired = runs.groupby(["fold", "seed"])["configuration"].nunique()
+    if lone := [key for key, count in unpaired.items() if count < len(study.configurations)]:
         told.append(
-            f"{len(lone)} of {len(unpaired)} seeds and folds miss a network; in comparisons they count where both are"
+            f"{len(lone)} of {len(unpaired)} seeds and folds miss a configuration; comparisons use those that both have"
         )
     return told
 
 
 def _same_throughout(study: Study, a: str, b: str) -> bool:
-    """Tell whether two networks have one score wherever both were tested."""
+    """Tell whether two configurations have one score wherever both were tested."""
     scores = study.images.set_index(["fold", "seed", "image"])
-    first, second = (scores.loc[scores["network"] == network, "dice"] for network in (a, b))
+    first, second = (scores.loc[scores["configuration"] == configuration, "dice"] for configuration in (a, b))
     apart = (first - second).dropna()
     return len(apart) > 0 and bool((apart == 0).all())
 

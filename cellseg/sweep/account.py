@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
@@ -26,10 +26,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from cellseg.run.folder import in_place, run_name, write_text
+from cellseg.run.naming import run_name
 from cellseg.run.signals import say
 from cellseg.storage.errors import InputError
-from cellseg.storage.files import refuse_links
+from cellseg.storage.files import write_text
 from cellseg.sweep.process import ACCOUNT, SWEEP, name_sweep, stop_file
 
 COLOURS = {"done": "green", "finished before": "dim", "stopped": "yellow", "failed": "bold red"}
@@ -56,8 +56,7 @@ class SweepAccount(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """See that the run folder can be written before anything is computed."""
         HydraConfig.instance().set_config(config)  # Hydra does so later; the folder's name is asked of it
-        folder = Path(config.hydra.run.dir)
-        require_own(folder, in_place(folder))
+        require_writable(Path(config.hydra.run.dir))
 
     def __reduce__(self) -> tuple[type["SweepAccount"], tuple[()]]:
         return SweepAccount, ()  # launchers send callbacks to their workers, where there is nothing to watch
@@ -66,7 +65,7 @@ class SweepAccount(Callback):
         """Begin to watch."""
         SweepAccount.complaint = "the sweep could not be accounted for; see what is said above"
         study = Path(config.hydra.sweep.dir)
-        require_own(study, [study / ACCOUNT])
+        require_writable(study)
         on_cluster = "submitit" in config.hydra.launcher._target_
         if on_cluster:
             from cellseg.sweep.slurm import outlive_dead_jobs, warn_without_accounting  # needs submitit
@@ -145,21 +144,17 @@ def hear_interrupts(hear: bool) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK if hear else signal.SIG_BLOCK, [signal.SIGINT])
 
 
-def require_own(folder: Path, places: Iterable[Path]) -> None:
-    """End here, before anything is computed, if what is written into a folder would not stay, or go elsewhere.
+def require_writable(folder: Path) -> None:
+    """End here, before anything is computed, if what is written into a folder would not stay.
 
     Args:
         folder: Made where there is none.
-        places: What in it may be no link.
     """
     try:
-        refuse_links(places)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(4096))
             file.flush()
-    except InputError as error:
-        sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(
             f"error: {folder} cannot be written ({error.strerror or error}); free space, or start in another folder"

@@ -18,10 +18,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cellseg.run.folder import in_place, write_json, write_text
 from cellseg.run.signals import say
 from cellseg.storage.errors import InputError
-from cellseg.storage.files import refuse_links
+from cellseg.storage.files import write_json, write_text
 
 ACCOUNT = ".sweep"  # in the study's folder: what became of every run, a folder for each sweep
 SWEEP = "CELLSEG_SWEEP"  # the name of that folder, for all that a sweep starts
@@ -45,7 +44,6 @@ def run_isolated(
         n_jobs: How many runs share this machine; each gets its part of the CPU threads and of the GPUs.
     """
     try:
-        refuse_links(in_place(folder))
         if was_finished():
             outcome, why = "finished before", ""
         elif stop_file(folder.parent).exists():

@@ -20,11 +20,10 @@ from cellseg.data.findings import count
 from cellseg.data.kinship import Kin, Likeness, families, find_alike
 from cellseg.data.pairs import Pair, find_pairs, scan_pairs
 from cellseg.metrics import image_scores
-from cellseg.run.folder import write_json
 from cellseg.run.results import SCORES
 from cellseg.storage.errors import InputError
-from cellseg.storage.files import new_folder
-from cellseg.storage.spreadsheet import as_text
+from cellseg.storage.files import new_folder, write_json
+from cellseg.storage.tables import as_text
 from cellseg.study.statistics import interval_over_groups
 from cellseg.use.load import Run
 from cellseg.use.trained import Trained
@@ -78,7 +77,7 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None) -> Evalua
         InputError: If the folder cannot be used.
     """
     scan = find_pairs(data, groups)
-    threshold = int(trained.runs[0].config["data"]["mask_threshold"])
+    threshold = trained.runs[0].files.settings.data.mask_threshold
     decoded = load_pairs(scan.pairs, trained.image_size, threshold)
     seen, complete = find_seen(trained, decoded, threshold, data, grouped=scan.grouped)
     predictor = trained.predictor()
@@ -131,8 +130,7 @@ def find_seen(
         look for pair in _training_pairs(trained.runs, data) if (look := _look(pair, threshold)) and look[0] in known
     ]
     if own:
-        ours = [inspect_pair(pair, threshold).likeness for pair in pairs]
-        for index, other in find_alike(ours, [likeness for _, likeness in own]):
+        for index, other in find_alike(decoded.likenesses, [likeness for _, likeness in own]):
             seen.setdefault(pairs[index].name, f"relative of an image {known[own[other][0]]}")
     first: dict[str, int] = {}
     by_group = [Kin(first.setdefault(pair.group, n), n, "group") for n, pair in enumerate(pairs)]
@@ -190,7 +188,7 @@ def _score(top: "pd.Series[float]", bottom: "pd.Series[float]", groups: "pd.Seri
 
 def _training_pairs(runs: Sequence[Run], data: Path) -> list[Pair]:
     """List the pairs in the folders that the runs were trained on, as far as they are still there; not ``data``."""
-    roots = {os.path.realpath(run.summary["data"]["root"]) for run in runs} - {os.path.realpath(data)}
+    roots = {os.path.realpath(run.files.summary.data.root) for run in runs} - {os.path.realpath(data)}
     pairs = []
     for root in sorted(roots):
         with suppress(InputError):

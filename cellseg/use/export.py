@@ -8,7 +8,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cellseg.data.drawing import read_panel
 from cellseg.metrics import THRESHOLD
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_file
@@ -78,8 +77,8 @@ def describe(trained: Trained, step: int) -> dict[str, str]:
     return {
         "network": trained.name,
         "run": ", ".join(run.folder.name for run in trained.runs) or "none",
-        "data_fingerprint": ", ".join(sorted({str(run.summary["data"]["fingerprint"]) for run in trained.runs})),
-        "git_commit": ", ".join(sorted({str(run.summary["git_commit"]) for run in trained.runs})),
+        "data_fingerprint": ", ".join(sorted({run.files.summary.data.fingerprint for run in trained.runs})),
+        "git_commit": ", ".join(sorted({str(run.files.summary.git_commit) for run in trained.runs})),
         "input": "image: float32 (batch, 3, height, width), RGB, 0 to 1",
         "scaling": "8-bit values divided by 255",
         "image_size": str(trained.image_size),
@@ -152,13 +151,10 @@ def _probes(trained: Trained, step: int) -> Iterator[Floats]:
 
 
 def _real_images(runs: Sequence[Run]) -> Iterator[Floats]:
-    paths = [path for run in runs for path in sorted((run.folder / "predictions").rglob("*.png"))]
-    for path in paths[:REAL_IMAGES]:
-        try:
-            picture, _, _ = read_panel(path)
-        except OSError:  # a damaged picture is no fault of the network
-            continue
-        yield np.divide(picture.transpose(2, 0, 1)[None], 255, dtype=np.float32)
+    names = [(run, name) for run in runs for name in run.files.test_rows["image"]]
+    for run, name in names[:REAL_IMAGES]:
+        with suppress(InputError):  # a damaged picture is no fault of the network
+            yield np.divide(run.files.prediction(name).image.transpose(2, 0, 1)[None], 255, dtype=np.float32)
 
 
 @contextmanager

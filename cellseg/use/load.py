@@ -1,4 +1,4 @@
-"""A finished run, read back from its folder, and the tensors in it."""
+"""A finished run with its network, read back from its folder; and files of weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cellseg.data.images import read_image
-from cellseg.data.splits import ENTRY_KEYS, SUBSETS
 from cellseg.networks import UNet
-from cellseg.run.folder import read_config, read_json, read_table
+from cellseg.run.folder import RunFolder
 from cellseg.storage.errors import InputError
 from cellseg.storage.tensors import read_tensors
 from cellseg.use.predictor import Predictor
@@ -22,41 +21,53 @@ from cellseg.use.predictor import Predictor
 if TYPE_CHECKING:
     import pandas as pd
 
-LARGEST_SIDE = 2**16  # pixels
-
 
 @dataclass(frozen=True)
 class Run:
     """A finished run, read back from its folder.
 
     Attributes:
-        folder: Where it lies.
-        config: The resolved configuration.
-        summary: What ``summary.json`` says.
-        split: What ``split.json`` says.
+        files: Its folder, by the schema.
         network: The network with the weights that were scored, in evaluation mode, on the CPU.
     """
 
-    folder: Path
-    config: dict[str, Any]
-    summary: dict[str, Any]
-    split: dict[str, Any]
+    files: RunFolder
     network: UNet
 
-    @cached_property
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.files.path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration, as ``config.yaml`` has it."""
+        return self.files.config
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` says."""
+        return self.files.summary.model_dump()
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """What ``split.json`` says."""
+        return self.files.split.model_dump()
+
+    @property
     def per_image(self) -> "pd.DataFrame":
         """A row for every scored image, as ``per_image.csv`` has it."""
-        return read_table(self.folder / "per_image.csv")
+        return self.files.per_image
 
-    @cached_property
+    @property
     def curves(self) -> "pd.DataFrame":
         """A row for every epoch, as ``metrics.csv`` has it."""
-        return read_table(self.folder / "metrics.csv")
+        return self.files.epochs
 
     @property
     def image_size(self) -> int:
         """Side in pixels of the square its images were resized to."""
-        return int(self.config["data"]["image_size"])
+        return self.files.settings.data.image_size
 
     def predict(self, image: Image.Image | NDArray[np.uint8] | Path | str) -> NDArray[np.float32]:
         """Return the probability of cell for every pixel of an image, shape (H, W) of its own size, in [0, 1].
@@ -73,9 +84,8 @@ class Run:
 
     @cached_property
     def _predictor(self) -> Predictor:
-        return Predictor(
-            [self.network], self.image_size, step=2**self.network.depth, precision=self.summary["precision"]
-        )
+        step, precision = 2**self.network.depth, self.files.summary.precision
+        return Predictor([self.network], self.image_size, step=step, precision=precision)
 
 
 def load_run(path: Path | str) -> Run:
@@ -88,37 +98,18 @@ def load_run(path: Path | str) -> Run:
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; name the run folder printed at the end of training")
-    if not (folder / "summary.json").exists():
+    run = RunFolder(folder)
+    if not run.finished:
         raise InputError(f"{folder} is no finished run: {_why_no_run(folder)}")
-    config = read_config(folder / "config.yaml")
-    model = config.get("model")
+    model = run.config.get("model")
     settings = dict(model) if isinstance(model, dict) else {}
     if (target := settings.pop("_target_", "nothing")) != "cellseg.UNet":
         raise InputError(f"{folder}: was trained with {target}; build it yourself and load weights.pth into it")
-    summary, split = read_json(folder / "summary.json"), read_json(folder / "split.json")
-    _check_records(folder, config, summary, split)
+    _ = run.settings, run.summary, run.split  # damage is reported here, not when they are first used
     network = with_weights(partial(UNet, **settings), folder / "weights.pth")
     if network.conv.out_channels != 1:
         raise InputError(f"{folder}: its network predicts {network.conv.out_channels} masks, where train.py trains one")
-    return Run(folder, config, summary, split, network)
-
-
-def _check_records(folder: Path, config: dict[str, Any], summary: dict[str, Any], split: dict[str, Any]) -> None:
-    """See that what is asked of the records of a run is there."""
-    try:
-        for name, least, most in (("image_size", 1, LARGEST_SIDE), ("mask_threshold", 0, 254)):
-            if not least <= int(value := config["data"][name]) <= most:
-                raise ValueError(f"data.{name} {value}")
-        width, height = (1, 1) if (size := summary["data"].get("typical_size")) is None else size
-        if not (1 <= width <= LARGEST_SIDE and 1 <= height <= LARGEST_SIDE):
-            raise ValueError(f"typical_size {size}")
-        texts = [summary["model"], summary["precision"], summary["data"]["root"], summary["data"]["fingerprint"]]
-        texts += [entry[key] for subset in SUBSETS for entry in split[subset] for key in ENTRY_KEYS]
-        if odd := [text for text in texts if not isinstance(text, str) or "\0" in text]:
-            raise ValueError(f"{odd[0]!r} where text belongs")
-        _ = summary["git_commit"]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise InputError(f"{folder}: its records are not as train.py wrote them ({error!r})") from error
+    return Run(run, network)
 
 
 def _why_no_run(folder: Path) -> str:
@@ -154,13 +145,6 @@ def with_weights(make: Callable[[], UNet], path: Path) -> UNet:
     return network.float().eval()  # a run in 64-true or bf16-true wrote others
 
 
-def _dense(value: torch.Tensor) -> bool:
-    """Tell a tensor that holds each of its numbers, of a kind that networks are made of."""
-    usual = value.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
-    plain = usual and value.layout == torch.strided and value.device.type == "cpu"
-    return plain and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
-
-
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Read a plain ``state_dict``; nothing in the file is executed.
 
@@ -178,3 +162,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if bad := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise InputError(f"{path}: {bad[0]} holds values that are no numbers, so nothing can be predicted with it")
     return weights
+
+
+def _dense(value: torch.Tensor) -> bool:
+    """Tell a tensor that holds each of its numbers: others could take more memory than their file has bytes."""
+    usual = value.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
+    plain = usual and value.layout == torch.strided and value.device.type == "cpu"
+    return plain and value.numel() * value.element_size() <= value.untyped_storage().nbytes()

@@ -24,10 +24,9 @@ from cellseg.data.images import read_image
 from cellseg.data.pairs import IMAGE_SUFFIXES, LONGEST_NAME, looks_like_mask, scan_pairs
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import SMALLEST_OBJECT, Object, measure_objects
-from cellseg.run.folder import write_csv
 from cellseg.run.signals import Interrupted
 from cellseg.storage.errors import InputError
-from cellseg.storage.spreadsheet import as_text
+from cellseg.storage.tables import as_text, write_csv
 from cellseg.use.predictor import Floats, Predictor
 
 AT_ONCE = 2**25  # pixels of pictures in memory together; one larger than that is alone

@@ -7,7 +7,7 @@ Where nearly all cells cut by the border are unlabelled, a network learns to lea
 zeros its convolutions see beyond it. So what the labels miss is looked for in the image continued by its mirror image.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,13 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cellseg.data.drawing import Pixels, read_panel, seen_as_cell
+from cellseg.data.drawing import Pixels
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import MERGED, MISSED, SPLIT, UNLABELLED, Disagreement, find_disagreements
-from cellseg.run.folder import read_test_rows, write_csv, write_text
 from cellseg.storage.errors import InputError
-from cellseg.storage.files import new_folder
+from cellseg.storage.files import new_folder, write_text
+from cellseg.storage.tables import write_csv
 from cellseg.study.pages import picture_address, write_page
-from cellseg.use.load import Run
 from cellseg.use.predictor import Predictor
 from cellseg.use.trained import Trained
 
@@ -86,11 +85,13 @@ def review(trained: Trained, output: Path | None = None) -> Review:
     predictor, found = trained.predictor(), Review(output or trained.runs[0].folder / "review", [], [])
     if found.folder.exists():
         raise InputError(f"{found.folder} exists already, and nothing is written over it; name a new folder")
-    for name, picture, truth, prediction in _test_images(trained.runs[0]):
-        probability = _seen_beyond_borders(predictor, picture)
-        places = list(find_disagreements(prediction, truth, probability > THRESHOLD))
-        found.places.extend(_place(place, name, picture, truth, probability) for place in places)
-        found.images.append(_image_row(name, truth, prediction, places))
+    run = trained.runs[0].files
+    for name in run.test_rows["image"]:
+        kept = run.prediction(name)
+        probability = _seen_beyond_borders(predictor, kept.image)
+        places = list(find_disagreements(kept.mask, kept.truth, probability > THRESHOLD))
+        found.places.extend(_place(place, name, kept.image, kept.truth, probability) for place in places)
+        found.images.append(_image_row(name, kept.truth, kept.mask, places))
     found.places.sort(key=_order)
     for number, place in enumerate(found.places, start=1):
         place.row["id"] = number
@@ -99,19 +100,6 @@ def review(trained: Trained, output: Path | None = None) -> Review:
         write_csv(folder / "images.csv", found.images)
         write_text(folder / "review.html", _page(trained, found))
     return found
-
-
-def _test_images(run: Run) -> Iterator[tuple[str, Pixels, NDArray[np.bool_], NDArray[np.bool_]]]:
-    """Yield name, picture, label and prediction as the run kept them, at the scored size."""
-    for name in read_test_rows(run.folder / "per_image.csv")["image"]:
-        path = run.folder / "predictions" / f"{name}.png"
-        try:
-            picture, truth, prediction = read_panel(path)
-            if picture.shape[:2] != (run.image_size, run.image_size):
-                raise OSError(f"its parts are not {run.image_size} pixels high and wide, as the run's images are")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error}), so this run cannot be reviewed") from error
-        yield name, picture, truth[..., 0] > 0, seen_as_cell(prediction)
 
 
 def _seen_beyond_borders(predictor: Predictor, picture: Pixels) -> NDArray[np.float32]:

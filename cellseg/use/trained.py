@@ -1,4 +1,4 @@
-"""What a user names to be used: a run, the best network of a study or all its runs, or a bare file of weights."""
+"""What a user names to be used: a run, the best configuration of a study or all its runs, or a bare file of weights."""
 
 import math
 import statistics
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 from cellseg.data.findings import count
 from cellseg.data.pairs import IMAGE_SUFFIXES
-from cellseg.data.splits import RecordedSplit
+from cellseg.data.splits import SplitEntry
 from cellseg.networks import PotiNet, UNet, XopiNet
+from cellseg.run.folder import RunFolder
 from cellseg.storage.errors import InputError
 from cellseg.study.collect import Study, read_study
 from cellseg.use.load import Run, load_run, read_weights, with_weights
@@ -37,7 +37,7 @@ class Trained:
         networks: With their weights.
         image_size: Side in pixels of the square they were trained on.
         precision: They were tested in.
-        judges: Runs by whose test images this network was chosen among others.
+        judges: Folders of the runs by whose test images this network was chosen among others.
     """
 
     name: str
@@ -45,32 +45,29 @@ class Trained:
     networks: Sequence[UNet]
     image_size: int
     precision: str
-    judges: Sequence[Path] = ()
+    judges: Sequence[RunFolder] = ()
 
     @cached_property
     def known(self) -> dict[str, str]:
         """How the weights, or the choice of them, have seen images, by content hash."""
-        return {entry["sha256"]: how for how, entry in self._entries}
+        return {entry.sha256: how for how, entry in self._entries}
 
     @cached_property
     def known_groups(self) -> dict[str, str]:
         """The same of groups, by name, where somebody said what they are."""
-        said = any(entry["group"] != entry["name"] for _, entry in self._entries)
-        return {entry["group"]: how for how, entry in self._entries} if said else {}
+        said = any(entry.group != entry.name for _, entry in self._entries)
+        return {entry.group: how for how, entry in self._entries} if said else {}
 
     @cached_property
-    def _entries(self) -> list[tuple[str, dict[str, str]]]:
-        tested = [RecordedSplit.read(folder / "split.json").subsets["test"] for folder in self.judges]
-        found = [("chosen by", entry) for entries in tested for entry in entries]
-        for subset, how in (("val", "chosen by"), ("train", "trained on")):  # the last weighs most
-            found += [(how, entry) for run in self.runs for entry in run.split[subset]]
-        return found
+    def _entries(self) -> list[tuple[str, SplitEntry]]:
+        found = [("chosen by", entry) for judge in self.judges for entry in judge.split.test]
+        found += [("chosen by", entry) for run in self.runs for entry in run.files.split.val]
+        return found + [("trained on", entry) for run in self.runs for entry in run.files.split.train]  # weighs most
 
     @property
     def typical_size(self) -> tuple[float, float] | None:
         """Median width and height of the images it was trained on, where that is on record."""
-        sizes: list[Any] = [run.summary["data"].get("typical_size") for run in self.runs]
-        return None if not sizes or None in sizes else (sizes[0][0], sizes[0][1])
+        return self.runs[0].files.summary.data.typical_size if self.runs else None
 
     def scale_warning(self, sizes: Sequence[tuple[int, int]], *, tiles: bool) -> str | None:
         """Say so where images are seen at another scale than those it was trained on.
@@ -116,7 +113,7 @@ def find_trained(path: Path, *, model: str | None = None, ensemble: bool = False
     Args:
         path: A run folder, a folder of runs, or a file of weights.
         model: For a file of weights, which network they are of: unet, potinet or xopinet.
-        ensemble: Of a folder of runs, whether to use all runs of the best network, not just its first.
+        ensemble: Of a folder of runs, whether to use all runs of the best configuration, not only its first.
 
     Raises:
         InputError: If it is none of these, or the options do not fit it.
@@ -152,7 +149,7 @@ def find_runs(path: Path, *, ensemble: bool = False) -> Trained:
     if ensemble:
         raise InputError(f"{path} is no folder of runs, and --ensemble averages over several; name logs/STUDY")
     run = load_run(path)
-    return _together(f"{run.summary['model']} of {path}", [run])
+    return _together(f"{run.files.summary.model} of {path}", [run])
 
 
 def _run_of(path: Path) -> Path:
@@ -162,30 +159,30 @@ def _run_of(path: Path) -> Path:
 
 
 def _best_of(study: Study, *, ensemble: bool) -> Trained:
-    """Take the network with the highest Dice, mean over test images, in the seeds and folds that all networks have."""
-    have = study.runs.groupby(["fold", "seed"])["network"].transform("nunique")
-    shared = study.runs.loc[have == len(study.networks), ["fold", "seed"]].drop_duplicates()
+    """Take the configuration with the highest Dice, mean over test images, in the seeds and folds that all have."""
+    have = study.runs.groupby(["fold", "seed"])["configuration"].transform("nunique")
+    shared = study.runs.loc[have == len(study.configurations), ["fold", "seed"]].drop_duplicates()
     images = study.images if shared.empty else study.images.merge(shared, on=["fold", "seed"])
-    dice = images.groupby(["network", "fold", "image"])["dice"].mean().groupby("network").mean()
+    dice = images.groupby(["configuration", "fold", "image"])["dice"].mean().groupby("configuration").mean()
     best = str(dice.idxmax())
-    runs = study.runs[study.runs["network"] == best].sort_values(["seed", "fold"])["run"]
+    runs = study.runs[study.runs["configuration"] == best].sort_values(["seed", "fold"])["run"]
     # never the run with the highest score: that would be choosing luck on the images it was tested on
     chosen = runs if ensemble else runs[:1]
     of = f"{len(chosen)} runs averaged" if ensemble else f"run {chosen.iloc[0]}"
-    others, tied = len(study.networks) - 1, int((dice == dice[best]).sum()) - 1
-    beaten = f", level with {tied} of {count(others, 'other')}" if tied else f", the best of {others + 1} networks"
+    others, tied = len(study.configurations) - 1, int((dice == dice[best]).sum()) - 1
+    beaten = f", level with {tied} of {count(others, 'other')}" if tied else f", best of {others + 1} configurations"
     beaten = beaten if others else ""
     name = f"{best}{beaten} in {study.folder} by mean test Dice ({dice[best]:.4f}), {of}"
-    judges = [study.folder / run for run in study.runs["run"]] if len(study.networks) > 1 else []
+    judges = [RunFolder(study.folder / run) for run in study.runs["run"]] if len(study.configurations) > 1 else []
     return _together(name, [load_run(study.folder / run) for run in chosen], judges)
 
 
-def _together(name: str, runs: Sequence[Run], judges: Sequence[Path] = ()) -> Trained:
+def _together(name: str, runs: Sequence[Run], judges: Sequence[RunFolder] = ()) -> Trained:
     first = runs[0]
     if other := [run for run in runs if run.image_size != first.image_size]:
         raise InputError(f"{other[0].folder} was trained at another data.image_size than {first.folder}")
     networks = [run.network for run in runs]
-    return Trained(name, runs, networks, first.image_size, str(first.summary["precision"]), judges)
+    return Trained(name, runs, networks, first.image_size, first.files.summary.precision, judges)
 
 
 def _published(path: Path, model: str | None) -> Trained:

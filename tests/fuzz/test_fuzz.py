@@ -28,14 +28,16 @@ from cellseg.data.groups import read_groups
 from cellseg.data.images import read_image
 from cellseg.data.masks import read_mask
 from cellseg.data.pairs import scan_pairs
-from cellseg.data.splits import RecordedSplit
+from cellseg.data.splits import read_split
 from cellseg.networks import UNet
+from cellseg.run.execution import write_weights
+from cellseg.run.folder import Counts
 from cellseg.storage.errors import InputError
 from cellseg.study.collect import read_study
 from cellseg.study.report import write_report
-from cellseg.use.load import load_run, write_weights
+from cellseg.use.load import load_run
 from conftest import composed
-from test_report import write_run
+from test_report import summary_of, write_run
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20"))
 thorough = settings(
@@ -190,6 +192,10 @@ def test_groups(content):
 
 SPLIT = {
     "seed": 0,
+    "folds": None,
+    "fold": None,
+    "test_fraction": 0.2,
+    "val_fraction": 0.0,
     "train": [{"name": "a", "group": "a", "sha256": "1", "mask_sha256": "2"}],
     "val": [],
     "test": [{"name": "b", "group": "b", "sha256": "3", "mask_sha256": "4"}],
@@ -206,7 +212,7 @@ def test_splits(content):
     with tempfile.TemporaryDirectory() as folder:
         (path := Path(folder) / "split.json").write_text(content, encoding="utf-8")
         with suppress(InputError):
-            subsets, groups = RecordedSplit.read(path).find({"a": ("1", "2"), "b": ("3", "4")})
+            subsets, groups = read_split(path).find({"a": ("1", "2"), "b": ("3", "4")}, path)
             assert sorted(name for names in subsets.values() for name in names) == ["a", "b"]
             assert set(groups) == {"a", "b"}
 
@@ -216,17 +222,15 @@ def loadable():
     """The least that load_run takes."""
     folder = kept_folder()
     config = {
+        "seed": 0,
+        "study": "s",
+        "margin": 0.005,
         "model": {"_target_": "cellseg.UNet", "init_features": 2, "depth": 1},
-        "data": {"image_size": 16, "mask_threshold": 20},
+        "data": {"image_size": 16, "mask_threshold": 20, "split": {"fold": None}},
     }
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
-    summary = {
-        "model": "UNet",
-        "precision": "32-true",
-        "git_commit": "0",
-        "data": {"root": "x", "fingerprint": "f", "typical_size": [9, 9]},
-    }
-    (folder / "summary.json").write_text(json.dumps(summary))
+    counts = Counts(train=1, val=0, test=1, epochs=1, steps=1)
+    summary_of("UNet", 0, 0.5, counts).write(folder / "summary.json")
     (folder / "split.json").write_text(json.dumps(SPLIT))
     write_weights(folder / "weights.pth", UNet(init_features=2, depth=1))
     load_run(folder)
