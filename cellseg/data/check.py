@@ -1,7 +1,7 @@
 """Looking a data set over before training: what training would stumble over, and what it would make of the rest."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from cellseg.data.findings import (
 )
 from cellseg.data.kinship import Kin, Likeness, families, find_kin
 from cellseg.data.montage import draw_tile
-from cellseg.data.pairs import Pair, Problem, scan_pairs
+from cellseg.data.pairs import Pair, Problem, Scan, scan_pairs
 from cellseg.data.splits import SplitPlan, Subsets
 from cellseg.storage.errors import InputError
 
@@ -70,31 +70,13 @@ def check_data(
         scan = scan_pairs(root, groups)
     except InputError as error:
         return Check("no data set", [Finding(ERROR, str(root), str(error).removeprefix(f"{root} "), "refused")], {}, [])
-    problems, findings = list(scan.problems), []
-    if scan.ignored:
-        where = some([_short(path, root) for path in scan.ignored])
-        findings.append(Finding(WARNING, where, "belongs to no pair", "left out"))
-
-    def look(pair: Pair) -> tuple[PairFacts, Likeness, Image.Image | None] | InputError:
-        try:
-            clean = inspect_pair(pair, threshold)
-        except InputError as error:
-            return error
-        return clean.facts, clean.likeness, draw_tile(clean.picture, clean.mask, pair.name) if tiles else None
-
-    pairs: list[Pair] = []
-    seen: list[tuple[PairFacts, Likeness, Image.Image | None]] = []
-    for pair, result in zip(scan.pairs, in_parallel(look, scan.pairs, "looking at images"), strict=True):
-        if isinstance(result, InputError):
-            problems.append(_unusable(pair, result))
-        else:
-            pairs.append(pair)
-            seen.append(result)
-    facts = [known for known, _, _ in seen]
-    kin = find_kin([known.sha256 for known in facts], [likeness for _, likeness, _ in seen])
+    seen, problems = _look(scan, threshold, tiles=tiles)
+    pairs, facts = [look.pair for look in seen], [look.facts for look in seen]
+    kin = find_kin([known.sha256 for known in facts], [look.likeness for look in seen])
     together = _together(pairs, kin)
     if regroup:
         pairs = [replace(pair, group=together[pair.name]) for pair in pairs]
+    findings = list(_outside(scan, root))
     subsets = _default_split(pairs, facts, findings) if pairs else None
     findings += _told_once(problems, root)
     findings += look_at_pairs(pairs, facts, root)
@@ -103,8 +85,40 @@ def check_data(
         headline=f"found {count(len(scan.pairs), 'pair')}, {scan.layout}",
         findings=sorted(findings, key=lambda finding: (ERROR, WARNING, NOTE).index(finding.severity)),
         groups={pair.name: pair.group for pair in scan.pairs} | together,
-        tiles=[tile for _, _, tile in seen if tile],
+        tiles=[look.tile for look in seen if look.tile],
     )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What of a readable pair is kept."""
+
+    pair: Pair
+    facts: PairFacts
+    likeness: Likeness
+    tile: Image.Image | None
+
+
+def _look(scan: Scan, threshold: int, *, tiles: bool) -> tuple[list[_Look], list[Problem]]:
+    """Return every readable pair, and the problems of the names and of the files that cannot be used."""
+
+    def look(pair: Pair) -> _Look | Problem:
+        try:
+            clean = inspect_pair(pair, threshold)
+        except InputError as error:
+            return _unusable(pair, error)
+        tile = draw_tile(clean.picture, clean.mask, pair.name) if tiles else None
+        return _Look(pair, clean.facts, clean.likeness, tile)
+
+    results = list(in_parallel(look, scan.pairs, "looking at images"))
+    unusable = [result for result in results if isinstance(result, Problem)]
+    return [result for result in results if isinstance(result, _Look)], [*scan.problems, *unusable]
+
+
+def _outside(scan: Scan, root: Path) -> Iterator[Finding]:
+    """Yield which pictures belong to no pair."""
+    if scan.ignored:
+        yield Finding(WARNING, some([_short(path, root) for path in scan.ignored]), "belongs to no pair", "left out")
 
 
 def _together(pairs: Sequence[Pair], kin: Sequence[Kin]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -47,69 +48,123 @@ class Finding:
         return f"{self.where}: {self.seen}; {self.effect}"
 
 
+@dataclass(frozen=True)
+class Trait:
+    """What some files of a data set may have in common.
+
+    Attributes:
+        severity, effect: As of the finding.
+        of_masks: Whether the mask files have it, not the images.
+        holds: Whether a pair has it.
+        seen: What was seen, as it is or from the facts of the pairs that have it.
+    """
+
+    severity: str
+    of_masks: bool
+    holds: Callable[[PairFacts], object]
+    seen: str | Callable[[Sequence[PairFacts]], str]
+    effect: str
+
+
+TRAITS = (
+    Trait(
+        WARNING,
+        True,
+        lambda fact: fact.cells == 0,
+        "the mask is empty",
+        "kept; the Dice loss learns nothing from an image without cells",
+    ),
+    Trait(WARNING, True, lambda fact: fact.cells == 1, "the mask is cell everywhere", "kept as it is; look at it"),
+    Trait(
+        WARNING,
+        True,
+        lambda fact: 1 > fact.cells > INVERTED_CELLS and fact.border > INVERTED_BORDER,
+        lambda facts: f"looks inverted: {_range(fact.cells for fact in facts)} is cell, the sides most of all",
+        "kept as it is: white is cell; invert it if cells are black",
+    ),
+    Trait(
+        WARNING,
+        False,
+        lambda fact: fact.truncated_depth,
+        "16-bit colour",
+        "only the upper 8 bits are used; save it as 8 bits if it comes out dark",
+    ),
+    Trait(
+        NOTE,
+        True,
+        lambda fact: fact.grey > 0,
+        lambda facts: f"grey pixels, {_range(fact.grey for fact in facts)} of the cell pixels",
+        "grey above data.mask_threshold is cell",
+    ),
+    Trait(
+        NOTE,
+        True,
+        lambda fact: fact.faint > 0,
+        lambda facts: f"faint pixels, {_range(fact.faint for fact in facts)} of all pixels",
+        "at or below data.mask_threshold they are background",
+    ),
+    Trait(
+        NOTE, True, lambda fact: fact.mask_kind == "labels" and fact.mask_brightest == 1, "values 0 and 1", "1 is cell"
+    ),
+    Trait(
+        NOTE,
+        True,
+        lambda fact: fact.mask_kind == "labels" and fact.mask_values > 1,
+        lambda facts: _ids(max(facts, key=lambda fact: fact.mask_values)),
+        "every value above 0 is cell",
+    ),
+    Trait(
+        NOTE,
+        True,
+        lambda fact: fact.mask_kind == "labels" and fact.mask_values == 1 and fact.mask_brightest not in (1, 255),
+        lambda facts: f"values 0 and {facts[0].mask_brightest}",
+        "everything above 0 is cell",
+    ),
+)
+IMAGE_TRAITS = (
+    Trait(
+        NOTE,
+        False,
+        lambda fact: fact.stretched,
+        "more than 8 bits a pixel",
+        "each image is stretched from its 0.1 to its 99.9 percentile",
+    ),
+    Trait(
+        WARNING,
+        False,
+        lambda fact: fact.turned != fact.mask_turned,
+        "a camera's orientation tag in the image or in its mask, not in both",
+        "the one that has it is turned upright: see with --montage if they fit",
+    ),
+    Trait(NOTE, False, lambda fact: fact.turned, "a camera's orientation tag", "the image is turned upright"),
+)
+
+
 def look_at_pairs(pairs: Sequence[Pair], facts: Sequence[PairFacts], root: Path) -> Iterator[Finding]:
     """Yield what single files, and the files side by side, are like; one finding for all files that share a trait."""
-    known = list(zip(pairs, facts, strict=True))
-
-    def those(trait: Callable[[PairFacts], object], *, masks: bool) -> list[tuple[str, PairFacts]]:
-        return [
-            (str((pair.masks[0] if masks else pair.image).relative_to(root)), fact)
-            for pair, fact in known
-            if trait(fact)
-        ]
-
-    def finding(severity: str, found: Sequence[tuple[str, PairFacts]], seen: str, effect: str) -> Iterator[Finding]:
+    for trait in (*TRAITS, *_mode_traits(facts), *IMAGE_TRAITS):
+        found = [(pair, fact) for pair, fact in zip(pairs, facts, strict=True) if trait.holds(fact)]
         if found:
-            yield Finding(severity, some([name for name, _ in found]), seen, effect)
-
-    empty = those(lambda fact: fact.cells == 0, masks=True)
-    effect = "kept; the Dice loss learns nothing from an image without cells"
-    yield from finding(WARNING, empty, "the mask is empty", effect)
-    full = those(lambda fact: fact.cells == 1, masks=True)
-    yield from finding(WARNING, full, "the mask is cell everywhere", "kept as it is; look at it")
-    inverted = those(lambda f: 1 > f.cells > INVERTED_CELLS and f.border > INVERTED_BORDER, masks=True)
-    seen = f"looks inverted: {_range(f.cells for _, f in inverted)} is cell, the sides most of all"
-    yield from finding(WARNING, inverted, seen, "kept as it is: white is cell; invert it if cells are black")
-    deep = those(lambda fact: fact.truncated_depth, masks=False)
-    yield from finding(
-        WARNING, deep, "16-bit colour", "only the upper 8 bits are used; save it as 8 bits if it comes out dark"
-    )
-
-    grey = those(lambda fact: fact.grey > 0, masks=True)
-    seen = f"grey pixels, {_range(fact.grey for _, fact in grey)} of the cell pixels"
-    yield from finding(NOTE, grey, seen, "grey above data.mask_threshold is cell")
-    faint = those(lambda fact: fact.faint > 0, masks=True)
-    seen = f"faint pixels, {_range(fact.faint for _, fact in faint)} of all pixels"
-    yield from finding(NOTE, faint, seen, "at or below data.mask_threshold they are background")
-    ones = those(lambda fact: fact.mask_kind == "labels" and fact.mask_brightest == 1, masks=True)
-    yield from finding(NOTE, ones, "values 0 and 1", "1 is cell")
-    ids = those(lambda fact: fact.mask_kind == "labels" and fact.mask_values > 1, masks=True)
-    most = max(ids, key=lambda found: found[1].mask_values)[1] if ids else None
-    seen = (
-        f"labels such as instance ids: up to {most.mask_values} values, {most.mask_brightest} the largest"
-        if most
-        else ""
-    )
-    yield from finding(NOTE, ids, seen, "every value above 0 is cell")
-    odd = those(
-        lambda f: f.mask_kind == "labels" and f.mask_values == 1 and f.mask_brightest not in (1, 255), masks=True
-    )
-    seen = f"values 0 and {odd[0][1].mask_brightest}" if odd else ""
-    yield from finding(NOTE, odd, seen, "everything above 0 is cell")
-    modes = Counter(fact.mask_mode for fact in facts)
-    for mode in sorted(modes.keys() - {"1", "L"}):
-        odd = those(lambda fact, mode=mode: fact.mask_mode == mode, masks=True)  # type: ignore[misc]  # mypy and lambdas
-        yield from finding(NOTE, odd, f"{MODES.get(mode, mode)}, not grey of 8 bits", _mask_effect(mode))
-
-    stretched = those(lambda fact: fact.stretched, masks=False)
-    effect = "each image is stretched from its 0.1 to its 99.9 percentile"
-    yield from finding(NOTE, stretched, "more than 8 bits a pixel", effect)
-    askew = those(lambda fact: fact.turned != fact.mask_turned, masks=False)
-    seen = "a camera's orientation tag in the image or in its mask, not in both"
-    yield from finding(WARNING, askew, seen, "the one that has it is turned upright: see with --montage if they fit")
-    turned = those(lambda fact: fact.turned, masks=False)
-    yield from finding(NOTE, turned, "a camera's orientation tag", "the image is turned upright")
+            files = [pair.masks[0] if trait.of_masks else pair.image for pair, _ in found]
+            seen = trait.seen if isinstance(trait.seen, str) else trait.seen([fact for _, fact in found])
+            where = some([str(file.relative_to(root)) for file in files])
+            yield Finding(trait.severity, where, seen, trait.effect)
     yield from _mixtures(facts)
+
+
+def _mode_traits(facts: Sequence[PairFacts]) -> Iterator[Trait]:
+    """Yield a trait for every way to hold pixels, other than grey of 8 bits, that masks of the set have."""
+    for mode in sorted({fact.mask_mode for fact in facts} - {"1", "L"}):
+        seen = f"{MODES.get(mode, mode)}, not grey of 8 bits"
+        yield Trait(NOTE, True, partial(_has_mode, mode), seen, _mask_effect(mode))
+
+
+def _has_mode(mode: str, fact: PairFacts) -> bool:
+    return fact.mask_mode == mode
+
+
+def _ids(fact: PairFacts) -> str:
+    return f"labels such as instance ids: up to {fact.mask_values} values, {fact.mask_brightest} the largest"
 
 
 def look_at_kin(

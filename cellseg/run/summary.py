@@ -19,6 +19,7 @@ from cellseg.run.hardware import describe_device
 from cellseg.run.module import SegmentationModule
 from cellseg.storage.errors import InputError
 
+VALIDATION = {True: "images of their own", False: "test images, watched but not chosen by"}
 AVERAGING = {
     "test/dice, test/iou, test/soft_dice": "mean over test images, each image counting the same",
     "test/dice_pooled, test/iou_pooled": "over all pixels of all test images together",
@@ -37,7 +38,7 @@ def summarise(
     seconds: Mapping[str, float],
     origin: Mapping[str, Any],
 ) -> Summary:
-    """Return the record of a run.
+    """Return the record of a tested run.
 
     Args:
         trainer: After the test.
@@ -46,17 +47,12 @@ def summarise(
         metrics: Final values by logged key.
         image_rows: The rows of ``per_image.csv``.
         seconds: Wall time by phase.
-        origin: Seed and command, and versions and commit as ``provenance`` gave them when the run began.
+        origin: Seed and command, and what ``provenance`` gave when the run began.
 
     Raises:
         InputError: If a metric is NaN or infinite, because training diverged, or not all test images were scored.
     """
-    tested = [row for row in image_rows if row["subset"] == "test"]
-    if len(tested) != datamodule.counts["test"]:
-        raise InputError(
-            f"only {len(tested)} of {datamodule.counts['test']} test images were scored, so this is no result; "
-            "run without trainer.limit_test_batches and trainer.fast_dev_run"
-        )
+    tested = _tested(image_rows, datamodule.counts["test"])
     device = trainer.strategy.root_device
     return Summary(
         schema_version=SCHEMA,
@@ -67,7 +63,7 @@ def summarise(
         averaging=AVERAGING,
         spread_over_test_images={score: _spread([row[score] for row in tested]) for score in SCORES},
         scored_weights=_scored_weights(trainer, datamodule),
-        validation="images of their own" if datamodule.has_validation else "test images, watched but not chosen by",
+        validation=VALIDATION[datamodule.has_validation],
         counts=Counts(**datamodule.counts, epochs=trainer.current_epoch, steps=trainer.global_step),
         seconds=dict(seconds),
         peak_memory_bytes=PeakMemory(process=_peak_process_memory(), device=_peak_device_memory(device)),
@@ -79,6 +75,16 @@ def summarise(
         data=DataFacts(**datamodule.data_record()),
         **origin,
     )
+
+
+def _tested(rows: Sequence[Mapping[str, Any]], wanted: int) -> list[Mapping[str, Any]]:
+    tested = [row for row in rows if row["subset"] == "test"]
+    if len(tested) != wanted:
+        raise InputError(
+            f"only {len(tested)} of {wanted} test images were scored, so this is no result; "
+            "run without trainer.limit_test_batches and trainer.fast_dev_run"
+        )
+    return tested
 
 
 def _finite(metrics: Mapping[str, Tensor]) -> dict[str, float]:

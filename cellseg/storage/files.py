@@ -118,22 +118,13 @@ def new_file(path: Path) -> Iterator[Path]:
     Raises:
         InputError: If ``path`` exists, or it cannot be written.
     """
-    said = f"{path} exists already, and nothing is written over it; move it away first"
     if path.exists():
-        raise InputError(said)
+        raise InputError(f"{path} exists already, and nothing is written over it; move it away first")
+    unfinished = unfinished_beside(path)
     try:
-        unfinished = unfinished_beside(path)
-        try:
-            yield unfinished
-            try:
-                os.link(unfinished, path)  # unlike a rename, never over a file
-            except OSError:
-                if path.exists():
-                    raise
-                os.replace(unfinished, path)  # where the file system knows no links
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except FileExistsError as error:
-        raise InputError(said) from error
+        yield unfinished
+        os.replace(unfinished, path)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror or error}); name another file") from error
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,4 +1,8 @@
-"""Files in, files out: masks, probabilities, overlays and the objects of any number of images of any size."""
+"""Files in, files out: masks, probabilities, overlays and the objects of any number of images of any size.
+
+A pixel of the largest image takes about 13 bytes of memory, 30 if it has more than 8 bits; so do the pixels of smaller
+ones that the network sees at once, at most ``AT_ONCE``.
+"""
 
 import csv
 import os
@@ -24,7 +28,6 @@ from cellseg.data.images import read_image
 from cellseg.data.pairs import IMAGE_SUFFIXES, LONGEST_NAME, looks_like_mask, scan_pairs
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import SMALLEST_OBJECT, Object, measure_objects
-from cellseg.run.signals import Interrupted
 from cellseg.storage.errors import InputError
 from cellseg.storage.tables import as_text, write_csv
 from cellseg.use.predictor import Floats, Predictor
@@ -35,7 +38,6 @@ PACKED = 200  # pixels a byte of its file, from which on a picture larger than P
 OVERLAY_SIDE = 4096  # pixels at most: an overlay is to be looked at
 
 ImageRow = dict[str, str | int | float]
-Writing = tuple["Source", "Future[tuple[ImageRow, list[Object]]]"]
 
 
 @dataclass(frozen=True)
@@ -83,73 +85,99 @@ def predict_files(
 ) -> tuple[list[ImageRow], list[str]]:
     """Predict every image and write what was found into a folder.
 
-    Writes ``masks/NAME.png`` (0 and 255, as large as the image), ``overlays/NAME.png`` (cells outlined, 4096 pixels a
-    side at most), ``objects.csv`` (a row for every object) and ``images.csv`` (a row for every image); on request
-    ``probabilities/NAME.png`` (16 bits, 65535 is 1). A pixel of the largest image takes about 13 bytes of memory, 30 if
-    it has more than 8 bits; so do the pixels of smaller ones that the network sees at once, at most ``AT_ONCE``.
-
-    Returns:
-        The rows of ``images.csv``, and what could not be read and why; nothing is written if that is all of it.
+    Writes ``masks/NAME.png`` (0 and 255, as large as the image), ``overlays/NAME.png`` (cells outlined), on request
+    ``probabilities/NAME.png`` (16 bits, 65535 is 1), and ``objects.csv`` and ``images.csv``, a row for each. Returns the
+    rows of ``images.csv``, and what could not be read and why; nothing is written if that is all of it.
 
     Raises:
         InputError: If the folder has something in it, or cannot be written.
-        Interrupted: If ``obey`` raises it; the images predicted until then are written, and in both tables.
+        Interrupted: If ``obey`` raises it; what was predicted until then is kept.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} has something in it, and nothing is written over it; name a new folder")
-    rows: list[ImageRow] = []
-    failures: list[str] = []
-    stopped: Interrupted | None = None
     try:
         output.mkdir(parents=True, exist_ok=True)
-        unfinished = output / ".objects.csv.unfinished"
         with (
-            unfinished.open("w", newline="", encoding="utf-8") as file,
             Progress(console=Console(stderr=True), transient=True) as progress,
-            ThreadPoolExecutor(os.cpu_count()) as pool,
+            _Writer(output, predictor, probabilities=probabilities) as writer,
         ):
-            table = csv.DictWriter(file, ["image", *(field.name for field in fields(Object))], lineterminator="\n")
-            table.writeheader()
             task = progress.add_task("images", total=len(sources))
-            writing: deque[Writing] = deque()
 
             def advance(share: float) -> None:
                 obey()
                 progress.advance(task, share)
 
-            def keep() -> None:
-                for row, objects in _written(writing, failures):
-                    table.writerows({"image": as_text(row["image"])} | asdict(cell) for cell in objects)
-                    rows.append(row)
-                progress.update(task, completed=len(rows) + len(failures))
-
-            try:
-                for some in _readable(sources, failures, predictor.at_once):
-                    for (source, picture), bands in zip(
-                        some, predictor.bands([picture for _, picture in some]), strict=True
-                    ):
-                        mask, probability = _whole(bands, picture.size, advance)
-                        smallest = _smallest(predictor, picture)
-                        job = pool.submit(_write, output, source, picture, mask, probability, smallest, probabilities)
-                        writing.append((source, job))
-                    keep()  # all of them before the network is busy again: both want every core
-                    some.clear()  # before the next are read
-            except Interrupted as interruption:
-                keep()
-                stopped = interruption
-        if rows:
-            os.replace(unfinished, output / "objects.csv")
-            write_csv(output / "images.csv", rows)
-        else:
-            unfinished.unlink()
-            output.rmdir()
+            for some in _readable(sources, writer.failures, predictor.at_once):
+                pictures = [picture for _, picture in some]
+                for (source, picture), bands in zip(some, predictor.bands(pictures), strict=True):
+                    writer.write(source, picture, *_whole(bands, picture.size, advance))
+                writer.wait()  # before the network is busy again: both want every core
+                progress.update(task, completed=len(writer.rows) + len(writer.failures))
+                del some[:], pictures[:]  # before the next are read
     except OSError as error:
         raise InputError(
             f"{output} cannot be written ({error.strerror or error}); free space there, or name another folder"
         ) from error
-    if stopped:
-        raise stopped
-    return rows, failures
+    return writer.rows, writer.failures
+
+
+class _Writer:
+    """Writes the pictures of predicted images in the background and, however it ends, their rows to both tables.
+
+    Args:
+        output: An empty folder.
+        predictor: What predicted them.
+        probabilities: Whether to write these too.
+
+    Attributes:
+        rows: Of ``images.csv``.
+        failures: What went wrong with single images.
+    """
+
+    def __init__(self, output: Path, predictor: Predictor, *, probabilities: bool) -> None:
+        self.output, self._predictor, self._probabilities = output, predictor, probabilities
+        self.rows: list[ImageRow] = []
+        self.failures: list[str] = []
+        self._writing: deque[tuple[Source, Future[tuple[ImageRow, list[Object]]]]] = deque()
+        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._unfinished = output / ".objects.csv.unfinished"
+        self._file = self._unfinished.open("w", newline="", encoding="utf-8")
+        columns = ["image", *(field.name for field in fields(Object))]
+        self._objects = csv.DictWriter(self._file, columns, lineterminator="\n")
+        self._objects.writeheader()
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._file, self._pool:
+            self.wait()
+        if self.rows:
+            os.replace(self._unfinished, self.output / "objects.csv")
+            write_csv(self.output / "images.csv", self.rows)
+        else:
+            self._unfinished.unlink()
+            self.output.rmdir()
+
+    def write(
+        self, source: Source, picture: Image.Image, mask: NDArray[np.uint8], probability: NDArray[np.uint16]
+    ) -> None:
+        """Begin to write what was found in an image."""
+        smallest = _smallest(self._predictor, picture)
+        job = self._pool.submit(_write, self.output, source, picture, mask, probability, smallest, self._probabilities)
+        self._writing.append((source, job))
+
+    def wait(self) -> None:
+        """Wait for all that is being written, and keep its rows."""
+        while self._writing:
+            source, job = self._writing.popleft()
+            try:
+                row, objects = job.result()
+            except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+                self.failures.append(f"{source.path}: another image's files are where its own would be ({error})")
+                continue
+            self._objects.writerows({"image": as_text(row["image"])} | asdict(cell) for cell in objects)
+            self.rows.append(row)
 
 
 def _absolute(path: Path) -> Path:
@@ -270,16 +298,6 @@ def _write(
         _save(output / "probabilities", source.name, Image.fromarray(probability))
     objects = list(measure_objects(mask, probability, smallest))
     return _image_row(source, mask, len(objects)), objects
-
-
-def _written(writing: deque[Writing], failures: list[str]) -> Iterator[tuple[ImageRow, list[Object]]]:
-    """Wait for what is being written, and yield the row and the objects of each image."""
-    while writing:
-        source, job = writing.popleft()
-        try:
-            yield job.result()
-        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-            failures.append(f"{source.path}: another image's files are where its own would be ({error})")
 
 
 def _image_row(source: Source, mask: NDArray[np.uint8], objects: int) -> ImageRow:
