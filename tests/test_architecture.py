@@ -11,15 +11,15 @@ import cellseg
 
 PACKAGE = Path(cellseg.__file__).parent
 ROOMS = {  # room: rooms it may use, packages it may import
-    "storage": (set(), {"torch"}),
+    "storage": (set(), {"torch", "pydantic"}),
     "science": ({"storage"}, {"torch", "torchmetrics", "numpy", "scipy"}),
     "data": (
         {"storage", "science"},
-        {"torch", "lightning", "numpy", "scipy", "PIL", "rich", "tqdm", "filelock", "platformdirs"},
+        {"torch", "lightning", "numpy", "scipy", "PIL", "rich", "pydantic", "filelock", "platformdirs"},
     ),
     "run": (
         {"storage", "science", "data"},
-        {"torch", "lightning", "numpy", "pandas", "PIL", "rich", "hydra", "omegaconf", "filelock", "yaml"},
+        {"torch", "lightning", "numpy", "pandas", "PIL", "rich", "hydra", "omegaconf", "filelock", "yaml", "pydantic"},
     ),
     "study": (
         {"storage", "science", "data", "run"},
@@ -27,7 +27,7 @@ ROOMS = {  # room: rooms it may use, packages it may import
     ),
     "use": (
         {"storage", "science", "data", "run", "study"},
-        {"torch", "numpy", "pandas", "scipy", "PIL", "rich", "tqdm", "onnx", "onnxscript", "onnxruntime"},
+        {"torch", "numpy", "pandas", "scipy", "PIL", "rich", "onnx", "onnxscript", "onnxruntime"},
     ),
     "sweep": (
         {"storage", "run", "study"},

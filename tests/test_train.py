@@ -19,8 +19,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from cellseg import UNet, load_run
 from cellseg.data.clean import write_cleaned
+from cellseg.data.images import read_image, resize_image
 from cellseg.losses import DiceLoss
 from cellseg.metrics import image_scores
+from cellseg.run.folder import RunFolder
 from cellseg.run.hardware import native_precision
 from cellseg.storage.errors import InputError
 from conftest import smoke
@@ -76,7 +78,8 @@ def test_a_run_leaves_the_promised_files(finished):
     assert promised <= left
     assert [name for name in left if name.startswith("events.out.tfevents")]
     tested = [entry["name"] for entry in json.loads((finished / "split.json").read_text())["test"]]
-    assert {f"predictions/{name}.png" for name in tested} == {name for name in left if name.startswith("predictions/")}
+    kept = {f"predictions/{part}{name}.png" for name in tested for part in ("", "image/", "truth/", "mask/")}
+    assert kept == {name for name in left if name.startswith("predictions/")}
     assert not [name for name in left if "=" in name or "unfinished" in name]
 
 
@@ -160,6 +163,21 @@ def test_a_run_read_back_predicts_what_was_scored(finished, smears):
         scores = image_scores(run.network(batch["image"]).sigmoid(), batch["mask"])
         # the run itself may have computed in bfloat16
         assert scores["soft_dice"].item() == pytest.approx(float(table[batch["name"][0]]["soft_dice"]), abs=0.02)
+
+
+def test_predictions_are_kept_as_data_that_give_the_scores_again(finished, smears):
+    run = RunFolder(finished)
+    for row in run.test_rows.to_dict("records"):
+        kept = run.prediction(row["image"])
+        [source] = [read_image(smears / row["image"] / "source.jpg")]
+        assert (kept.image.transpose(2, 0, 1) == resize_image(source.picture, 64)).all()
+        scores = image_scores(*(torch.from_numpy(part)[None, None].float() for part in (kept.mask, kept.truth)))
+        assert scores["dice"].item() == pytest.approx(row["dice"], abs=1e-6)
+        assert (int(kept.truth.sum()), int(kept.mask.sum())) == (row["true_pixels"], row["predicted_pixels"])
+        assert set(np.unique(np.asarray(Image.open(finished / "predictions" / "mask" / f"{row['image']}.png")))) <= {
+            0,
+            255,
+        }
 
 
 def test_panels_show_image_truth_and_prediction_side_by_side(finished):

@@ -22,13 +22,13 @@ import numpy as np
 import platformdirs
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cellseg.data.facts import PairFacts, inspect_pair
 from cellseg.data.images import resize_image
 from cellseg.data.kinship import LIKENESS_BYTES, Kin, Likeness, Likenesses, find_kin
 from cellseg.data.masks import resize_mask
 from cellseg.data.pairs import Pair
+from cellseg.data.progress import with_progress
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, require_bounded
 
@@ -154,15 +154,18 @@ def load_pairs(pairs: Sequence[Pair], image_size: int, mask_threshold: int, fold
 
 
 def in_parallel(function: Callable[[Item], Result], items: Sequence[Item], doing: str) -> Iterator[Result]:
-    """Yield the function's results in the order of the items; a bar appears where that takes more than a second."""
+    """Yield the function's results in the order of the items, with a progress bar."""
     some = max(1, min(16, len(items) // (4 * (os.cpu_count() or 1))))  # a task each would cost more than a small file
     blocks = [items[start : start + some] for start in range(0, len(items), some)]
     at_once = max(1, AT_ONCE // some)
-    with ThreadPoolExecutor() as pool, tqdm(total=len(items), desc=doing, unit="pair", delay=1, leave=False) as bar:
-        for start in range(0, len(blocks), at_once):
-            for results in pool.map(lambda block: [function(item) for item in block], blocks[start : start + at_once]):
-                yield from results
-                bar.update(len(results))
+
+    def results() -> Iterator[Result]:
+        with ThreadPoolExecutor() as pool:
+            for start in range(0, len(blocks), at_once):
+                for block in pool.map(lambda block: [*map(function, block)], blocks[start : start + at_once]):
+                    yield from block
+
+    yield from with_progress(results(), doing, len(items))
 
 
 def _digest(pair: Pair) -> str:

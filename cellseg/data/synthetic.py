@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from tqdm import tqdm
 
+from cellseg.data.progress import with_progress
 from cellseg.storage.files import new_folder
 
 Plane = NDArray[np.float32]
@@ -122,7 +122,7 @@ def write_synthetic(
         InputError: If ``root`` exists already or cannot be written.
     """
     draw = partial(_write_smear, seed=seed, style=style, exact=exact)
-    bar = partial(tqdm, desc="drawing smears", total=pairs, unit="pair", leave=False)
+    bar = partial(with_progress, doing="drawing smears", total=pairs)
     with new_folder(root) as folder:
         folders = [folder / f"cell_{number}" for number in range(1, pairs + 1)]
         if pairs < WORTH_PROCESSES:

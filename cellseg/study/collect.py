@@ -179,6 +179,7 @@ def _facts(run: RunFolder) -> dict[str, Any]:
     return {
         "dice": summary.metrics["test/dice"],
         "iou": summary.metrics["test/iou"],
+        "soft_dice": summary.metrics["test/soft_dice"],
         "dice_pooled": summary.metrics["test/dice_pooled"],
         "iou_pooled": summary.metrics["test/iou_pooled"],
         "loss": summary.metrics["test/loss"],

@@ -11,7 +11,6 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from tqdm import tqdm
 
 from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.dataset import CellDataset
@@ -19,6 +18,7 @@ from cellseg.data.facts import inspect_pair
 from cellseg.data.findings import count
 from cellseg.data.kinship import Kin, Likeness, families, find_alike
 from cellseg.data.pairs import Pair, find_pairs, scan_pairs
+from cellseg.data.progress import with_progress
 from cellseg.metrics import image_scores
 from cellseg.run.results import SCORES
 from cellseg.storage.errors import InputError
@@ -83,7 +83,7 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None) -> Evalua
     predictor = trained.predictor()
     rows = []
     dataset = CellDataset(decoded, [pair.name for pair in scan.pairs], augmentation=None, seed=0)
-    for number, pair in enumerate(tqdm(scan.pairs, "scoring", leave=False, delay=1)):
+    for number, pair in enumerate(with_progress(scan.pairs, "scoring", len(scan.pairs))):
         sample = dataset[number]  # one at a time, as the test of the run did
         scores = image_scores(predictor.see(sample["image"][None]), sample["mask"][None])
         values = {name: value.item() for name, value in scores.items()}

@@ -86,8 +86,8 @@ def predict_files(
     """Predict every image and write what was found into a folder.
 
     Writes ``masks/NAME.png`` (0 and 255, as large as the image), ``overlays/NAME.png`` (cells outlined), on request
-    ``probabilities/NAME.png`` (16 bits, 65535 is 1), and ``objects.csv`` and ``images.csv``, a row for each. Returns the
-    rows of ``images.csv``, and what could not be read and why; nothing is written if that is all of it.
+    ``probabilities/NAME.png`` (16 bits, 65535 is 1), and ``objects.csv`` and ``images.csv``, a row for each. Returns
+    the rows of ``images.csv``, and what could not be read and why; nothing is written if that is all of it.
 
     Raises:
         InputError: If the folder has something in it, or cannot be written.
