@@ -36,7 +36,7 @@ def run(cfg: DictConfig, folder: Path, stop: StopRequest | None = None, command:
 
 def was_finished(cfg: DictConfig, folder: Path) -> bool:
     """Tell whether the folder holds this run, finished."""
-    from cellseg.run.folder import finished
+    from cellseg.run.begin import finished
 
     settle(cfg)
     return finished(folder, cfg) is not None

@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 
 from cellseg import UNet
 from cellseg.data.splits import SplitEntry, SplitRecord
+from cellseg.run.begin import finished, occupied, start_run
 from cellseg.run.execution import write_weights
-from cellseg.run.folder import Counts, RunFolder, finished, occupied, start_run
+from cellseg.run.folder import Counts, RunFolder
 from cellseg.run.naming import run_name
 from cellseg.run.provenance import _is_clone, code_patch, provenance
 from cellseg.storage.errors import InputError
@@ -149,7 +150,7 @@ def test_the_patch_holds_the_source_of_a_network_from_elsewhere(tmp_path, monkey
 
 
 def test_two_processes_cannot_work_in_one_folder(tmp_path):
-    enter = "import sys, pathlib, cellseg.run.folder as f; f.occupied(pathlib.Path(sys.argv[1])).__enter__()"
+    enter = "import sys, pathlib, cellseg.run.begin as b; b.occupied(pathlib.Path(sys.argv[1])).__enter__()"
     with occupied(tmp_path):
         said = subprocess.run([sys.executable, "-c", enter, tmp_path], capture_output=True, text=True)
     assert "another process is at work in" in said.stderr

@@ -16,7 +16,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from cellseg.run.folder import occupied
+from cellseg.run.begin import occupied
 from cellseg.run.signals import Interrupted, StopRequest
 from cellseg.storage.errors import InputError
 from cellseg.sweep.account import SweepWatch

@@ -6,10 +6,9 @@ import zipfile
 import pytest
 import torch
 
-from cellseg.run.folder import write_text
 from cellseg.storage import tensors as tensorfile
 from cellseg.storage.errors import InputError
-from cellseg.storage.files import new_file
+from cellseg.storage.files import new_file, write_text
 
 CONTENT = {"a": torch.arange(40.0), "b": torch.tensor([1, 2]), "c": 3}
 

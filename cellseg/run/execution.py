@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from cellseg.data import CellDataModule
 from cellseg.data.dataset import derived_seed
+from cellseg.run.begin import finished, occupied, start_run
 from cellseg.run.callbacks import EpochTable, ImageRecords, StopWhenAsked
 from cellseg.run.checkpoints import PREVIOUS, WholeCheckpoints, last_intact, load_best, load_weights, steps_done
-from cellseg.run.folder import finished, leaves, occupied, start_run
+from cellseg.run.folder import leaves
 from cellseg.run.hardware import describe_device, keep_freed_memory, out_of_memory
 from cellseg.run.module import SegmentationModule
 from cellseg.run.provenance import code_patch, provenance

@@ -3,8 +3,6 @@
 import io
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,16 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import numpy as np
 import yaml
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from PIL import Image
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, ValidationError
 
 from cellseg.data.drawing import Pixels, draw_panel
 from cellseg.data.splits import SplitRecord
 from cellseg.storage.errors import InputError
-from cellseg.storage.files import read_bounded, require_bounded, write_text
+from cellseg.storage.files import read_bounded, require_bounded
 from cellseg.storage.records import Count, Finite, Positive, Record, fault
 from cellseg.storage.tables import from_text
 
@@ -33,7 +30,6 @@ SCORES = ("dice", "iou", "soft_dice")
 REQUIRED = ("test/loss", *(f"test/{score}" for score in (*SCORES, "dice_pooled", "iou_pooled")))
 TEXT_COLUMNS = {"image": str, "group": str, "subset": str}
 LONGEST_HEADING = 2**16  # bytes; columns take memory each
-NOT_OF_THE_RUN = frozenset({"study", "n_jobs", "margin"})  # keys that change nothing in a run
 
 Mask = NDArray[np.bool_]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
@@ -280,85 +276,11 @@ def write_prediction(folder: Path, name: str, prediction: Prediction) -> None:
         Image.fromarray(pixels).save(place / f"{name}.png")
 
 
-@contextmanager
-def occupied(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run folder.
-
-    Raises:
-        InputError: If another process is at work in it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        with lock.acquire(timeout=0):
-            yield
-    except Timeout as error:
-        raise InputError(
-            f"another process is at work in {folder}; wait for it, or choose another study=NAME"
-        ) from error
-
-
-def finished(folder: Path, config: DictConfig) -> Summary | None:
-    """Return the summary of a run that was finished in this folder before; None if there is none.
-
-    Raises:
-        InputError: If the folder holds another run, or its files are damaged.
-    """
-    run = RunFolder(folder)
-    if (folder / "config.yaml").exists():
-        _refuse_another_run(run, config)
-    return run.summary if run.finished else None
-
-
-def start_run(folder: Path, config: DictConfig, split: SplitRecord, patch: str) -> None:
-    """Write down configuration, split and code, or find that the folder holds the beginning of this very run.
-
-    Args:
-        folder: The run folder.
-        config: The configuration.
-        split: The split.
-        patch: What the commit does not hold of the code; empty for none.
-
-    Raises:
-        InputError: If the folder holds another run, or this one with other images; everything in it stays as it is.
-    """
-    run = RunFolder(folder)
-    for left in folder.rglob(".*.unfinished"):  # by a run that was killed: nobody else is at work here
-        left.unlink()
-    if (folder / "config.yaml").exists():
-        _refuse_another_run(run, config)
-        if (folder / "split.json").exists() and run.split != split:
-            raise InputError(
-                f"{folder}: the images or their groups have changed since this run began; choose another study=NAME"
-            )
-    else:
-        write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    split.write(folder / "split.json")
-    if patch:
-        write_text(folder / "code.patch", patch)
-    else:
-        (folder / "code.patch").unlink(missing_ok=True)
-
-
 def leaves(node: Any, key: str = "") -> dict[str, Any]:
     """Return a nested configuration as one level of dotted keys."""
     if isinstance(node, dict) and node:
         return {leaf: value for name, child in node.items() for leaf, value in leaves(child, f"{key}.{name}").items()}
     return {key.removeprefix("."): node}
-
-
-def _refuse_another_run(run: RunFolder, config: DictConfig) -> None:
-    """Refuse a folder whose configuration is not this one, and name the keys that differ."""
-    there, here = leaves(run.config), leaves(OmegaConf.to_container(config, resolve=True))
-    keys = (there.keys() | here.keys()) - NOT_OF_THE_RUN
-    different = sorted(key for key in keys if there.get(key, here) != here.get(key, there))
-    if different:
-        shown = "; ".join(f"{key} was {there.get(key)!r}, is {here.get(key)!r}" for key in different[:5])
-        more = f" and {len(different) - 5} more" if len(different) > 5 else ""
-        raise InputError(
-            f"{run.path} holds a run with another configuration ({shown}{more}); "
-            "choose another study=NAME, or move the folder away"
-        )
 
 
 def _another_schema(path: Path, found: _SchemaVersion) -> str:
