@@ -66,11 +66,12 @@ Groups = Annotated[
 RunFolder = Annotated[
     Path,
     typer.Argument(
-        metavar="RUN", help="Run folder; or a folder of runs, of which the best network is taken; or a file of weights."
+        metavar="RUN",
+        help="Run folder; or a folder of runs, to take the best configuration of; or a file of weights.",
     ),
 ]
 Ensemble = Annotated[
-    bool, typer.Option("--ensemble", help="Of a folder of runs, average over all runs of its best network.")
+    bool, typer.Option("--ensemble", help="Of a folder of runs, average over all runs of its best configuration.")
 ]
 Model = Annotated[str | None, typer.Option(help="For a bare file of weights, its network: unet, potinet or xopinet.")]
 Threshold = Annotated[int, typer.Option(min=0, max=254, help="Pixels of a grey mask above it are cell.")]
@@ -167,7 +168,7 @@ def synthesize(
 def report(
     study: Annotated[Path, typer.Argument(help="Folder of runs, such as logs/first.")],
 ) -> None:
-    """Compare the networks of a study; write report.html, and the same as Markdown, CSV and PNG, into its folder."""
+    """Compare the configurations of a study; write report.html, and the same as Markdown, CSV and PNG, beside."""
     from cellseg.study.collect import read_study
     from cellseg.study.report import write_report
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from cellseg import UNet
 from cellseg.data.images import resize_image
-from cellseg.use import predictor as module
-from cellseg.use.predictor import Predictor
+from cellseg.use import inference as module
+from cellseg.use.inference import Predictor
 
 
 class Brightness(nn.Module):

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from cellseg.cli import app
 from cellseg.data.drawing import FALSE, RIGHT
 from cellseg.run.folder import SCHEMA, Counts, DataFacts, PeakMemory, Prediction, Summary, write_prediction
+from cellseg.storage.csv_files import write_csv
 from cellseg.storage.errors import InputError
-from cellseg.storage.tables import write_csv
 from cellseg.study.collect import read_study
 from cellseg.study.figures import INK
 from cellseg.study.report import assemble, write_report

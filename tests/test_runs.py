@@ -17,9 +17,9 @@ from cellseg.run.execution import write_weights
 from cellseg.run.folder import Counts, RunFolder
 from cellseg.run.naming import run_name
 from cellseg.run.provenance import _is_clone, code_patch, provenance
+from cellseg.storage.csv_files import as_text, from_text, write_csv
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import write_json
-from cellseg.storage.tables import as_text, from_text, write_csv
 from cellseg.use.load import load_run
 from test_report import summary_of
 

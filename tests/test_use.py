@@ -23,8 +23,8 @@ from cellseg import PotiNet, UNet, XopiNet, load_run
 from cellseg.cli import app
 from cellseg.objects import UNLABELLED
 from cellseg.run.folder import RunFolder
+from cellseg.storage.csv_files import write_csv
 from cellseg.storage.errors import InputError
-from cellseg.storage.tables import write_csv
 from cellseg.use.evaluate import score_all
 from cellseg.use.predict import find_sources
 from conftest import smoke

@@ -12,9 +12,9 @@ from cellseg.data.facts import PairFacts, inspect_pair
 from cellseg.data.findings import WARNING, Finding, look_at_pairs
 from cellseg.data.groups import write_groups
 from cellseg.data.pairs import Pair, find_pairs
+from cellseg.storage.csv_files import as_text
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder
-from cellseg.storage.tables import as_text
 
 COLUMNS = ("pair", "file", "written", "change")
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from cellseg.storage.csv_files import as_text, from_text
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_file, read_bounded
-from cellseg.storage.tables import as_text, from_text
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from cellseg.metrics import THRESHOLD
 from cellseg.objects import count_unlabelled
 from cellseg.run.folder import SCORES, Prediction, write_prediction
 from cellseg.run.signals import Interrupted, StopRequest
-from cellseg.storage.tables import write_csv
+from cellseg.storage.csv_files import write_csv
 
 log = logging.getLogger(__name__)
 

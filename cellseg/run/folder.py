@@ -17,10 +17,10 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, Va
 
 from cellseg.data.drawing import Pixels, draw_panel
 from cellseg.data.splits import SplitRecord
+from cellseg.storage.csv_files import from_text
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import read_bounded, require_bounded
 from cellseg.storage.records import Count, Finite, Positive, Record, fault
-from cellseg.storage.tables import from_text
 
 if TYPE_CHECKING:
     import pandas as pd

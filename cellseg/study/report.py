@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from cellseg.data.findings import count
 from cellseg.data.groups import natural
+from cellseg.storage.csv_files import write_csv
 from cellseg.storage.files import write_text
-from cellseg.storage.tables import write_csv
 from cellseg.study.collect import HOLDOUT, Study
 from cellseg.study.figures import Picture, draw_figures, write_pictures
 from cellseg.study.gallery import Strip, make_gallery

@@ -21,9 +21,9 @@ from cellseg.data.pairs import Pair, find_pairs, scan_pairs
 from cellseg.data.progress import with_progress
 from cellseg.metrics import image_scores
 from cellseg.run.results import SCORES
+from cellseg.storage.csv_files import as_text
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, write_json
-from cellseg.storage.tables import as_text
 from cellseg.study.statistics import interval_over_groups
 from cellseg.use.load import Run
 from cellseg.use.trained import Trained

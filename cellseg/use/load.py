@@ -16,7 +16,7 @@ from cellseg.networks import UNet
 from cellseg.run.folder import RunFolder
 from cellseg.storage.errors import InputError
 from cellseg.storage.tensors import read_tensors
-from cellseg.use.predictor import Predictor
+from cellseg.use.inference import Predictor
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -28,9 +28,9 @@ from cellseg.data.images import read_image
 from cellseg.data.pairs import IMAGE_SUFFIXES, LONGEST_NAME, looks_like_mask, scan_pairs
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import SMALLEST_OBJECT, Object, measure_objects
+from cellseg.storage.csv_files import as_text, write_csv
 from cellseg.storage.errors import InputError
-from cellseg.storage.tables import as_text, write_csv
-from cellseg.use.predictor import Floats, Predictor
+from cellseg.use.inference import Floats, Predictor
 
 AT_ONCE = 2**25  # pixels of pictures in memory together; one larger than that is alone
 MOST_PIXELS = 2**30  # of one picture

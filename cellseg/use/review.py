@@ -20,11 +20,11 @@ from scipy import ndimage
 from cellseg.data.drawing import Pixels
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import MERGED, MISSED, SPLIT, UNLABELLED, Disagreement, find_disagreements
+from cellseg.storage.csv_files import write_csv
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, write_text
-from cellseg.storage.tables import write_csv
 from cellseg.study.pages import picture_address, write_page
-from cellseg.use.predictor import Predictor
+from cellseg.use.inference import Predictor
 from cellseg.use.trained import Trained
 
 KINDS = {

@@ -14,8 +14,8 @@ from cellseg.networks import PotiNet, UNet, XopiNet
 from cellseg.run.folder import RunFolder
 from cellseg.storage.errors import InputError
 from cellseg.study.collect import Study, read_study
+from cellseg.use.inference import Predictor
 from cellseg.use.load import Run, load_run, read_weights, with_weights
-from cellseg.use.predictor import Predictor
 
 PUBLISHED = {"unet": UNet, "potinet": PotiNet, "xopinet": XopiNet}
 PUBLISHED_SIZE = 224  # pixels a side, in the original study
@@ -37,7 +37,7 @@ class Trained:
         networks: With their weights.
         image_size: Side in pixels of the square they were trained on.
         precision: They were tested in.
-        judges: Folders of the runs by whose test images this network was chosen among others.
+        judges: Folders of the runs by whose test images this configuration was chosen among others.
     """
 
     name: str

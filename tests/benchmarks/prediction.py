@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import train
 from cellseg import load_run
+from cellseg.use.inference import AUTOCAST, Predictor
 from cellseg.use.predict import find_sources, predict_files
-from cellseg.use.predictor import AUTOCAST, Predictor
 
 CONF = Path(train.__file__).resolve().parent / "conf"
 SIDE = 224
