@@ -135,7 +135,6 @@ class Settings(Record):
     """The keys of ``config.yaml`` that are asked for by name; the others may be anything."""
 
     seed: Count
-    study: str
     margin: Annotated[Finite, Field(ge=0)]
     model: dict[str, Any]
     data: _DataSettings
