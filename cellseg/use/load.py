@@ -47,12 +47,12 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         """What ``summary.json`` says."""
-        return self.files.summary.model_dump()
+        return self.files.summary.model_dump(mode="json")
 
     @property
     def split(self) -> dict[str, Any]:
         """What ``split.json`` says."""
-        return self.files.split.model_dump()
+        return self.files.split.model_dump(mode="json")
 
     @property
     def per_image(self) -> "pd.DataFrame":
