@@ -44,7 +44,8 @@ def was_finished(cfg: DictConfig, folder: Path) -> bool:
 
 def typed() -> str:
     """Return the command of this run, to be pasted; a sweep's runs as they would be typed one by one."""
-    return shlex.join(["python", "train.py", *(word for word in sys.argv[1:] if not word.startswith("hydra.run.dir="))])
+    words = dict.fromkeys(word for word in sys.argv[1:] if not word.startswith("hydra.run.dir="))
+    return shlex.join(["python", "train.py", *words])
 
 
 def settle(cfg: DictConfig) -> None:
