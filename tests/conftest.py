@@ -1,9 +1,14 @@
 """Small smears on disk, and runs composed as the command line composes them."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# before torch is imported, here and in every process the tests start: pytest-xdist shares out the CPUs already
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
@@ -53,3 +58,12 @@ def composed(*overrides: str, return_hydra_config: bool = False) -> DictConfig:
 
 def smoke(*overrides: str) -> DictConfig:
     return composed("experiment=smoke", "+trainer.enable_progress_bar=false", *overrides)
+
+
+# what waits for many processes begins first, so that no worker is left with it at the end
+LONGEST = ("test_recipe", "test_faults", "test_statistics", "test_sweep", "test_train", "test_notebook", "test_use")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
