@@ -162,7 +162,7 @@ def test_a_dark_label_colour_is_not_lost(tmp_path):
 
 def test_palette_masks_count_by_colour_whatever_the_index(tmp_path):
     for palette in ([0, 0, 0, 128, 0, 0], [255, 255, 255, 0, 0, 0]):
-        picture = Image.fromarray(BLOCKS if palette[0] == 0 else 1 - BLOCKS, "P")
+        picture = Image.fromarray(BLOCKS if palette[0] == 0 else 1 - BLOCKS)
         picture.putpalette(palette)
         picture.save(tmp_path / "mask.png")
         assert np.array_equal(cell(tmp_path / "mask.png"), BLOCKS > 0)

@@ -11,4 +11,5 @@ Item = TypeVar("Item")
 
 def with_progress(items: Iterable[Item], doing: str, total: int) -> Iterable[Item]:
     """Yield the items while a bar on standard error counts them; it vanishes at the end."""
-    return track(items, doing, total, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    return track(items, doing, total, console=console, transient=True, disable=not console.is_terminal)
