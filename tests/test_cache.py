@@ -191,7 +191,7 @@ def start(root, folder):
 
 def test_two_that_start_at_once_share_one_entry(smears, folder):
     both = [start(smears, folder), start(smears, folder)]
-    said = [process.communicate(timeout=120) for process in both]
+    said = [process.communicate(timeout=600) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert said[0][0] == said[1][0] != ""
     assert len(entries(folder)) == 1
@@ -207,7 +207,7 @@ def test_one_waits_for_another_that_is_building(smears, folder):
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(timeout=4)
         (folder / "aside").rename(folder / name)
-    assert waiting.communicate(timeout=60)[0].strip() == finished.fingerprint
+    assert waiting.communicate(timeout=600)[0].strip() == finished.fingerprint
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")

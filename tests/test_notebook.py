@@ -23,7 +23,7 @@ def test_the_notebook_runs_on_a_tiny_study(smears, tmp_path):
     assert all(not cell.get("outputs") for cell in notebook.cells)  # kept without results
     [place] = [cell for cell in notebook.cells if 'STUDY = Path("../logs/first")' in cell.source]
     place.source = place.source.replace('"../logs/first"', repr(str(study)))
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(NOTEBOOK.parent))
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=str(NOTEBOOK.parent))
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     pictures = [output for output in shown if "image/png" in output.get("data", {})]
     assert len(pictures) == 4  # curves, one pair of networks, a panel, a prediction
