@@ -374,3 +374,22 @@ def test_an_unfinished_run_of_another_configuration_is_left_as_it_is(smears, tmp
     assert [path.name for path in run.parent.glob("unet*")] == [run.name]
     assert "data.batch_size was 3, is 2" in " ".join(said.split())
     assert (run / "failure.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("seconds", [-86400, 86400])
+def test_a_clock_that_jumps_while_a_run_is_interrupted_changes_nothing(smears, tmp_path, monkeypatch, seconds):
+    def config():
+        return smoke(f"data.root={smears}", "trainer.max_epochs=3")
+
+    request = StopRequest()
+    request.number = signal.SIGTERM  # after the first epoch
+    with pytest.raises(Interrupted):
+        train.run(config(), tmp_path / "run", request)
+    with monkeypatch.context() as patch:
+        now = time.time
+        patch.setattr(time, "time", lambda: now() + seconds)
+        train.run(config(), tmp_path / "run")
+    train.run(config(), tmp_path / "undisturbed")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "undisturbed"))
+    for name in ("metrics.csv", "per_image.csv"):
+        assert (tmp_path / "run" / name).read_text() == (tmp_path / "undisturbed" / name).read_text()
