@@ -10,6 +10,7 @@ FAULTS = [("full", "full_sweep", "shared"), ("readonly", "starved", "names", "st
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("faults")  # on one worker, one after the other, while the other has the recipe
 @pytest.mark.skipif(sys.platform != "linux", reason="signals, small disks and memory limits as Linux has them")
 @pytest.mark.parametrize("faults", FAULTS, ids=lambda faults: faults[0])
 def test_faults_are_survived(faults):
