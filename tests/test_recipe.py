@@ -20,13 +20,9 @@ from cellseg.run.folder import RunFolder
 from cellseg.use.review import review
 from cellseg.use.trained import find_runs
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("recipe")]  # on one worker, so that it is trained once
 
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def trained(folder):
     """The default recipe on the embedded smears, drawn with the exact masks beside them."""
-    folder = tmp_path_factory.mktemp("recipe")
     write_synthetic(folder / "smears", exact=True)
     command = [sys.executable, train.__file__, "study=default", "data.root=smears"]
     # all CPUs, as it is typed; its threads do not spin where other tests are at work
@@ -36,7 +32,10 @@ def run(tmp_path_factory):
     return run
 
 
-def test_the_default_recipe_finds_the_embedded_cells(run):
+@pytest.mark.slow
+def test_the_default_recipe_finds_the_embedded_cells_and_a_review_those_left_unlabelled_and_hardly_more(tmp_path):
+    run = trained(tmp_path)  # one test for both, as workers do not share what they train
+    check_review(run, tmp_path)
     assert json.loads((run / "summary.json").read_text())["metrics"]["test/dice"] >= 0.88
 
 
@@ -45,7 +44,7 @@ def pieces(mask):
     return [piece for piece in (labels == number for number in range(1, count + 1)) if piece.sum() >= SMALLEST_OBJECT]
 
 
-def test_a_review_finds_the_cells_that_were_left_unlabelled_and_hardly_anything_else(run, tmp_path):
+def check_review(run, tmp_path):
     review(find_runs(run), tmp_path / "review")
     with (tmp_path / "review" / "objects.csv").open(newline="") as file:
         offered = [row for row in csv.DictReader(file) if row["kind"] == "unlabelled"]

@@ -107,9 +107,6 @@ def write_study(study, means, seeds=3, folds=3, noise=0.004, **more):
     return study
 
 
-ON_ONE = pytest.mark.xdist_group("three")  # worker, so that the study is reported once
-
-
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
     """A study of three networks with its report, which tests must not change, and what the report shows."""
@@ -118,7 +115,6 @@ def three(tmp_path_factory):
     return study, assemble(read_study(study)), Page((study / "report.html").read_text())
 
 
-@ON_ONE
 def test_a_difference_that_is_there_is_named_with_its_size_and_interval(three):
     verdicts = {(v.a, v.b): v for v in judge(read_study(three[0]))}
     assert re.fullmatch(
@@ -229,7 +225,6 @@ class Page(HTMLParser):
         self.words += f" {data}"
 
 
-@ON_ONE
 def test_the_page_needs_nothing_but_itself(three):
     study, _, page = three
     text = (study / "report.html").read_text()
@@ -246,7 +241,6 @@ def test_the_page_needs_nothing_but_itself(three):
         assert f"figures/{picture}.png" in (study / "report.md").read_text()
 
 
-@ON_ONE
 def test_the_page_says_first_what_is_so_and_shows_every_network_on_the_same_images(three):
     study, report, page = three
     words, configurations = page.words, read_study(study).configurations
@@ -290,7 +284,6 @@ def test_the_original_study_stands_beside_a_repeat_of_it_as_printed_and_as_corre
     assert list(original.columns.values())[2:] == ["training loss", "validation loss", "DiceScore", "IoU"]
 
 
-@ON_ONE
 def test_the_original_study_is_left_out_of_studies_that_do_not_repeat_it(three):
     study, report, _ = three
     assert not report.original.rows

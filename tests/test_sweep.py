@@ -78,11 +78,10 @@ def undisturbed(smears, tmp_path_factory):
 
 
 LENGTH = 30
-ON_ONE = pytest.mark.xdist_group("undisturbed")  # worker, so that it is trained once
 RARE = ("callbacks.last.seconds=0.4", "data.split.val_fraction=0.25", "optimizer.lr=0.01", "model.init_features=8")
 
 
-@pytest.mark.parametrize(("killed", "more"), [pytest.param((2,), (), marks=ON_ONE), ((7, 17), RARE)])
+@pytest.mark.parametrize(("killed", "more"), [((2,), ()), ((7, 17), RARE)])
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(smears, tmp_path, caplog, request, killed, more):
     overrides = (f"data.root={smears}", "study=s", f"trainer.max_epochs={LENGTH}", *more)
     folder = tmp_path / "logs" / "s"
@@ -182,7 +181,6 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(smears, tmp_
     assert same(weights(tmp_path / "again"), weights(tmp_path / "undisturbed"))
 
 
-@ON_ONE
 @pytest.mark.parametrize("ask", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_asked_to_stop_keeps_its_epoch_says_so_and_goes_on_later(
     smears, tmp_path, caplog, undisturbed, ask
