@@ -1,6 +1,7 @@
 """Train and test one run: ``python train.py model=xopinet``; sweep many: ``-m model=unet,potinet seed=0,1``."""
 
 import logging
+import os
 import re
 import shlex
 import signal
@@ -43,9 +44,10 @@ def was_finished(cfg: DictConfig, folder: Path) -> bool:
 
 
 def typed() -> str:
-    """Return the command of this run, to be pasted; a sweep's runs as they would be typed one by one."""
-    words = dict.fromkeys(word for word in sys.argv[1:] if not word.startswith("hydra.run.dir="))
-    return shlex.join(["python", "train.py", *words])
+    """Return the command of this run, to be pasted; that of a sweep's run as it would be typed alone."""
+    words = dict.fromkeys(sys.argv[1:])  # a sweep adds its study, also where it is there already, and the folder
+    mine = [word for word in words if process.SWEPT not in os.environ or not word.startswith("hydra.run.dir=")]
+    return shlex.join(["python", "train.py", *mine])
 
 
 def settle(cfg: DictConfig) -> None:

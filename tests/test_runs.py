@@ -4,6 +4,7 @@ import subprocess
 import sys
 from itertools import combinations
 
+import monai.networks.nets
 import pytest
 import torch
 from hypothesis import given
@@ -66,13 +67,13 @@ def test_a_sweep_names_a_run_as_it_is_named_alone():
 
 def test_a_folder_that_holds_another_run_is_refused_and_the_keys_are_named(tmp_path):
     first = OmegaConf.create({"seed": 0, "model": {"depth": 4, "name": "UNet"}, "study": "a"})
-    start_run(tmp_path, first, split_of("a"), patch="")
+    start_run(tmp_path, first, split_of("a"), patch=b"")
     other = OmegaConf.create({"seed": 1, "model": {"depth": 4, "width": 3}, "study": "b"})
     message = (
-        r"another configuration \(model\.name was 'UNet', is None; model\.width was None, is 3; seed was 0, is 1\)"
+        r"another configuration \(model\.name was 'UNet', is absent; model\.width was absent, is 3; seed was 0, is 1\)"
     )
     with pytest.raises(InputError, match=message):
-        start_run(tmp_path, other, split_of("a"), patch="")
+        start_run(tmp_path, other, split_of("a"), patch=b"")
     SUMMARY.write(tmp_path / "summary.json")
     with pytest.raises(InputError, match="another configuration"):
         finished(tmp_path, other)
@@ -82,10 +83,10 @@ def test_a_folder_that_holds_another_run_is_refused_and_the_keys_are_named(tmp_p
 
 def test_an_unfinished_run_goes_on_with_the_same_images_only(tmp_path):
     config = OmegaConf.create({"seed": 0})
-    start_run(tmp_path, config, split_of("a"), patch="")
-    start_run(tmp_path, config, split_of("a"), patch="")
+    start_run(tmp_path, config, split_of("a"), patch=b"")
+    start_run(tmp_path, config, split_of("a"), patch=b"")
     with pytest.raises(InputError, match="the images or their groups have changed since this run began"):
-        start_run(tmp_path, config, split_of("b"), patch="")
+        start_run(tmp_path, config, split_of("b"), patch=b"")
 
 
 def test_a_run_folder_of_another_schema_names_the_version_and_what_to_do(tmp_path):
@@ -93,7 +94,7 @@ def test_a_run_folder_of_another_schema_names_the_version_and_what_to_do(tmp_pat
     for version in ({"schema_version": 99}, {}):
         write_json(tmp_path / "summary.json", {k: v for k, v in content.items() if k != "schema_version"} | version)
         with pytest.raises(
-            InputError, match=r"schema version (99|none).* reads version 1; use .*git checkout abcdef1234"
+            InputError, match=r"schema version (99|None), .* reads version 1; use .*git checkout abcdef1234"
         ):
             _ = RunFolder(tmp_path).summary
 
@@ -111,42 +112,88 @@ def git(folder, *arguments):
     ).stdout.decode()
 
 
-def test_the_patch_of_a_run_restores_the_code_that_ran(tmp_path, monkeypatch):
-    clone, again = tmp_path / "clone", tmp_path / "again"
+@pytest.fixture(params=["", "inside"], ids=["clone", "folder of a clone"])
+def clone(request, tmp_path, monkeypatch):
+    """A clone of three files, or a folder of one, that the package takes for its own; and a second clone."""
+    clone = tmp_path / "clone" / request.param
     (clone / "cellseg" / "run").mkdir(parents=True)
     home = clone / "cellseg" / "run" / "provenance.py"
     for name in ("cellseg/run/provenance.py", "b.py", "c.yaml"):
         (clone / name).write_text(f"{name}\nold\n")
-    git(clone, "init", "-q")
-    git(clone, "add", ".")
-    git(clone, "commit", "-qm", "first")
-    git(tmp_path, "clone", "-q", clone, again)
+    (clone / ".gitignore").write_text("ignored/\n")
+    git(tmp_path / "clone", "init", "-q")
+    git(tmp_path / "clone", "add", ".")
+    git(tmp_path / "clone", "commit", "-qm", "first")
+    git(tmp_path, "clone", "-q", tmp_path / "clone", tmp_path / "again")
     monkeypatch.setattr("cellseg.run.provenance.CLONE", clone)
     monkeypatch.setattr("cellseg.run.provenance.__file__", str(home))
     _is_clone.cache_clear()
-    assert code_patch([], torch.nn.Conv2d(3, 1, 1)) == ""
-    (clone / "b.py").write_text("b.py\nnew ü\n")
-    (clone / "c.yaml").unlink()
-    (clone / "new.py").write_text("no newline at the end")
-    (clone / "empty.py").write_text("")
-    (clone / "image.png").write_bytes(b"no code")
-    patch = code_patch([], torch.nn.Conv2d(3, 1, 1))
-    subprocess.run(["git", "apply", "-"], cwd=again, input=patch.encode(), check=True)
-    assert (again / "b.py").read_text() == "b.py\nnew ü\n"
-    assert (again / "new.py").read_text() == "no newline at the end"
-    assert (again / "empty.py").exists()
-    assert not (again / "c.yaml").exists()
-    assert not (again / "image.png").exists()
+    yield clone
     _is_clone.cache_clear()
 
 
-def test_the_patch_holds_the_source_of_a_network_from_elsewhere(tmp_path, monkeypatch):
-    (tmp_path / "mine_elsewhere.py").write_text("from torch import nn\n\n\nclass Mine(nn.Conv2d):\n    pass\n")
+PLAIN = torch.nn.Conv2d(3, 1, 1)
+
+
+@pytest.mark.parametrize("setting", ["color.ui=always", "diff.noprefix=true", "diff.mnemonicPrefix=true"])
+def test_the_patch_of_a_run_restores_the_code_that_ran(clone, tmp_path, setting):
+    again = tmp_path / "again" / clone.relative_to(tmp_path / "clone")
+    git(clone, "config", *setting.split("="))
+    assert code_patch([], PLAIN) == b""
+    files = {
+        "b.py": "b.py\nnew ü\n".encode(),
+        "new.py": b"no newline at the end",
+        "lines.py": b"as on Windows\r\n",
+        "latin.py": b"# caf\xe9\n",
+        "empty.py": b"",
+        "with space/x.yaml": b"a: 1\n",
+    }
+    for name, content in files.items():
+        (clone / name).parent.mkdir(exist_ok=True)
+        (clone / name).write_bytes(content)
+    (clone / "c.yaml").unlink()
+    (clone / "image.png").write_bytes(b"no code")
+    subprocess.run(["git", "apply", "-"], cwd=tmp_path / "again", input=code_patch([], PLAIN), check=True)
+    assert {name: (again / name).read_bytes() for name in files} == files
+    assert not (again / "c.yaml").exists()
+    assert not (again / "image.png").exists()
+    assert provenance()["git_dirty"]
+
+
+def test_changes_that_git_cannot_read_are_not_taken_for_none(clone):
+    git(clone, "config", "diff.orderFile", "nowhere")
+    (clone / "b.py").write_text("changed")
+    assert b"git could not read the changes" in code_patch([], PLAIN)
+    assert provenance()["git_dirty"]
+
+
+def test_the_patch_holds_a_network_from_elsewhere_and_what_it_imports_from_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "mine_elsewhere.py").write_text("import torch\nfrom my_help import Base\nclass Mine(Base):\n    pass\n")
+    (tmp_path / "my_help.py").write_text("from torch import nn\nclass Base(nn.Conv2d):\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     from mine_elsewhere import Mine
 
-    assert "+class Mine(nn.Conv2d):" in code_patch(["mine_elsewhere.Mine"], Mine(3, 1, 1))
-    assert "class Mine" not in code_patch(["cellseg.UNet", "torch.optim.Adam"], UNet(init_features=2))
+    patch = code_patch(["mine_elsewhere.Mine", "functools.partial", "lightning.Trainer"], Mine(3, 1, 1))
+    assert b"+class Mine(Base):" in patch
+    assert b"+class Base(nn.Conv2d):" in patch
+    assert patch.count(b"diff --git") - code_patch([], PLAIN).count(b"diff --git") == 2
+    installed = code_patch(["monai.networks.nets.BasicUNet"], monai.networks.nets.BasicUNet(2, 3, 1))
+    [file] = re.findall(rb"^\+\+\+ b/.*site-packages/(.*)$", installed, flags=re.MULTILINE)
+    assert file == b"monai/networks/nets/basic_unet.py"
+
+
+def test_a_run_that_goes_on_keeps_the_code_of_its_beginning(tmp_path, caplog):
+    config = OmegaConf.create({"seed": 0})
+    start_run(tmp_path, config, split_of("a"), patch=b"first")
+    start_run(tmp_path, config, split_of("a"), patch=b"second")  # nothing is trained yet
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    start_run(tmp_path, config, split_of("a"), patch=b"second")
+    assert not caplog.text
+    start_run(tmp_path, config, split_of("a"), patch=b"")
+    assert "the code has changed since this run began" in caplog.text
+    assert (tmp_path / "code.patch").read_bytes() == b"second"
+    assert (tmp_path / "code-resumed.patch").read_bytes() == b""
 
 
 def test_two_processes_cannot_work_in_one_folder(tmp_path):
@@ -187,6 +234,8 @@ def test_formulas_come_back_from_a_table_as_they_were(tmp_path):
     rows = [
         {"image": name, "group": name, "subset": "test", **scores} for name in ("=1+1", "'=1+1", "-1", "NA", "a,\n")
     ]
+    counts = SUMMARY.counts.model_copy(update={"test": len(rows)})
+    SUMMARY.model_copy(update={"counts": counts}).write(tmp_path / "summary.json")
     write_csv(tmp_path / "per_image.csv", rows)
     assert "\n=" not in (tmp_path / "per_image.csv").read_text()
     assert RunFolder(tmp_path).per_image.to_dict("records") == rows
@@ -235,12 +284,12 @@ def test_loading_executes_nothing_a_stored_file_names(tmp_path):
     [
         ("summary.json", "{", r"summary\.json: is damaged .* delete this file and run the same command again"),
         ("config.yaml", "a: [b", r"config\.yaml: cannot be read .*; move the run away"),
-        ("config.yaml", "a: 1", r"holds a run with another configuration \(a was 1, is None"),
+        ("config.yaml", "a: 1", r"holds a run with another configuration \(a was 1, is absent"),
     ],
 )
 def test_a_damaged_run_folder_is_told_by_name_and_left_as_it_is(tmp_path, name, text, message):
     config = OmegaConf.create({"b": 2})
-    start_run(tmp_path, config, split_of("a"), patch="")
+    start_run(tmp_path, config, split_of("a"), patch=b"")
     SUMMARY.write(tmp_path / "summary.json")
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):

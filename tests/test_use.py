@@ -452,7 +452,7 @@ def test_images_without_cells_do_not_spoil_the_interval():
             lambda text: re.sub(r'"typical_size": \[\s*[\d.]+', '"typical_size": ["9"', text),
             r"summary\.json: is damaged \(data\.typical_size\.0: ",
         ),
-        ("summary.json", lambda text: "{}", r"schema version none, and this cellseg reads version 1"),
+        ("summary.json", lambda text: "{}", r"summary\.json: is damaged \(schema_version: Field required\)"),
         ("split.json", lambda text: "{}", r"split\.json: is not as train\.py wrote it \(seed: Field required\)"),
         ("split.json", lambda text: '{"train": ["a"], "val": [], "test": []}', "is not as train"),
         ("config.yaml", lambda text: text.replace("image_size: 64", "image_size: abc"), r"data\.image_size: "),

@@ -1,8 +1,10 @@
 """Beginning a run in its folder: is it there already, is it this very run, and is nobody else at work in it?"""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
@@ -10,9 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from cellseg.data.splits import SplitRecord
 from cellseg.run.folder import RunFolder, Summary, leaves
 from cellseg.storage.errors import InputError
-from cellseg.storage.files import write_text
+from cellseg.storage.files import whole_file, write_text
 
 NOT_OF_THE_RUN = frozenset({"study", "n_jobs", "margin"})  # keys that change nothing in a run
+
+log = logging.getLogger("train")
 
 
 @contextmanager
@@ -40,12 +44,13 @@ def finished(folder: Path, config: DictConfig) -> Summary | None:
         InputError: If the folder holds another run, or its files are damaged.
     """
     run = RunFolder(folder)
+    summary = run.summary if run.finished else None
     if (folder / "config.yaml").exists():
         _refuse_another_run(run, config)
-    return run.summary if run.finished else None
+    return summary
 
 
-def start_run(folder: Path, config: DictConfig, split: SplitRecord, patch: str) -> None:
+def start_run(folder: Path, config: DictConfig, split: SplitRecord, patch: bytes) -> None:
     """Write down configuration, split and code, or find that the folder holds the beginning of this very run.
 
     Args:
@@ -60,6 +65,7 @@ def start_run(folder: Path, config: DictConfig, split: SplitRecord, patch: str) 
     run = RunFolder(folder)
     for left in folder.rglob(".*.unfinished"):  # by a run that was killed: nobody else is at work here
         left.unlink()
+    goes_on = any(folder.glob("checkpoints/*.ckpt"))
     if (folder / "config.yaml").exists():
         _refuse_another_run(run, config)
         if (folder / "split.json").exists() and run.split != split:
@@ -69,10 +75,22 @@ def start_run(folder: Path, config: DictConfig, split: SplitRecord, patch: str) 
     else:
         write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     split.write(folder / "split.json")
-    if patch:
-        write_text(folder / "code.patch", patch)
+    _keep_code(folder, patch, goes_on=goes_on)
+
+
+def _keep_code(folder: Path, patch: bytes, *, goes_on: bool) -> None:
+    """Write ``code.patch``; a run that goes on keeps that of its beginning, and the new one beside it."""
+    path = folder / "code.patch"
+    if patch == (path.read_bytes() if path.exists() else b""):
+        return
+    if goes_on:
+        path = folder / "code-resumed.patch"
+        log.warning("the code has changed since this run began; %s holds what the commit does not hold now", path)
+    if patch or goes_on:
+        with whole_file(path) as file:
+            file.write(patch)
     else:
-        (folder / "code.patch").unlink(missing_ok=True)
+        path.unlink()
 
 
 def _refuse_another_run(run: RunFolder, config: DictConfig) -> None:
@@ -81,9 +99,13 @@ def _refuse_another_run(run: RunFolder, config: DictConfig) -> None:
     keys = (there.keys() | here.keys()) - NOT_OF_THE_RUN
     different = sorted(key for key in keys if there.get(key, here) != here.get(key, there))
     if different:
-        shown = "; ".join(f"{key} was {there.get(key)!r}, is {here.get(key)!r}" for key in different[:5])
+        shown = "; ".join(f"{key} was {_shown(there, key)}, is {_shown(here, key)}" for key in different[:5])
         more = f" and {len(different) - 5} more" if len(different) > 5 else ""
         raise InputError(
             f"{run.path} holds a run with another configuration ({shown}{more}); "
             "choose another study=NAME, or move the folder away"
         )
+
+
+def _shown(config: Mapping[str, Any], key: str) -> str:
+    return repr(config[key]) if key in config else "absent"

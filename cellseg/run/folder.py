@@ -1,8 +1,8 @@
 """The run folder: its one schema, by which a run writes it and everything else reads it."""
 
 import io
-import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1  # of a run folder; it changes whenever a reader of the old one would be wrong
 SCORES = ("dice", "iou", "soft_dice")
 REQUIRED = ("test/loss", *(f"test/{score}" for score in (*SCORES, "dice_pooled", "iou_pooled")))
+ROUNDING = 1e-5  # by which soft Dice, a ratio of float32 sums, may come out too large
 TEXT_COLUMNS = {"image": str, "group": str, "subset": str}
 LONGEST_HEADING = 2**16  # bytes; columns take memory each
 
@@ -117,7 +118,8 @@ class Summary(Record):
 
 
 class _SchemaVersion(Record):
-    schema_version: Any = "none"
+    schema_version: Any = None
+    status: Any = None  # every version had it
     git_commit: Any = None
 
 
@@ -174,7 +176,7 @@ class RunFolder:
         path = self.path / "summary.json"
         try:
             found = _SchemaVersion.read(path)
-            if found.schema_version != SCHEMA:
+            if found.status is not None and repr(found.schema_version) != repr(SCHEMA):
                 raise InputError(_another_schema(path, found))
             return Summary.read(path)
         except (OSError, ValidationError) as error:
@@ -221,19 +223,20 @@ class RunFolder:
     def per_image(self) -> "pd.DataFrame":
         """A row for every scored image."""
         path = self.path / "per_image.csv"
-        table = _read_table(path)
+        table, told = _read_table(path, [*TEXT_COLUMNS, *SCORES]), self.summary.counts.test
         try:
             table = table.astype(dict.fromkeys(SCORES, float))
-            known = table[list(SCORES)].map(math.isfinite), table[list(TEXT_COLUMNS)].notna()
-            if not all(part.all(axis=None) for part in known):
-                raise ValueError("a value is missing")
+            if not table[list(SCORES)].map(lambda score: 0 <= score <= 1 + ROUNDING).all(axis=None):
+                raise ValueError("a score is missing, or not from 0 to 1")
+            if table[list(TEXT_COLUMNS)].isna().any(axis=None):
+                raise ValueError("a name is missing")
             if table.duplicated(["subset", "image"]).any():
                 raise ValueError("an image stands there twice")
             if table["image"].str.contains(r"[/\0]").any():
                 raise ValueError("the name of an image is a path")
-            if not (table["subset"] == "test").any():
-                raise ValueError("it has no test image")
-        except (KeyError, TypeError, ValueError) as error:
+            if (tested := int((table["subset"] == "test").sum())) != told:
+                raise ValueError(f"it has {tested} test images, and summary.json says {told}")
+        except (TypeError, ValueError) as error:
             raise InputError(f"{path}: is not as train.py wrote it ({fault(error)}); move the run away") from error
         return table
 
@@ -246,10 +249,10 @@ class RunFolder:
     def epochs(self) -> "pd.DataFrame":
         """A row for every epoch, all of them numbers."""
         path = self.path / "metrics.csv"
-        table = _read_table(path)
+        table = _read_table(path, ["epoch"])
         try:
             return table.astype(float).astype({"epoch": int})
-        except (KeyError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             raise InputError(f"{path}: is not as train.py wrote it ({fault(error)}); move the run away") from error
 
     def prediction(self, name: str) -> Prediction:
@@ -286,13 +289,13 @@ def _another_schema(path: Path, found: _SchemaVersion) -> str:
     commit = str(found.git_commit)[:12]
     with_that = f" (git checkout {commit})" if re.fullmatch("[0-9a-f]{7,}", commit) else ""
     return (
-        f"{path}: the run folder has schema version {found.schema_version}, and this cellseg reads version {SCHEMA}; "
+        f"{path}: the run folder has schema version {found.schema_version!r}, and this cellseg reads version {SCHEMA}; "
         f"use the cellseg that wrote it{with_that}, or train the run again with another study=NAME"
     )
 
 
-def _read_table(path: Path) -> "pd.DataFrame":
-    """Read a CSV file of a run; an image called NA stays one."""
+def _read_table(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
+    """Read a CSV file of a run that has at least these columns; an image called NA stays one."""
     import pandas as pd  # not needed to train
 
     try:
@@ -300,6 +303,8 @@ def _read_table(path: Path) -> "pd.DataFrame":
         if len(content.partition(b"\n")[0]) > LONGEST_HEADING:
             raise ValueError("its first line is no heading")
         table = pd.read_csv(io.BytesIO(content), dtype=TEXT_COLUMNS, keep_default_na=False, na_values=[""])
+        if missing := [column for column in columns if column not in table]:
+            raise ValueError(f"its column {missing[0]} is missing")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({fault(error)}); move the run away") from error
     for column in table.columns.intersection(list(TEXT_COLUMNS)):

@@ -1,12 +1,14 @@
 """What produced a run: versions, the commit of the code, and everything the commit does not hold."""
 
-import inspect
+import site
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -14,55 +16,76 @@ from torch import nn
 CLONE = Path(__file__).resolve().parents[2]
 PACKAGES = ("cellseg", "torch", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow", "scipy")
 CODE = ("*.py", "*.yaml", "*.yml", "*.toml")  # new files of the clone that can change a run
-LARGEST_PATCH = 2**24  # bytes
-KNOWN = ("cellseg", "torch", "lightning")  # packages whose version is enough
+DIFF = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/", "--binary")
+LARGEST_PATCH = 2**24  # bytes, of the changes and of each new file
 
 
 def provenance() -> dict[str, Any]:
     """Return the versions of Python and packages, the platform and, where the code is a clone, its commit."""
+    status = _git("status", "--porcelain", "--", ".")
     return {
         "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
         "platform": sys.platform,
-        "git_commit": _git("rev-parse", "HEAD").strip() or None,
-        "git_dirty": bool(_git("status", "--porcelain", "--", ".")),
+        "git_commit": (_git("rev-parse", "HEAD") or b"").decode().strip() or None if _is_clone() else None,
+        "git_dirty": _is_clone() and status != b"",  # also where git cannot tell
     }
 
 
-def code_patch(targets: Iterable[str], network: nn.Module) -> str:
+def code_patch(targets: Iterable[str], network: nn.Module) -> bytes:
     """Return as a patch what the commit does not hold; empty where it holds everything.
 
-    That is: changed and new files of the clone, and the source of classes from elsewhere. Of an installed package only
-    the file of the network itself is taken.
+    That is: changed and new files of the clone, and the source of what the configuration builds from elsewhere, with
+    the modules beside it that it imported. Of an installed package only the file of the network itself is taken.
 
     Args:
         targets: Names of the classes and functions that the configuration builds from.
         network: The network that they gave.
     """
-    changes = _git("diff", "--no-color", "--no-ext-diff", "--binary", "HEAD", "--", ".")
+    changes = _changes() if _is_clone() else b""
+    new = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE) if _is_clone() else b""
+    tracked = _git("ls-files", "-z", "--", ".") if _is_clone() else b""
+    files = _paths(new) | set(_sources(targets, network))
+    return changes + b"".join(_added(path) for path in sorted(files - _paths(tracked)) if path.is_file())
+
+
+def _changes() -> bytes:
+    changes = _git("diff", *DIFF, "HEAD", "--", ".")
+    if changes is None:
+        return b"git could not read the changes of this clone, so they are not here.\n"
     if len(changes) > LARGEST_PATCH:
-        changes = f"The changes of this clone are left out: they have {len(changes)} characters.\n"
-    new = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE).split("\0")
-    files = {CLONE / name: name for name in new if name}
-    tracked = {CLONE / name for name in _git("ls-files", "-z", "--", ".").split("\0") if name}
-    for path in _sources(targets, network):
-        if path not in tracked:
-            files.setdefault(path, path.as_posix().replace(":", "").lstrip("/"))
-    return changes + "".join(_added(name, path) for path, name in sorted(files.items()) if _is_text(path))
+        return b"The changes of this clone have %d bytes, so they are not here.\n" % len(changes)
+    return changes
+
+
+def _paths(listed: bytes | None) -> set[Path]:
+    """Return the files that ``git ls-files -z`` listed."""
+    return {CLONE / name.decode("utf-8", "surrogateescape") for name in (listed or b"").split(b"\0") if name}
 
 
 def _sources(targets: Iterable[str], network: nn.Module) -> Iterator[Path]:
-    modules = {target.rpartition(".")[0] for target in targets} | {type(part).__module__ for part in network.modules()}
+    """Yield the files of what was built, and of what they imported from beside them."""
     own = type(network).__module__
-    for name in sorted(modules):
+    names = {target.rpartition(".")[0] for target in targets} | {type(part).__module__ for part in network.modules()}
+    places = set()
+    for name in names - {"builtins", "__main__"}:
         module = next((sys.modules[part] for part in _prefixes(name) if part in sys.modules), None)
-        if module is None or name.split(".")[0] in KNOWN:
+        path = _source(module) if module else None
+        if path is None or name.split(".")[0] in ("cellseg", "torch", "lightning"):  # the version says enough
             continue
-        try:
-            path = Path(inspect.getsourcefile(module) or "").resolve()
-        except TypeError:  # built in
-            continue
-        if path.is_file() and (name == own or "site-packages" not in path.parts):
+        if not _is_installed(path):
+            places.add(path.parents[module.__name__.count(".") if module else 0])
             yield path
+        elif name == own:
+            yield path
+    for module in list(sys.modules.values()):
+        path = _source(module)
+        if path and not _is_installed(path) and not places.isdisjoint(path.parents) and CLONE not in places:
+            yield path
+
+
+def _source(module: ModuleType) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve() if file and file.endswith(".py") else None
 
 
 def _prefixes(name: str) -> Iterator[str]:
@@ -72,33 +95,43 @@ def _prefixes(name: str) -> Iterator[str]:
         name = name.rpartition(".")[0]
 
 
-def _added(name: str, path: Path) -> str:
-    """Return the patch that adds a file."""
-    lines = path.read_text("utf-8", "replace").split("\n")
-    last = lines.pop()
-    body = "".join(f"+{line}\n" for line in lines) + (f"+{last}\n\\ No newline at end of file\n" if last else "")
+@cache
+def _installed_in() -> tuple[Path, ...]:
+    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return tuple(Path(path).resolve() for path in paths | {*site.getsitepackages(), site.getusersitepackages()})
+
+
+def _is_installed(path: Path) -> bool:
+    return any(path.is_relative_to(place) for place in _installed_in())
+
+
+def _added(path: Path) -> bytes:
+    """Return the patch that adds a file, by its name in the repository of the clone or, for others, its whole path."""
+    inside = _is_clone() and path.is_relative_to(CLONE)
+    top = Path((_git("rev-parse", "--show-toplevel") or b"").decode().strip()).resolve() if inside else path.anchor
+    place = path.relative_to(top)
+    name, content = place.as_posix().encode("utf-8", "surrogateescape"), path.read_bytes()
+    if len(content) > LARGEST_PATCH:
+        return b"%s has %d bytes, so it is not here.\n" % (name, len(content))
+    *lines, last = content.split(b"\n")
+    body = b"".join(b"+%s\n" % line for line in lines) + (
+        b"+%s\n\\ No newline at end of file\n" % last if last else b""
+    )
+    heading = b"diff --git a/%s b/%s\nnew file mode 100644\n" % (name, name)
     count = len(lines) + bool(last)
-    heading = f"diff --git a/{name} b/{name}\nnew file mode 100644\n"
-    return heading + (f"--- /dev/null\n+++ b/{name}\n@@ -0,0 +1,{count} @@\n{body}" if count else "")
-
-
-def _is_text(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size <= LARGEST_PATCH
+    return heading + (b"--- /dev/null\n+++ b/%s\n@@ -0,0 +1,%d @@\n%s" % (name, count, body) if count else b"")
 
 
 @cache
 def _is_clone() -> bool:
     """Tell whether this very file is kept by git; an installed package may lie in somebody else's repository."""
-    return _run_git("ls-files", "--error-unmatch", str(Path(__file__).resolve())) is not None
+    return _git("ls-files", "--error-unmatch", str(Path(__file__).resolve())) is not None
 
 
-def _git(*arguments: str) -> str:
-    return (_run_git(*arguments) or "") if _is_clone() else ""
-
-
-def _run_git(*arguments: str) -> str | None:
+def _git(*arguments: str) -> bytes | None:
+    """Return what git says; None where it fails."""
     try:
         result = subprocess.run(["git", *arguments], cwd=CLONE, capture_output=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return result.stdout.decode("utf-8", "replace") if result.returncode == 0 else None
+    return result.stdout if result.returncode == 0 else None

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from cellseg.run.folder import Summary
 
-SCORES = (  # key, name, and how it is averaged
+SHOWN = (  # key, name, and how it is averaged
     ("dice", "Dice", "cut at 0.5, mean over images"),
     ("iou", "IoU", "cut at 0.5, mean over images"),
     ("soft_dice", "soft Dice", "of probabilities, mean over images"),
@@ -36,7 +36,7 @@ def print_results(summary: Summary, folder: Path) -> None:
         name: "" if value is None else f"; SD over images {value:.4f}"
         for name, value in summary.spread_over_test_images.items()
     }
-    for name, label, how in (*SCORES, ("loss", "loss", "mean over images")):
+    for name, label, how in (*SHOWN, ("loss", "loss", "mean over images")):
         table.add_row(label, f"{summary.metrics[f'test/{name}']:.4f}", how + spread.get(name, ""))
     console = Console()
     console.print(table)

@@ -40,4 +40,6 @@ def fault(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # the message names the file itself
     return " ".join(str(error).split()) or type(error).__name__

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ NOT_COMPARED = (
 )  # what runs of one configuration may differ in
 SPLIT = "data.split."
 TARGET = "._target_"
+KEY = ["configuration", "seed", "fold"]  # what tells one run of a study from another
 HOLDOUT = "holdout"  # the fold of a run without folds
 
 
@@ -33,7 +35,6 @@ class Study:
         folder: Where it lies.
         runs: A row for every finished run: configuration, seed, fold, run, and what its summary says of it.
         images: A row for every test image of every run: configuration, seed, fold, image, group and scores.
-        curves: A row for every epoch of every run: configuration, seed, fold, epoch, and what was logged.
         unfinished: Folders of runs that are not finished.
         repeated: Folders of finished runs left out, since another has the same configuration, seed and fold.
         differences: The keys in which configurations differ, and their value for each.
@@ -47,7 +48,6 @@ class Study:
     folder: Path
     runs: pd.DataFrame
     images: pd.DataFrame
-    curves: pd.DataFrame
     unfinished: list[str]
     repeated: list[str]
     differences: dict[str, dict[str, Any]]
@@ -56,6 +56,13 @@ class Study:
     data_fingerprint: str
     split: dict[str, list[str]]
     origin: dict[str, list[str]]
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """A row for every epoch of every run: configuration, seed, fold, epoch, and what was logged."""
+        rows = self.runs[["run", *KEY]].itertuples(index=False)
+        keys = {RunFolder(self.folder / run): dict(zip(KEY, key, strict=True)) for run, *key in rows}
+        return _stacked(list(keys), keys, lambda run: run.epochs)
 
     @property
     def margin(self) -> float:
@@ -77,14 +84,17 @@ def read_study(folder: Path) -> Study:
     found, unfinished = _find_runs(folder)
     names, differences = _name_configurations(found)
     fingerprint = _one_fingerprint(found)
-    keys = {run: {"configuration": names[run.path], **_repeat(run)} for run in found}
+    folds = _name_folds(found)
+    keys = {
+        run: {"configuration": names[run.path], "seed": run.settings.seed, "fold": folds[run.settings.fold]}
+        for run in found
+    }
     runs, repeated = _without_repeated(keys)
     frame = pd.DataFrame([keys[run] | {"run": run.path.name} | _facts(run) for run in runs])
     return Study(
         folder=folder,
         runs=frame,
         images=_stacked(runs, keys, lambda run: run.test_rows[["image", "group", *SCORES]]),
-        curves=_stacked(runs, keys, lambda run: run.epochs),
         unfinished=unfinished,
         repeated=repeated,
         differences=differences,
@@ -121,10 +131,11 @@ def _one_fingerprint(runs: Sequence[RunFolder]) -> str:
     return first.summary.data.fingerprint
 
 
-def _repeat(run: RunFolder) -> dict[str, Any]:
-    """Return what sets runs of one configuration apart: seed and fold."""
-    fold = run.settings.fold
-    return {"seed": run.summary.seed, "fold": HOLDOUT if fold is None else str(fold)}
+def _name_folds(runs: Sequence[RunFolder]) -> dict[int | None, str]:
+    """Call every fold by its number, with zeros before it, so that text sorts as numbers do."""
+    folds = {run.settings.fold for run in runs}
+    width = max((len(str(fold)) for fold in folds if fold is not None), default=0)
+    return {fold: HOLDOUT if fold is None else f"{fold:0{width}d}" for fold in folds}
 
 
 def _without_repeated(keys: Mapping[RunFolder, Mapping[str, Any]]) -> tuple[list[RunFolder], list[str]]:

@@ -14,7 +14,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cellseg.data.groups import natural
 from cellseg.study.collect import Study
 from cellseg.study.verdict import DIFFERENT, EQUIVALENT, Verdict
 
@@ -125,7 +124,7 @@ def _differences(study: Study, verdicts: Sequence[Verdict]) -> Picture:
 
 def _runs(study: Study) -> Picture:
     figure, axes = _canvas(height=1.2 + 0.5 * len(study.configurations))
-    folds = sorted(study.runs["fold"].unique(), key=natural)
+    folds = sorted(study.runs["fold"].unique())
     for row, configuration in enumerate(study.configurations):
         runs = study.runs[study.runs["configuration"] == configuration]
         for fold, marker in zip(folds, cycle(MARKERS), strict=False):

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from cellseg.data.drawing import FALSE, RIGHT, Pixels, draw_prediction, draw_truth
 from cellseg.run.folder import Prediction, RunFolder
 from cellseg.storage.errors import InputError
-from cellseg.study.collect import HOLDOUT, Study
+from cellseg.study.collect import HOLDOUT, KEY, Study
 from cellseg.study.pages import picture_address
 from cellseg.study.tables import Row
 
 SHOWN = 4  # images in each part of the gallery
 MOST_CONFIGURATIONS = 8
-RUN = ["configuration", "seed", "fold"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def make_gallery(study: Study, images: Sequence[Row]) -> dict[str, list[Strip]]:
 def _strip(study: Study, row: Row, *, votes: bool = False) -> Strip:
     """Show an image as each configuration's run of the lowest seed saw it or, with votes, as all its runs did."""
     on_it = study.images[(study.images["image"] == row["image"]) & (study.images["fold"] == row["fold"])]
-    on_it = on_it.merge(study.runs[[*RUN, "run"]], on=RUN)
+    on_it = on_it.merge(study.runs[[*KEY, "run"]], on=KEY)
     tiles: list[Tile] = []
     for configuration in study.configurations[:MOST_CONFIGURATIONS]:
         runs = on_it[on_it["configuration"] == configuration].sort_values("seed")[: None if votes else 1]

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cellseg.data.findings import count
-from cellseg.data.groups import natural
 from cellseg.storage.csv_files import write_csv
 from cellseg.storage.files import write_text
 from cellseg.study.collect import HOLDOUT, Study
@@ -129,7 +128,7 @@ def _provenance(study: Study) -> dict[str, str]:
         return ", ".join(sorted(set(runs[column])))
 
     seeds = ", ".join(map(str, sorted(set(runs["seed"]))))
-    folds = sorted(set(runs["fold"]) - {HOLDOUT}, key=natural)
+    folds = sorted(set(runs["fold"]) - {HOLDOUT})
     split = ", ".join(f"{key} {' or '.join(found)}" for key, found in study.split.items())
     tested = f"; tested on fold {', '.join(folds)}" if folds else ""
     made = {

@@ -20,7 +20,7 @@ from cellseg.data.kinship import Kin, Likeness, families, find_alike
 from cellseg.data.pairs import Pair, find_pairs, scan_pairs
 from cellseg.data.progress import with_progress
 from cellseg.metrics import image_scores
-from cellseg.run.results import SCORES
+from cellseg.run.results import SHOWN
 from cellseg.storage.csv_files import as_text
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, write_json
@@ -219,7 +219,7 @@ def print_evaluation(name: str, unseen: Mapping[str, "Score"], images: "pd.DataF
         )
         for heading in ("score", "value", "95 % interval", "how"):
             table.add_column(heading, justify="right" if heading == "value" else "left")
-        for key, label, how in SCORES:
+        for key, label, how in SHOWN:
             if score := unseen.get(key):
                 ends = "-" if score.interval is None else f"[{score.interval[0]:.4f}, {score.interval[1]:.4f}]"
                 table.add_row(label, f"{score.value:.4f}", Text(ends), how)

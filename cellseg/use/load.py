@@ -152,8 +152,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         InputError: If the file holds anything else, or cannot be read.
     """
     if not path.is_file():
-        raise InputError(f"{path} does not exist; name a file of weights, such as the weights.pth of a run")
-    weights = read_tensors(path, "name a file of weights, such as the weights.pth of a run")
+        raise InputError(f"{path} does not exist; name another file of weights, or train the run again")
+    weights = read_tensors(path, "name another file of weights, or train the run again")
     plain = isinstance(weights, dict) and all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
     )
