@@ -14,7 +14,7 @@ test: $(INSTALLED)
 	$(VENV)/python -m pytest
 
 test-slow: $(INSTALLED)
-	$(VENV)/python -m pytest -m slow
+	$(VENV)/python -m pytest -m slow $(PYTEST)
 
 bench: $(INSTALLED)
 	$(VENV)/python tests/benchmarks/bench.py $(ROWS) $(if $(DATA),--data $(DATA))

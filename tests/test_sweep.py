@@ -81,7 +81,7 @@ LENGTH = 30
 RARE = ("callbacks.last.seconds=0.4", "data.split.val_fraction=0.25", "optimizer.lr=0.01", "model.init_features=8")
 
 
-@pytest.mark.parametrize(("killed", "more"), [((2,), ()), ((7, 17), RARE)])
+@pytest.mark.parametrize(("killed", "more"), [pytest.param((2,), (), marks=pytest.mark.slow), ((7, 17), RARE)])
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(smears, tmp_path, caplog, request, killed, more):
     overrides = (f"data.root={smears}", "study=s", f"trainer.max_epochs={LENGTH}", *more)
     folder = tmp_path / "logs" / "s"
@@ -320,7 +320,7 @@ def test_the_report_is_refreshed_as_runs_finish(tmp_path, monkeypatch):
     assert sorted(watch.outcomes()) == sorted(path.name for path in study.glob("unet*"))
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("n_jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_runs_end_when_their_sweep_is_killed(smears, tmp_path, n_jobs):
     overrides = ("seed=0,1", f"data.root={smears}", "study=s", "trainer.max_epochs=20000", f"n_jobs={n_jobs}", QUICK)
     sweep = start(tmp_path, "-m", *overrides)

@@ -308,6 +308,7 @@ def test_memory_that_runs_out_is_told_with_what_to_change(smears, tmp_path, monk
         train.run(smoke(f"data.root={smears}"), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_two_devices_do_what_one_does_on_the_same_batches(smears, tmp_path):
     # no batch norm, which sees on each device the images of that device only
     alike = [
@@ -338,6 +339,7 @@ def test_two_devices_do_what_one_does_on_the_same_batches(smears, tmp_path):
                     assert float(value) == pytest.approx(float(other[column]), abs=1e-5), column
 
 
+@pytest.mark.slow
 def test_two_devices_share_the_images_and_agree_on_the_scores(smears, tmp_path):
     command(tmp_path, "trainer.accelerator=cpu", "trainer.devices=2", "study=two", f"data.root={smears}")
     [folder] = (tmp_path / "logs" / "two").iterdir()
