@@ -77,9 +77,9 @@ def _sources(targets: Iterable[str], network: nn.Module) -> Iterator[Path]:
             yield path
         elif name == own:
             yield path
-    for module in list(sys.modules.values()):
+    for module in list(sys.modules.values()) if places - {CLONE} else ():
         path = _source(module)
-        if path and not _is_installed(path) and not places.isdisjoint(path.parents) and CLONE not in places:
+        if path and not _is_installed(path) and not (places - {CLONE}).isdisjoint(path.parents):
             yield path
 
 
