@@ -81,6 +81,15 @@ def test_a_folder_that_holds_another_run_is_refused_and_the_keys_are_named(tmp_p
     assert OmegaConf.load(tmp_path / "config.yaml") == first
 
 
+def test_an_unfinished_run_of_another_version_is_refused_as_one(tmp_path):
+    for name, said in (("cellseg.old.WarmEMA", True), ("cellseg.run.callbacks.Other", False)):
+        (folder := tmp_path / name).mkdir()
+        start_run(folder, OmegaConf.create({"ema": {"_target_": name}}), split_of("a"), patch=b"")
+        with pytest.raises(InputError, match="holds a run with another configuration") as raised:
+            finished(folder, OmegaConf.create({"ema": {"_target_": "cellseg.run.callbacks.WarmEMA"}}))
+        assert ("another version of cellseg" in str(raised.value)) == said
+
+
 def test_an_unfinished_run_goes_on_with_the_same_images_only(tmp_path):
     config = OmegaConf.create({"seed": 0})
     start_run(tmp_path, config, split_of("a"), patch=b"")

@@ -101,11 +101,18 @@ def _refuse_another_run(run: RunFolder, config: DictConfig) -> None:
     if different:
         shown = "; ".join(f"{key} was {_shown(there, key)}, is {_shown(here, key)}" for key in different[:5])
         more = f" and {len(different) - 5} more" if len(different) > 5 else ""
+        moved = [key for key in different if _class_name(there.get(key)) == _class_name(here.get(key)) != ""]
+        version = "; it may be of another version of cellseg, which goes on with it" if moved else ""
         raise InputError(
-            f"{run.path} holds a run with another configuration ({shown}{more}); "
+            f"{run.path} holds a run with another configuration ({shown}{more}){version}; "
             "choose another study=NAME, or move the folder away"
         )
 
 
 def _shown(config: Mapping[str, Any], key: str) -> str:
     return repr(config[key]) if key in config else "absent"
+
+
+def _class_name(value: Any) -> str:
+    """Return the last part of a dotted path; a class that has moved keeps it."""
+    return value.rpartition(".")[2] if isinstance(value, str) and value.startswith("cellseg.") else ""
