@@ -102,8 +102,9 @@ def main(cfg: DictConfig) -> float | None:
         sys.exit(f"error: {said}")  # raised, Hydra would add advice on stack traces
     except Interrupted as interruption:
         kept = sorted((folder / "checkpoints").glob("[!.]*.ckpt"))
-        what = f"what is trained is kept in {folder}" if kept else "nothing was trained yet"
-        log.warning("%s; %s, and the same command with study=%s goes on from there", interruption, what, cfg.study)
+        what = f"what is trained is kept in {folder}" if kept else "nothing is kept yet"
+        then = "goes on from there" if kept else "starts anew"
+        log.warning("%s; %s, and the same command with study=%s %s", interruption, what, cfg.study, then)
         sys.exit(interruption.exit_code)
 
 

@@ -172,8 +172,9 @@ def report(
     from cellseg.study.collect import read_study
     from cellseg.study.report import write_report
 
+    sentences = write_report(read_study(study))
     typer.echo("Dice in points of 100, with 95 % intervals")
-    for sentence in write_report(read_study(study)):
+    for sentence in sentences:
         typer.echo(sentence)
     typer.echo(f"wrote {study / 'report.html'}")
 

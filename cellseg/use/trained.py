@@ -123,7 +123,7 @@ def find_trained(path: Path, *, model: str | None = None, ensemble: bool = False
         if model is not None and not path.exists():
             raise InputError(f"{path} does not exist; name a file of weights")
         if model is not None:
-            raise InputError(f"{path} knows its network itself; --model is for a file of weights")
+            raise InputError(f"{path} is a run folder, which names its network; leave out --model")
         return find_runs(path, ensemble=ensemble)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise InputError(f"{path} is a picture; what predicts comes first: a run folder, or a file of weights")
