@@ -154,7 +154,7 @@ def last_line(said: str) -> str:
     return next((line for line in reversed(said.splitlines()) if line.strip()), "")
 
 
-def wait(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 120) -> bool:
+def wait(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 600) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         if condition():
@@ -204,7 +204,7 @@ def asked(bench: Bench, tries: int) -> Tally:
             os.killpg(process.pid, ask)  # as a terminal does
         else:
             process.send_signal(ask)
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=600)
         [run] = bench.runs(place)
         survived = (
             process.returncode == 128 + ask
@@ -436,7 +436,7 @@ def stopped_sweep(bench: Bench, tries: int) -> Tally:
             os.killpg(process.pid, ask)  # as a terminal does
         else:
             process.send_signal(ask)
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=600)
         survived = process.returncode in (1, 130) and plain(said) and "he same command" in last_line(said)
         code, _ = bench.train(place, *more)
         done = code == 0 and all((run / "summary.json").exists() for run in bench.runs(place))
