@@ -1,6 +1,7 @@
 """The ``cellseg`` command: what is done around training."""
 
 import io
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -75,6 +76,17 @@ Ensemble = Annotated[
 ]
 Model = Annotated[str | None, typer.Option(help="For a bare file of weights, its network: unet, potinet or xopinet.")]
 Threshold = Annotated[int, typer.Option(min=0, max=254, help="Pixels of a grey mask above it are cell.")]
+Channels = Annotated[
+    str | None, typer.Option(help="Channels of the images to use, as 0,1.", show_default="RGB, grey as RGB")
+]
+
+
+def _channels(typed: str | None) -> tuple[int, ...] | None:
+    if typed is None:
+        return None
+    if not re.fullmatch(r"\d{1,3}(,\d{1,3})*", typed):
+        raise InputError(f"--channels must be numbers from 0, such as 0,1, but is {typed}")
+    return tuple(map(int, typed.split(",")))
 
 
 @app.callback()
@@ -90,6 +102,8 @@ def check(
     data: Data,
     groups: Groups = None,
     mask_threshold: Threshold = 20,
+    channels: Channels = None,
+    image_size: Annotated[int, typer.Option(min=1, max=2**16, help="Side in pixels that training resizes to.")] = 224,
     write_groups: Annotated[
         Path | None, typer.Option(help="Write given and found groups to this new CSV file, and check with them.")
     ] = None,
@@ -99,11 +113,13 @@ def check(
 ) -> None:
     """Look for what is wrong with a data set. Exits with 1 if training would stop."""
     from cellseg.data.check import check_data, print_check
+    from cellseg.data.facts import Reading
     from cellseg.data.groups import write_groups as write
     from cellseg.data.montage import save_montage
 
-    report = check_data(data, groups, mask_threshold, regroup=write_groups is not None, tiles=montage is not None)
-    print_check(report.headline, report.findings)
+    how = Reading(mask_threshold, _channels(channels), image_size)
+    report = check_data(data, groups, how, regroup=write_groups is not None, tiles=montage is not None)
+    print_check(report)
     if write_groups and report.groups:
         write(write_groups, report.groups)
         typer.echo(f"wrote {write_groups}: {len(set(report.groups.values()))} groups of {len(report.groups)} images")
@@ -120,12 +136,15 @@ def clean(
     out: Annotated[Path, typer.Argument(help="Folder to make, outside of DATA.")],
     groups: Groups = None,
     mask_threshold: Threshold = 20,
+    channels: Channels = None,
 ) -> None:
     """Write the data set as training sees it: PNG, masks 0 and 255, same layout, and changes.csv."""
     from cellseg.data.clean import write_cleaned
+    from cellseg.data.facts import Reading
     from cellseg.data.findings import count
 
-    pairs, warnings = write_cleaned(data, out, groups, mask_threshold)
+    pairs, meaning, warnings = write_cleaned(data, out, groups, Reading(mask_threshold, _channels(channels)))
+    typer.echo(meaning)
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"wrote {count(pairs, 'cleaned pair')} and changes.csv to {out}")
@@ -209,15 +228,20 @@ def predict(
         typer.echo(f"note: {line}", err=True)
     with StopRequest("stopping; what is predicted is kept") as stop:
         stop.patient = True
-        rows, failures = predict_files(predictor, sources, output, probabilities=probabilities, obey=stop.obey)
+        done = predict_files(
+            predictor, sources, output, how=trained.reading, probabilities=probabilities, obey=stop.obey
+        )
+    rows = done.rows
+    for line in done.warnings:
+        typer.echo(f"warning: {line}", err=True)
     if warning := trained.scale_warning([(int(row["width"]), int(row["height"])) for row in rows], tiles=tiles):
         typer.echo(f"warning: {warning}", err=True)
     objects = sum(int(row["objects"]) for row in rows)
     if rows:
         typer.echo(f"wrote {count(len(rows), 'mask')} with {count(objects, 'object')} to {output}")
-    for failure in failures:
+    for failure in done.failures:
         typer.echo(f"error: {failure}", err=True)
-    if failures or not rows:
+    if done.failures or not rows:
         raise typer.Exit(1)
 
 
@@ -243,6 +267,8 @@ def evaluate(
     result = score(trained, data, groups)
     scores = score_all(result.unseen) if len(result.unseen) else {}
     print_evaluation(trained.name, scores, result.images, result.caveats)
+    for line in result.warnings:
+        typer.echo(f"warning: {line}", err=True)
     if output:
         write_evaluation(output, trained, data, result, scores)
         typer.echo(f"wrote per_image.csv and evaluation.json to {output}")

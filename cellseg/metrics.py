@@ -16,12 +16,14 @@ from cellseg.losses import soft_dice
 THRESHOLD = 0.5  # a pixel is predicted to be cell above this probability
 
 
-def image_scores(probability: Tensor, target: Tensor) -> dict[str, Tensor]:
+def image_scores(probability: Tensor, target: Tensor, vanished: Tensor | None = None) -> dict[str, Tensor]:
     """Score every image by itself.
 
     Args:
         probability: Shape (N, 1, H, W), in [0, 1].
         target: Same shape, 0 or 1.
+        vanished: Shape (N,), true for images whose cells were all lost to resizing. The rule of empty masks does not
+            hold for them: they have cells, none of which was found, so their scores are 0.
 
     Returns:
         Tensors of shape (N,): ``dice``, ``iou`` (both of the prediction cut at 0.5), ``soft_dice`` (of the
@@ -30,10 +32,11 @@ def image_scores(probability: Tensor, target: Tensor) -> dict[str, Tensor]:
     """
     found, cell = (probability > THRESHOLD).flatten(1), (target > 0).flatten(1)
     hit, true, predicted = (found & cell).sum(1), cell.sum(1), found.sum(1)
+    counted = torch.ones_like(hit) if vanished is None else ~vanished.to(hit.device)
     return {
-        "dice": _ratio(2 * hit, true + predicted),
-        "iou": _ratio(hit, true + predicted - hit),
-        "soft_dice": soft_dice(probability, target),
+        "dice": _ratio(2 * hit, true + predicted) * counted,
+        "iou": _ratio(hit, true + predicted - hit) * counted,
+        "soft_dice": soft_dice(probability, target) * counted,
         "true_pixels": true,
         "predicted_pixels": predicted,
         "shared_pixels": hit,

@@ -15,7 +15,7 @@ ROOMS = {  # room: rooms it may use, packages it may import
     "science": ({"storage"}, {"torch", "torchmetrics", "numpy", "scipy"}),
     "data": (
         {"storage"},
-        {"torch", "lightning", "numpy", "scipy", "PIL", "rich", "pydantic", "filelock", "platformdirs"},
+        {"torch", "lightning", "numpy", "scipy", "PIL", "tifffile", "rich", "pydantic", "filelock", "platformdirs"},
     ),
     "run": (
         {"storage", "science", "data"},

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cellseg.data import cache
 from cellseg.data.cache import load_pairs
-from cellseg.data.facts import inspect_pair
+from cellseg.data.facts import Reading, inspect_pair
 from cellseg.data.images import resize_image
 from cellseg.data.masks import resize_mask
 from cellseg.data.pairs import find_pairs
@@ -24,14 +24,15 @@ LOAD = """
 import sys
 from pathlib import Path
 from cellseg.data.cache import load_pairs
+from cellseg.data.facts import Reading
 from cellseg.data.pairs import find_pairs
-decoded = load_pairs(find_pairs(Path(sys.argv[1])).pairs, 32, 20, Path(sys.argv[2]))
+decoded = load_pairs(find_pairs(Path(sys.argv[1])).pairs, Reading(image_size=32), Path(sys.argv[2]))
 print(decoded.fingerprint)
 """
 
 
 def load(root, folder, size=32, threshold=20):
-    return load_pairs(find_pairs(root).pairs, size, threshold, folder)
+    return load_pairs(find_pairs(root).pairs, Reading(threshold, image_size=size), folder)
 
 
 def pixels(decoded):
@@ -60,8 +61,8 @@ def no_building(monkeypatch):
 def test_rows_are_the_cleaned_and_resized_pairs(smears, folder):
     decoded = load(smears, folder)
     for pair, row, facts in zip(decoded.pairs, decoded.row, decoded.facts, strict=True):
-        clean = inspect_pair(pair, 20)
-        assert np.array_equal(decoded.images[row], resize_image(clean.picture, 32))
+        clean = inspect_pair(pair, Reading(image_size=32))
+        assert np.array_equal(decoded.images[row], resize_image(clean.pixels, 32))
         assert np.array_equal(decoded.masks[row], resize_mask(clean.mask, 32))
         assert facts == clean.facts
 
@@ -145,10 +146,10 @@ def test_a_file_that_changes_while_it_is_read_does_not_poison_the_entry(own_smea
     mask = own_smears / "cell_1" / "mask.jpg"
     content = mask.read_bytes()
 
-    def inspect_late(pair, threshold):
+    def inspect_late(pair, how):
         if pair.name == "cell_1":
             Image.new("L", (96, 72)).save(mask)
-        return inspect_pair(pair, threshold)
+        return inspect_pair(pair, how)
 
     with monkeypatch.context() as patch:
         patch.setattr(cache, "inspect_pair", inspect_late)
@@ -211,6 +212,13 @@ def test_one_waits_for_another_that_is_building(smears, folder):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")
+def size_of(path):
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # the entry was finished since
+        return 0
+
+
 def test_killed_while_building_it_leaves_nothing_that_is_taken_for_an_entry(tmp_path, folder, smears):
     root = tmp_path / "many"
     for copy in range(40):  # long enough to be caught in the middle
@@ -218,7 +226,7 @@ def test_killed_while_building_it_leaves_nothing_that_is_taken_for_an_entry(tmp_
             shutil.copytree(pair, root / f"{pair.name}_{copy}")
     for wanted in (1, 20):
         process = start(root, folder)
-        while not any(path.stat().st_size > wanted * 3072 for path in folder.glob(".*/images")):
+        while not any(size_of(path) > wanted * 3072 for path in folder.glob(".*/images")):
             assert process.poll() is None, process.communicate()
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)

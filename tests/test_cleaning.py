@@ -66,7 +66,7 @@ def test_a_mask_means_the_same_in_every_mode(tmp_path, mode):
     Image.fromarray(BLOCKS * 255).convert(mode).save(path)
     reading = read_mask([path], 20)
     assert np.array_equal(reading.cell, BLOCKS > 0)
-    assert (reading.mode, reading.brightest) == (mode, 255)
+    assert reading.brightest == 255
 
 
 @pytest.mark.parametrize(
@@ -145,13 +145,13 @@ def test_masks_that_pillow_would_read_wrongly_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"deep\.png: has 16 bits a colour channel; save the mask as a grey file"):
         cell(tmp_path / "deep.png")
     white_is_zero = save(tmp_path / "mask.tif", BLOCKS * np.uint16(65535), tiffinfo={262: 0})
-    with pytest.raises(InputError, match=r"mask\.tif: stores white as 0"):
+    with pytest.raises(InputError, match=r"mask\.tif: its tag PhotometricInterpretation is 0 \(white is zero\)"):
         cell(white_is_zero)
 
 
 def test_blank_deep_images_stay_blank(tmp_path):
     noise = np.random.default_rng(0).integers(95, 110, (64, 64)).astype(np.uint16)
-    assert np.asarray(read_image(save(tmp_path / "blank.tif", noise)).picture).max() < 30
+    assert read_image(save(tmp_path / "blank.tif", noise)).pixels.max() < 30
 
 
 def test_a_dark_label_colour_is_not_lost(tmp_path):
@@ -203,8 +203,8 @@ def test_images_of_every_mode_become_rgb(tmp_path, mode, suffix):
     path = tmp_path / f"source{suffix}"
     Image.fromarray(np.full((4, 6), 255, np.uint8)).convert(mode).save(path)
     reading = read_image(path)
-    assert (reading.picture.mode, reading.picture.size, reading.mode) == ("RGB", (6, 4), mode)
-    assert np.asarray(reading.picture).min() == 255
+    assert reading.pixels.shape == (4, 6, 3)
+    assert reading.pixels.min() == 255
 
 
 @pytest.mark.parametrize(
@@ -213,15 +213,15 @@ def test_images_of_every_mode_become_rgb(tmp_path, mode, suffix):
 def test_deep_images_use_the_whole_range_whatever_their_bits(tmp_path, depth, dtype):
     ramp = np.tile(np.linspace(0, 1, 64), (64, 1))
     reading = read_image(save(tmp_path / "source.tif", (ramp * depth).astype(dtype)))
-    grey = np.asarray(reading.picture)[..., 0]
+    grey = reading.pixels[..., 0].astype(int)
     assert (grey.min(), grey.max()) == (0, 255)
     assert abs(grey - ramp * 255).max() < 3
-    assert reading.mode in ("I;16", "I", "F")
+    assert reading.stretched
 
 
 def test_a_flat_deep_image_is_no_error(tmp_path):
     flat = save(tmp_path / "source.png", np.full((4, 4), 4000, np.uint16))
-    assert np.asarray(read_image(flat).picture).max() == 0
+    assert read_image(flat).pixels.max() == 0
 
 
 @pytest.mark.parametrize("read", [lambda path: read_image(path), lambda path: read_mask([path], 20)])
@@ -234,8 +234,8 @@ def test_pixels_that_are_not_numbers_are_refused(tmp_path, read):
 def test_16_bit_colour_is_told(tmp_path):
     colour = np.random.default_rng(0).integers(0, 65535, (4, 4, 3), np.uint16)
     (tmp_path / "source.png").write_bytes(png16(colour))
-    assert read_image(tmp_path / "source.png").truncated_depth
-    assert not read_image(save(tmp_path / "eight.png", colour.astype(np.uint8))).truncated_depth
+    assert read_image(tmp_path / "source.png").truncated
+    assert not read_image(save(tmp_path / "eight.png", colour.astype(np.uint8))).truncated
 
 
 def png16(colour):
@@ -256,7 +256,7 @@ def test_photographs_are_turned_upright(tmp_path):
     exif[0x0112] = 6  # turn a quarter clockwise to see it upright
     Image.new("RGB", (6, 4)).save(tmp_path / "source.jpg", exif=exif)
     reading = read_image(tmp_path / "source.jpg")
-    assert (reading.picture.size, reading.turned) == ((4, 6), True)
+    assert (reading.pixels.shape, reading.decoded.turned) == ((6, 4, 3), True)
 
 
 def test_an_opened_image_is_read_like_its_file(tmp_path):
@@ -264,8 +264,8 @@ def test_an_opened_image_is_read_like_its_file(tmp_path):
     exif[0x0112] = 6
     Image.new("RGB", (6, 4)).save(tmp_path / "source.jpg", exif=exif)
     with Image.open(tmp_path / "source.jpg") as opened:
-        ours, files = read_image(opened).picture, read_image(tmp_path / "source.jpg").picture
-    assert np.array_equal(np.asarray(ours), np.asarray(files))
+        ours, files = read_image(opened).pixels, read_image(tmp_path / "source.jpg").pixels
+    assert np.array_equal(ours, files)
 
 
 def truncated(path):
@@ -329,19 +329,17 @@ def tiff(pages, *, endless=False, side=1):
     )
 
 
-@pytest.mark.parametrize("content", [tiff(10_000), tiff(3, endless=True), tiff(2)])
-def test_a_file_of_many_pages_is_refused_without_reading_them(tmp_path, content, monkeypatch):
-    monkeypatch.setattr(
-        "PIL.TiffImagePlugin.TiffImageFile.n_frames", property(lambda _: pytest.fail("counts the pages"))
-    )
+@pytest.mark.parametrize("content", [tiff(10_000), tiff(2)])
+def test_a_file_of_many_pages_is_refused(tmp_path, content):
     (tmp_path / "bad.tif").write_bytes(content)
     with pytest.raises(InputError, match=r"bad\.tif: holds several pictures"):
         read_image(tmp_path / "bad.tif")
 
 
-def test_a_file_of_one_page_is_read(tmp_path):
-    (tmp_path / "one.tif").write_bytes(tiff(1))
-    assert np.asarray(read_image(tmp_path / "one.tif").picture).tolist() == [[[7, 7, 7]]]
+@pytest.mark.parametrize("content", [tiff(1), tiff(3, endless=True)])
+def test_a_file_of_one_page_is_read_also_where_its_pages_go_round(tmp_path, content):
+    (tmp_path / "one.tif").write_bytes(content)
+    assert read_image(tmp_path / "one.tif").pixels.tolist() == [[[7, 7, 7]]]
 
 
 def test_a_picture_far_larger_than_its_file_is_refused_before_it_is_decoded(tmp_path):
@@ -352,7 +350,7 @@ def test_a_picture_far_larger_than_its_file_is_refused_before_it_is_decoded(tmp_
 
 def test_images_are_antialiased_and_masks_are_not():
     stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))  # finer than the small size can show
-    small = resize_image(Image.fromarray(stripes).convert("RGB"), 16)
+    small = resize_image(np.dstack([stripes] * 3), 16)
     assert small.shape == (3, 16, 16)
     assert 100 < small.min() <= small.max() < 155
     mask = resize_mask(stripes > 0, 16)

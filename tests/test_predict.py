@@ -36,7 +36,7 @@ class Blocks(nn.Module):
 
 
 def picture(width, height, seed=0):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def unet(seed=0, depth=2):
@@ -52,7 +52,7 @@ def test_tiles_of_a_network_that_looks_at_one_pixel_only_give_back_every_pixel(s
     image = picture(*size)
     probability = Predictor([Brightness()], 64, step=16, tiles=True).probability(image)
     assert probability.shape == size[::-1]
-    assert np.allclose(probability, np.asarray(image)[..., 0] / 255, atol=1e-5)
+    assert np.allclose(probability, image[..., 0] / 255, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -76,7 +76,7 @@ def test_tiles_of_a_network_that_pools_answer_as_it_does_on_the_whole_picture(si
     """It answers otherwise when what it sees is shifted by less than its pooling, so tiles must keep to that grid."""
     image = picture(*size)
     width, height = size
-    pixels = np.pad(np.asarray(image), ((0, -height % 8), (0, -width % 8), (0, 0)), mode="symmetric")
+    pixels = np.pad(image, ((0, -height % 8), (0, -width % 8), (0, 0)), mode="symmetric")
     whole = Blocks()(torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None] / 255).sigmoid()[0, 0, :height, :width]
     probability = Predictor([Blocks()], 64, step=8, tiles=True).probability(image)
     assert np.allclose(probability, whole.numpy(), atol=1e-5)
@@ -115,8 +115,9 @@ def test_pictures_together_are_seen_as_each_alone():
 def test_averaged_over_flips_and_turns_a_turned_picture_gives_the_turned_answer(tiles, turn):
     image = picture(64, 64)
     predictor = Predictor([unet()], 32, step=4, tiles=tiles, turned=True)
+    turned = Image.fromarray(image).transpose(turn)
     answer = Image.fromarray(predictor.probability(image)).transpose(turn)
-    assert np.allclose(predictor.probability(image.transpose(turn)), np.asarray(answer), atol=1e-5)
+    assert np.allclose(predictor.probability(np.asarray(turned)), np.asarray(answer), atol=1e-5)
     plain = Predictor([unet()], 32, step=4, tiles=tiles)
     assert not np.allclose(plain.probability(image), predictor.probability(image), atol=1e-5)
 

@@ -171,7 +171,7 @@ def test_predictions_are_kept_as_data_that_give_the_scores_again(finished, smear
     for row in run.test_rows.to_dict("records"):
         kept = run.prediction(row["image"])
         [source] = [read_image(smears / row["image"] / "source.jpg")]
-        assert (kept.image.transpose(2, 0, 1) == resize_image(source.picture, 64)).all()
+        assert (kept.image.transpose(2, 0, 1) == resize_image(source.pixels, 64)).all()
         scores = image_scores(*(torch.from_numpy(part)[None, None].float() for part in (kept.mask, kept.truth)))
         assert scores["dice"].item() == pytest.approx(row["dice"], abs=1e-6)
         assert (int(kept.truth.sum()), int(kept.mask.sum())) == (row["true_pixels"], row["predicted_pixels"])

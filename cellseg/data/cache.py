@@ -23,7 +23,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from cellseg.data.facts import PairFacts, inspect_pair
+from cellseg.data.facts import PairFacts, Reading, inspect_pair
 from cellseg.data.images import resize_image
 from cellseg.data.kinship import LIKENESS_BYTES, Kin, Likeness, Likenesses, find_kin
 from cellseg.data.masks import resize_mask
@@ -32,7 +32,7 @@ from cellseg.data.progress import with_progress
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, require_bounded
 
-VERSION = 3  # of what is made of a file; another version never reads this one's entries
+VERSION = 4  # of what is made of a file; another version never reads this one's entries
 PARTS = ("images", "masks", "looks")  # files of an entry beside its facts
 AT_ONCE = 256  # pairs in flight: enough for every core, few enough for any memory
 REMEDY = "decoded images are kept there; free space, or set data.cache=PATH to a folder that can be written"
@@ -74,7 +74,7 @@ class DecodedPairs:
         pairs: Where each came from.
         facts: What is known of each, in the same order.
         kin: Which of them are related, by position in ``pairs``.
-        images: Rows of shape (3, S, S), uint8.
+        images: Rows of shape (C, S, S), uint8.
         masks: Rows of shape (1, S, S), uint8, 0 or 1.
         looks: Rows of what ``Likeness.packed`` gives.
         row: Of each pair, where in ``images``, ``masks`` and ``looks`` it lies.
@@ -108,13 +108,12 @@ class DecodedPairs:
         return [position[name] for name in names]
 
 
-def load_pairs(pairs: Sequence[Pair], image_size: int, mask_threshold: int, folder: Path | None = None) -> DecodedPairs:
+def load_pairs(pairs: Sequence[Pair], how: Reading, folder: Path | None = None) -> DecodedPairs:
     """Find the cached pairs; read, clean and resize them first where these very files are not cached yet.
 
     Args:
         pairs: What to load.
-        image_size: Side in pixels of the resized pairs.
-        mask_threshold: As for ``read_mask``.
+        how: How files become pixels, and the side in pixels to resize to.
         folder: Where entries are kept; by default the user's cache folder.
 
     Raises:
@@ -123,18 +122,18 @@ def load_pairs(pairs: Sequence[Pair], image_size: int, mask_threshold: int, fold
     folder = folder or platformdirs.user_cache_path("cellseg")
     digests = list(in_parallel(_digest, pairs, "looking at files"))
     order = sorted(range(len(pairs)), key=lambda index: digests[index])
+    size, channels = how.image_size or 0, len(how.channels or (0, 1, 2))
     settings = {
         "version": VERSION,
-        "pillow": version("pillow"),
-        "image_size": image_size,
-        "mask_threshold": mask_threshold,
+        **{name: version(name) for name in ("pillow", "tifffile", "imagecodecs")},
+        **asdict(how),
     }
     key = hashlib.sha256(json.dumps([settings, [digests[index] for index in order]]).encode()).hexdigest()
     entry = folder / key[:32]
     stored = _stored(entry)
     if stored is None:
         content = [pairs[index] for index in order], [digests[index] for index in order]
-        stored = _build(entry, *content, image_size, mask_threshold)
+        stored = _build(entry, *content, how)
     count, position = len(pairs), dict(enumerate(order))
     row = [0] * count
     for number, index in enumerate(order):
@@ -146,8 +145,8 @@ def load_pairs(pairs: Sequence[Pair], image_size: int, mask_threshold: int, fold
         pairs=pairs,
         facts=[PairFacts(**stored["facts"][number]) for number in row],
         kin=sorted(kin, key=astuple),
-        images=StoredRows(entry / "images", (3, image_size, image_size)),
-        masks=StoredRows(entry / "masks", (1, image_size, image_size)),
+        images=StoredRows(entry / "images", (channels, size, size)),
+        masks=StoredRows(entry / "masks", (1, size, size)),
         looks=StoredRows(entry / "looks", (LIKENESS_BYTES,)),
         row=row,
     )
@@ -194,9 +193,7 @@ def _stored(entry: Path) -> dict[str, Any] | None:
     return stored if whole else None
 
 
-def _build(
-    entry: Path, pairs: Sequence[Pair], digests: Sequence[str], image_size: int, mask_threshold: int
-) -> dict[str, Any]:
+def _build(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Reading) -> dict[str, Any]:
     """Write an entry, or wait until the run that is writing it has done so."""
     lock = FileLock(entry.with_suffix(".lock"))
     try:
@@ -215,20 +212,20 @@ def _build(
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
-        return _write(entry, pairs, digests, image_size, mask_threshold)
+        return _write(entry, pairs, digests, how)
     finally:
         lock.release()
 
 
-def _write(
-    entry: Path, pairs: Sequence[Pair], digests: Sequence[str], image_size: int, mask_threshold: int
-) -> dict[str, Any]:
+def _write(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Reading) -> dict[str, Any]:
+    size = how.image_size or 0
+
     def read(item: tuple[Pair, str]) -> tuple[bytes, bytes, PairFacts, Likeness]:
         pair, digest = item
-        clean = inspect_pair(pair, mask_threshold)
+        clean = inspect_pair(pair, how)
         if _digest(pair) != digest:  # or the entry would hold, for ever, what these files no longer are
             raise InputError(f"{pair.image} or its mask changed while it was read; start again")
-        image, mask = resize_image(clean.picture, image_size), resize_mask(clean.mask, image_size)
+        image, mask = resize_image(clean.pixels, size), resize_mask(clean.mask, size)
         return image.tobytes(), mask.tobytes(), clean.facts, clean.likeness
 
     facts, likenesses = [], Likenesses(len(pairs))

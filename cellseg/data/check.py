@@ -11,18 +11,20 @@ from rich.table import Table
 from rich.text import Text
 
 from cellseg.data.cache import in_parallel
-from cellseg.data.facts import PairFacts, inspect_pair
+from cellseg.data.facts import PairFacts, Reading, inspect_pair
 from cellseg.data.findings import (
     ERROR,
     NOTE,
     WARNING,
     Finding,
     count,
+    describe_masks,
     look_at_kin,
     look_at_pairs,
     nothing_to_learn,
     some,
 )
+from cellseg.data.images import as_rgb
 from cellseg.data.kinship import Kin, Likeness, families, find_kin
 from cellseg.data.montage import draw_tile
 from cellseg.data.pairs import Pair, Problem, Scan, scan_pairs
@@ -38,6 +40,7 @@ class Check:
 
     Attributes:
         headline: How many pairs, in which layout.
+        meaning: What the values of the masks were taken for.
         findings: Errors first, then warnings, then notes.
         groups: Of every pair, the group it should be in: the one it was given, joined with those of its relatives.
         tiles: A small picture of every readable pair with its mask outlined, in order, where they were asked for.
@@ -45,6 +48,7 @@ class Check:
 
     headline: str
     findings: list[Finding]
+    meaning: str
     groups: dict[str, str]
     tiles: list[Image.Image]
 
@@ -55,22 +59,24 @@ class Check:
 
 
 def check_data(
-    root: Path, groups: Path | None = None, threshold: int = 20, *, regroup: bool = False, tiles: bool = False
+    root: Path, groups: Path | None = None, how: Reading = Reading(), *, regroup: bool = False, tiles: bool = False
 ) -> Check:
     """Look at every pair of a data set as training would with its default split.
 
     Args:
         root: Folder of pairs.
         groups: As for ``scan_pairs``.
-        threshold: As for ``read_mask``.
+        how: How files become pixels.
         regroup: Whether to split by the groups that were found, as training will once they are written down.
         tiles: Whether to draw a small picture of each pair.
     """
     try:
         scan = scan_pairs(root, groups)
     except InputError as error:
-        return Check("no data set", [Finding(ERROR, str(root), str(error).removeprefix(f"{root} "), "refused")], {}, [])
-    seen, problems = _look(scan, threshold, tiles=tiles)
+        return Check(
+            "no data set", [Finding(ERROR, str(root), str(error).removeprefix(f"{root} "), "refused")], "", {}, []
+        )
+    seen, problems = _look(scan, how, tiles=tiles)
     pairs, facts = [look.pair for look in seen], [look.facts for look in seen]
     kin = find_kin([known.sha256 for known in facts], [look.likeness for look in seen])
     together = _together(pairs, kin)
@@ -84,6 +90,7 @@ def check_data(
     return Check(
         headline=f"found {count(len(scan.pairs), 'pair')}, {scan.layout}",
         findings=sorted(findings, key=lambda finding: (ERROR, WARNING, NOTE).index(finding.severity)),
+        meaning=describe_masks(facts, how.mask_threshold) if facts else "",
         groups={pair.name: pair.group for pair in scan.pairs} | together,
         tiles=[look.tile for look in seen if look.tile],
     )
@@ -99,15 +106,15 @@ class _Look:
     tile: Image.Image | None
 
 
-def _look(scan: Scan, threshold: int, *, tiles: bool) -> tuple[list[_Look], list[Problem]]:
+def _look(scan: Scan, how: Reading, *, tiles: bool) -> tuple[list[_Look], list[Problem]]:
     """Return every readable pair, and the problems of the names and of the files that cannot be used."""
 
     def look(pair: Pair) -> _Look | Problem:
         try:
-            clean = inspect_pair(pair, threshold)
+            clean = inspect_pair(pair, how)
         except InputError as error:
             return _unusable(pair, error)
-        tile = draw_tile(clean.picture, clean.mask, pair.name) if tiles else None
+        tile = draw_tile(as_rgb(clean.pixels), clean.mask, pair.name) if tiles else None
         return _Look(pair, clean.facts, clean.likeness, tile)
 
     results = list(in_parallel(look, scan.pairs, "looking at images"))
@@ -155,7 +162,8 @@ def _default_split(pairs: Sequence[Pair], facts: Sequence[PairFacts], findings: 
         findings.append(Finding(ERROR, "the default split", str(error), "refused"))
         return None
     training = set(subsets["train"])
-    if reason := nothing_to_learn(known for pair, known in zip(pairs, facts, strict=True) if pair.name in training):
+    learnt = [known for pair, known in zip(pairs, facts, strict=True) if pair.name in training]
+    if reason := nothing_to_learn(learnt):
         findings.append(Finding(ERROR, "the default split", reason, "refused"))
     return subsets
 
@@ -164,10 +172,11 @@ def _short(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) and path != root else str(path)
 
 
-def print_check(headline: str, findings: Sequence[Finding]) -> None:
+def print_check(check: Check) -> None:
     """Print what was found in a data set, and whether it can be trained on."""
-    console = Console()
-    console.print(headline, highlight=False, markup=False, soft_wrap=True)
+    console, findings = Console(), check.findings
+    for line in filter(None, (check.headline, check.meaning)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if findings:
         table = Table("severity", "where", "what was seen", "what training does", show_lines=True)
         for finding in findings:

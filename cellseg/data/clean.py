@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cellseg.data.cache import in_parallel
-from cellseg.data.facts import PairFacts, inspect_pair
-from cellseg.data.findings import WARNING, Finding, look_at_pairs
+from cellseg.data.facts import PairFacts, Reading, inspect_pair
+from cellseg.data.findings import WARNING, Finding, describe_masks, look_at_pairs
 from cellseg.data.groups import write_groups
+from cellseg.data.images import MOST_SHOWN, as_rgb
+from cellseg.data.masks import LABELS, RESIZED
 from cellseg.data.pairs import Pair, find_pairs
 from cellseg.storage.csv_files import as_text
 from cellseg.storage.errors import InputError
@@ -19,18 +21,20 @@ from cellseg.storage.files import new_folder
 COLUMNS = ("pair", "file", "written", "change")
 
 
-def write_cleaned(root: Path, out: Path, groups: Path | None = None, threshold: int = 20) -> tuple[int, list[Finding]]:
+def write_cleaned(
+    root: Path, out: Path, groups: Path | None = None, how: Reading = Reading()
+) -> tuple[int, str, list[Finding]]:
     """Write the cleaned data set and ``changes.csv`` to a new folder in the same layout.
 
     Images become 8-bit RGB, masks single-channel 0 and 255, the union where an image has several. Training on the
     result is training on ``root``, bit for bit. The folder appears whole or not at all. Returns how many pairs there
-    are, and what to be warned of.
+    are, what their values were taken for, and what to be warned of.
 
     Args:
         root: Folder of pairs; nothing in it is changed.
         out: Folder to make.
         groups: As for ``scan_pairs``.
-        threshold: As for ``read_mask``.
+        how: How files become pixels.
 
     Raises:
         InputError: If ``out`` exists or lies in ``root``, a file of ``root`` cannot be used, or writing fails.
@@ -41,11 +45,11 @@ def write_cleaned(root: Path, out: Path, groups: Path | None = None, threshold: 
     with new_folder(out) as unfinished:
 
         def write(pair: Pair) -> tuple[PairFacts, list[tuple[str, ...]]]:
-            clean = inspect_pair(pair, threshold)
+            clean = inspect_pair(pair, how)
             union = len(pair.masks) > 1
             mask = pair.masks[0].with_name(f"{pair.name}.png") if union else pair.masks[0]
             image_file, mask_file = (path.relative_to(root).with_suffix(".png") for path in (pair.image, mask))
-            for file, picture in ((image_file, clean.picture), (mask_file, _black_and_white(clean.mask))):
+            for file, picture in ((image_file, as_rgb(clean.pixels)), (mask_file, _black_and_white(clean.mask))):
                 (unfinished / file).parent.mkdir(parents=True, exist_ok=True)
                 picture.save(unfinished / file)
             labels = mask.parent / "*" if union else mask
@@ -54,6 +58,8 @@ def write_cleaned(root: Path, out: Path, groups: Path | None = None, threshold: 
                 (pair.name, str(labels.relative_to(root)), str(mask_file), _mask_change(clean.facts, len(pair.masks))),
             ]
 
+        if len(how.channels or ()) > MOST_SHOWN:
+            raise InputError(f"{len(how.channels or ())} channels do not fit into PNG; choose at most {MOST_SHOWN}")
         facts, changes = zip(*in_parallel(write, scan.pairs, "cleaning"), strict=True)
         with (unfinished / "changes.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -62,7 +68,8 @@ def write_cleaned(root: Path, out: Path, groups: Path | None = None, threshold: 
         if scan.grouped:
             write_groups(unfinished / "groups.csv", {pair.name: pair.group for pair in scan.pairs})
     found = look_at_pairs(scan.pairs, facts, root)
-    return len(scan.pairs), [finding for finding in found if finding.severity == WARNING]
+    warnings = [finding for finding in found if finding.severity == WARNING]
+    return len(scan.pairs), describe_masks(facts, how.mask_threshold), warnings
 
 
 def _black_and_white(mask: NDArray[np.bool_]) -> Image.Image:
@@ -70,7 +77,9 @@ def _black_and_white(mask: NDArray[np.bool_]) -> Image.Image:
 
 
 def _image_change(facts: PairFacts) -> str:
-    changes = [f"{facts.image_mode} to RGB"] if facts.image_mode != "RGB" else []
+    changes = [f"{facts.image_kind} to RGB, 8 bits"] if facts.image_kind != "RGB, 8 bits" else []
+    if facts.chosen:
+        changes.append(f"of its channels {facts.chosen}")
     if facts.turned:
         changes.append("turned upright")
     if facts.stretched:
@@ -82,9 +91,9 @@ def _image_change(facts: PairFacts) -> str:
 
 def _mask_change(facts: PairFacts, files: int) -> str:
     changes = [f"union of {files} files"] if files > 1 else []
-    if facts.mask_mode != "L":
-        changes.append(f"{facts.mask_mode} to one channel")
-    if facts.mask_kind == "labels" and facts.mask_brightest != 255:
+    if facts.mask_file_kind != "grey, 8 bits":
+        changes.append(f"{facts.mask_file_kind} to grey, 8 bits")
+    if facts.mask_kind in (LABELS, RESIZED) and facts.mask_brightest != 255:
         changes.append(f"labels up to {facts.mask_brightest} made 255")
     if facts.grey:
         changes.append(f"grey pixels made cell, {facts.grey:.2%} of the cell pixels")

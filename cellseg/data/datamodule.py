@@ -12,13 +12,15 @@ from torch.utils.data import DataLoader
 
 from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.dataset import Augmentation, CellDataset, EpochSampler
-from cellseg.data.findings import WARNING, Leak, count, find_leaks, look_at_pairs, nothing_to_learn
+from cellseg.data.facts import Reading
+from cellseg.data.findings import WARNING, Leak, count, describe_masks, find_leaks, look_at_pairs, nothing_to_learn
 from cellseg.data.pairs import find_pairs
 from cellseg.data.splits import SplitEntry, SplitPlan, SplitRecord, Subsets, read_split
 from cellseg.data.synthetic import write_synthetic
 from cellseg.storage.errors import InputError
 
 EMBEDDED_PAIRS = 50
+MOST_CHANNELS = 4  # that PNG can hold, in which a run keeps its test images
 EMBEDDED_ROOT = Path("data/synthetic-v1")  # the version changes whenever the drawing does
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ class CellDataModule(L.LightningDataModule):
         image_size: Side in pixels to which images and masks are resized.
         batch_size: Images a training step sees on each device. Scoring always sees one at a time.
         mask_threshold: Pixels of a grey mask above it are cell; in 0..254.
+        channels: Which channels of the images to use, counted from 0; at most four. By default RGB, grey as RGB.
         origin: Where the data set is to be had; said when ``root`` does not exist.
         split: How to divide the pairs; see ``SplitPlan``.
         augmentation: Changes training images and their masks alike, or None.
@@ -51,6 +54,7 @@ class CellDataModule(L.LightningDataModule):
         image_size: int = 224,
         batch_size: int = 2,
         mask_threshold: int = 20,
+        channels: Sequence[int] | None = None,
         origin: str | None = None,
         split: SplitPlan = SplitPlan(),
         augmentation: Augmentation | None = None,
@@ -68,7 +72,8 @@ class CellDataModule(L.LightningDataModule):
         self.root = EMBEDDED_ROOT if root is None else Path(str(root)).expanduser()
         self.embedded = root is None
         self.groups, self.cache = (Path(str(path)).expanduser() if path else None for path in (groups, cache))
-        self.image_size, self.batch_size, self.mask_threshold = image_size, batch_size, mask_threshold
+        self.batch_size = batch_size
+        self.reading = Reading(mask_threshold, _checked(channels), image_size)
         self.origin = origin
         self.split, self.augmentation, self.seed = split, augmentation, seed
         self._decoded: DecodedPairs | None = None
@@ -105,7 +110,7 @@ class CellDataModule(L.LightningDataModule):
         path = Path(self.split.file).expanduser() if self.split.file is not None else None
         recorded = read_split(path) if path else None
         subsets = {} if recorded else self.split.divide({pair.name: pair.group for pair in pairs})
-        decoded = load_pairs(pairs, self.image_size, self.mask_threshold, self.cache)
+        decoded = load_pairs(pairs, self.reading, self.cache)
         if path and recorded:
             hashes = {pair.name: (f.sha256, f.mask_sha256) for pair, f in zip(pairs, decoded.facts, strict=True)}
             subsets, groups = recorded.find(hashes, path)
@@ -113,7 +118,8 @@ class CellDataModule(L.LightningDataModule):
         leaks = find_leaks(decoded.pairs, decoded.kin, subsets)
         if leaks and not self.split.allow_leaks:
             raise InputError(_leak_message(leaks, self.root, repeated=recorded is not None))
-        if reason := nothing_to_learn(decoded.facts[index] for index in decoded.positions(subsets["train"])):
+        log.info("%s", describe_masks(decoded.facts, self.reading.mask_threshold))
+        if reason := nothing_to_learn([decoded.facts[index] for index in decoded.positions(subsets["train"])]):
             raise InputError(f"{self.root}: {reason}")
         for finding in look_at_pairs(decoded.pairs, decoded.facts, self.root):
             if finding.severity == WARNING:
@@ -181,6 +187,19 @@ class CellDataModule(L.LightningDataModule):
 
     def _scoring_loader(self, subset: str) -> DataLoader[dict[str, Any]]:
         return DataLoader(CellDataset(self.decoded, self._subsets[subset], augmentation=None, seed=self.seed))
+
+
+def _checked(channels: Sequence[int] | None) -> tuple[int, ...] | None:
+    if channels is None:
+        return None
+    listed = isinstance(channels, Sequence) and not isinstance(channels, str)
+    whole = listed and all(type(channel) is int and channel >= 0 for channel in channels)
+    if whole and 1 <= len(set(channels)) == len(channels) <= MOST_CHANNELS:
+        return tuple(channels)
+    raise InputError(
+        f"data.channels must be 1 to {MOST_CHANNELS} different channels, counted from 0, such as [0,1], "
+        f"but is {channels!r}"
+    )
 
 
 def _leak_message(leaks: Sequence[Leak], root: Path, *, repeated: bool) -> str:

@@ -14,7 +14,9 @@ Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]
 
 
 class CellDataset(Dataset[dict[str, Any]]):
-    """Some of the decoded pairs as samples ``{image, mask, name, group}``; image in [0, 1], mask 0 or 1, both float.
+    """Some of the decoded pairs as samples ``{image, mask, name, group, vanished}``.
+
+    The image is in [0, 1], the mask 0 or 1, both float; ``vanished`` tells that resizing took away all its cells.
 
     An item is asked for as ``(position, epoch)``, and what the augmentation draws is a function of seed, epoch and
     image alone: neither order, nor workers, nor other runs in the process can change it.
@@ -38,7 +40,8 @@ class CellDataset(Dataset[dict[str, Any]]):
         if self._augmentation:
             generator = torch.Generator().manual_seed(derived_seed(self._seed, epoch, index))
             image, mask = self._augmentation(image, mask, generator)
-        return {"image": image, "mask": mask, "name": pair.name, "group": pair.group}
+        vanished = self._decoded.facts[index].vanishes
+        return {"image": image, "mask": mask, "name": pair.name, "group": pair.group, "vanished": vanished}
 
 
 class EpochSampler(DistributedSampler[Any]):

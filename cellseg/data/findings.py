@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Generic, TypeVar
 
-from cellseg.data.facts import PairFacts
+from cellseg.data.facts import ImageFacts, PairFacts
 from cellseg.data.kinship import Kin, families
+from cellseg.data.masks import EMPTY, GREY, LABELS, RESIZED
 from cellseg.data.pairs import Pair
 from cellseg.data.splits import Subsets
 
@@ -16,13 +18,6 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 DARK = 70  # mean brightness of 255: fluorescence lies below, stained tissue and brightfield above
 COLOURED = 5  # mean colourfulness of 255; a grey picture saved as JPEG in colour has up to 2
 LONGEST_NAME = 36
-MODES = {
-    "P": "palette colours",
-    "I;16": "16 bits",
-    "I": "32 bits",
-    "F": "floating-point numbers",
-    "LA": "grey and alpha",
-}
 MOST_FAMILIES = 20  # told one by one
 INVERTED_CELLS, INVERTED_BORDER = 0.5, 0.8  # more cell than that, most of all along the sides, looks like background
 
@@ -48,119 +43,250 @@ class Finding:
         return f"{self.where}: {self.seen}; {self.effect}"
 
 
+Facts = TypeVar("Facts", bound=ImageFacts)
+
+
 @dataclass(frozen=True)
-class Trait:
+class Trait(Generic[Facts]):
     """What some files of a data set may have in common.
 
     Attributes:
-        severity, effect: As of the finding.
-        of_masks: Whether the mask files have it, not the images.
-        holds: Whether a pair has it.
-        seen: What was seen, as it is or from the facts of the pairs that have it.
+        severity: As of the finding.
+        holds: Whether a file has it.
+        seen, effect: As of the finding, as they are or from the facts of the files that have it.
+        of_images: Whether the image files of pairs have it, not their masks.
     """
 
     severity: str
-    of_masks: bool
-    holds: Callable[[PairFacts], object]
-    seen: str | Callable[[Sequence[PairFacts]], str]
-    effect: str
+    holds: Callable[[Facts], object]
+    seen: str | Callable[[Sequence[Facts]], str]
+    effect: str | Callable[[Sequence[Facts]], str]
+    of_images: bool = False
 
 
-TRAITS = (
+MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
     Trait(
         WARNING,
-        True,
         lambda fact: fact.cells == 0,
         "the mask is empty",
         "kept; the Dice loss learns nothing from an image without cells",
     ),
-    Trait(WARNING, True, lambda fact: fact.cells == 1, "the mask is cell everywhere", "kept as it is; look at it"),
+    Trait(WARNING, lambda fact: fact.cells == 1, "the mask is cell everywhere", "kept as it is; look at it"),
     Trait(
         WARNING,
-        True,
         lambda fact: 1 > fact.cells > INVERTED_CELLS and fact.border > INVERTED_BORDER,
         lambda facts: f"looks inverted: {_range(fact.cells for fact in facts)} is cell, the sides most of all",
         "kept as it is: white is cell; invert it if cells are black",
     ),
     Trait(
         WARNING,
-        False,
-        lambda fact: fact.truncated_depth,
-        "16-bit colour",
-        "only the upper 8 bits are used; save it as 8 bits if it comes out dark",
+        lambda fact: fact.kept < fact.objects,
+        lambda facts: _vanishing(facts),
+        lambda facts: (
+            "they are neither learnt nor scored, and an image that loses all of them scores 0; "
+            f"none vanishes from data.image_size={max(fact.keeps_all_at for fact in facts)} on"
+        ),
+    ),
+    Trait(
+        WARNING,
+        lambda fact: fact.mask_kind == RESIZED,
+        "labels that fade at their edges, as after resizing with interpolation",
+        "half of a label's value is cell; resize labels without interpolation (nearest neighbour)",
+    ),
+    Trait(
+        WARNING,
+        lambda fact: fact.not_judged,
+        lambda facts: f"value {facts[0].not_judged} beside labels up to {_second(facts)}, which may mean 'not judged'",
+        "it is cell, as every value above 0; if nobody decided about these pixels, save them as 0",
+    ),
+    Trait(
+        WARNING,
+        lambda fact: fact.faint_areas > 0,
+        lambda facts: f"faint areas far from any cell, {_range(fact.faint_areas for fact in facts)} of all pixels",
+        "they are background; if they are labels, save each cell brighter than data.mask_threshold, in PNG or TIFF",
+    ),
+    Trait(
+        WARNING,
+        lambda fact: fact.turned != fact.mask_turned,
+        "an orientation tag of a camera in the image or in its mask, not in both",
+        "the one that has it is turned upright: see with --montage if they fit",
     ),
     Trait(
         NOTE,
-        True,
         lambda fact: fact.grey > 0,
         lambda facts: f"grey pixels, {_range(fact.grey for fact in facts)} of the cell pixels",
         "grey above data.mask_threshold is cell",
     ),
     Trait(
         NOTE,
-        True,
-        lambda fact: fact.faint > 0,
+        lambda fact: fact.faint > 0 and fact.mask_kind == GREY,
         lambda facts: f"faint pixels, {_range(fact.faint for fact in facts)} of all pixels",
         "at or below data.mask_threshold they are background",
     ),
-    Trait(
-        NOTE, True, lambda fact: fact.mask_kind == "labels" and fact.mask_brightest == 1, "values 0 and 1", "1 is cell"
-    ),
+    Trait(NOTE, lambda fact: fact.mask_kind == LABELS and fact.mask_brightest == 1, "values 0 and 1", "1 is cell"),
     Trait(
         NOTE,
-        True,
-        lambda fact: fact.mask_kind == "labels" and fact.mask_values > 1,
+        lambda fact: fact.mask_kind == LABELS and fact.mask_values > 1,
         lambda facts: _ids(max(facts, key=lambda fact: fact.mask_values)),
         "every value above 0 is cell",
     ),
     Trait(
         NOTE,
-        True,
-        lambda fact: fact.mask_kind == "labels" and fact.mask_values == 1 and fact.mask_brightest not in (1, 255),
+        lambda fact: fact.mask_kind == LABELS and fact.mask_values == 1 and fact.mask_brightest not in (1, 255),
         lambda facts: f"values 0 and {facts[0].mask_brightest}",
         "everything above 0 is cell",
     ),
-)
-IMAGE_TRAITS = (
     Trait(
         NOTE,
-        False,
+        lambda fact: fact.mask_white_is_zero,
+        "PhotometricInterpretation 0: white is zero",
+        lambda facts: _of_zero(facts[0].mask_white_is_zero),
+    ),
+)
+IMAGE_TRAITS: tuple[Trait[ImageFacts], ...] = (
+    Trait(
+        WARNING,
+        lambda fact: fact.truncated_depth,
+        "16-bit colour",
+        "only the upper 8 bits are used; save it as 8 bits if it comes out dark",
+    ),
+    Trait(
+        WARNING,
+        lambda fact: fact.channels == 2 and not fact.chosen,
+        "2 channels",
+        "both are used, as red and green; data.channels=[0] uses the first alone",
+    ),
+    Trait(
+        NOTE,
+        lambda fact: fact.channels == 3 and not fact.chosen,
+        "3 channels",
+        "used as red, green and blue; data.channels chooses",
+    ),
+    Trait(
+        WARNING,
+        lambda fact: fact.channels > 3 and not fact.chosen,
+        lambda facts: f"{facts[0].channels} channels, the first three of them RGB",
+        "red, green and blue are used; data.channels=[0,1,2,3] uses one more",
+    ),
+    Trait(
+        NOTE,
+        lambda fact: fact.chosen,
+        lambda facts: f"{facts[0].channels or 'grey or RGB'} channels",
+        lambda facts: f"of them {facts[0].chosen} are used, counted from 0",
+    ),
+    Trait(
+        NOTE,
         lambda fact: fact.stretched,
         "more than 8 bits a pixel",
         "each image is stretched from its 0.1 to its 99.9 percentile",
     ),
+    Trait(NOTE, lambda fact: fact.turned, "an orientation tag of a camera", "the image is turned upright"),
     Trait(
-        WARNING,
-        False,
-        lambda fact: fact.turned != fact.mask_turned,
-        "a camera's orientation tag in the image or in its mask, not in both",
-        "the one that has it is turned upright: see with --montage if they fit",
+        NOTE,
+        lambda fact: fact.white_is_zero,
+        "PhotometricInterpretation 0: white is zero",
+        lambda facts: _of_zero(facts[0].white_is_zero),
     ),
-    Trait(NOTE, False, lambda fact: fact.turned, "a camera's orientation tag", "the image is turned upright"),
 )
 
 
 def look_at_pairs(pairs: Sequence[Pair], facts: Sequence[PairFacts], root: Path) -> Iterator[Finding]:
     """Yield what single files, and the files side by side, are like; one finding for all files that share a trait."""
-    for trait in (*TRAITS, *_mode_traits(facts), *IMAGE_TRAITS):
-        found = [(pair, fact) for pair, fact in zip(pairs, facts, strict=True) if trait.holds(fact)]
-        if found:
-            files = [pair.masks[0] if trait.of_masks else pair.image for pair, _ in found]
-            seen = trait.seen if isinstance(trait.seen, str) else trait.seen([fact for _, fact in found])
-            where = some([str(file.relative_to(root)) for file in files])
-            yield Finding(trait.severity, where, seen, trait.effect)
+    masks, images = [pair.masks[0] for pair in pairs], [pair.image for pair in pairs]
+    yield from _shared_traits((*MASK_TRAITS, *_mask_file_traits(facts)), masks, facts, root)
+    yield from _contradictions(masks, facts, root)
+    yield from look_at_images(images, facts, root)
+
+
+def look_at_images(images: Sequence[Path], facts: Sequence[ImageFacts], root: Path) -> Iterator[Finding]:
+    """Yield what image files, and all of them side by side, are like."""
+    yield from _shared_traits(IMAGE_TRAITS, images, facts, root)
     yield from _mixtures(facts)
 
 
-def _mode_traits(facts: Sequence[PairFacts]) -> Iterator[Trait]:
+def describe_masks(facts: Sequence[PairFacts], threshold: int) -> str:
+    """Say in one line what the values of the masks were taken for."""
+    meanings = {
+        LABELS: "labels, every value above 0 is cell",
+        RESIZED: "labels that fade at their edges, half of a label's value is cell",
+        GREY: f"shades, those above data.mask_threshold={threshold} are cell",
+        EMPTY: "empty",
+    }
+    kinds = Counter(fact.mask_kind for fact in facts)
+    said = "; ".join(f"{kinds[kind]} {meaning}" for kind, meaning in meanings.items() if kinds[kind])
+    indexed = sum(fact.by_index for fact in facts)
+    return f"masks: {said}" + (f"; {indexed} by the index of a palette" if indexed else "")
+
+
+def _shared_traits(
+    traits: Iterable[Trait[Facts]], files: Sequence[Path], facts: Sequence[Facts], root: Path
+) -> Iterator[Finding]:
+    for trait in traits:
+        found = [(file, fact) for file, fact in zip(files, facts, strict=True) if trait.holds(fact)]
+        if found:
+            known = [fact for _, fact in found]
+            seen, effect = (part if isinstance(part, str) else part(known) for part in (trait.seen, trait.effect))
+            yield Finding(trait.severity, some([_shown(file, root) for file, _ in found]), seen, effect)
+
+
+def _mask_file_traits(facts: Sequence[PairFacts]) -> Iterator[Trait[PairFacts]]:
     """Yield a trait for every way to hold pixels, other than grey of 8 bits, that masks of the set have."""
-    for mode in sorted({fact.mask_mode for fact in facts} - {"1", "L"}):
-        seen = f"{MODES.get(mode, mode)}, not grey of 8 bits"
-        yield Trait(NOTE, True, partial(_has_mode, mode), seen, _mask_effect(mode))
+    for kind in sorted({fact.mask_file_kind for fact in facts} - {"grey, 1 bit", "grey, 8 bits"}):
+        yield Trait(NOTE, partial(_is_of_kind, kind), kind, _mask_effect)
 
 
-def _has_mode(mode: str, fact: PairFacts) -> bool:
-    return fact.mask_mode == mode
+def _is_of_kind(kind: str, fact: PairFacts) -> bool:
+    return fact.mask_file_kind == kind
+
+
+def _mask_effect(facts: Sequence[PairFacts]) -> str:
+    kind = facts[0].mask_file_kind
+    if kind.startswith("palette"):
+        indexed = sum(fact.by_index for fact in facts)
+        said = {0: "its grey is the value", len(facts): "its index is the value"}
+        return said.get(indexed, f"in {indexed} its index is the value, where all its colours are grey its grey")
+    if kind.startswith("RGB"):
+        return "its brightest channel counts" + ("; transparent pixels are background" if "alpha" in kind else "")
+    return "transparent pixels are background" if "alpha" in kind else "read as it is"
+
+
+def _contradictions(masks: Sequence[Path], facts: Sequence[PairFacts], root: Path) -> Iterator[Finding]:
+    """Yield where one value is cell in some masks and background in others."""
+    cut = [fact for fact in facts if fact.faint > 0 and fact.mask_kind == GREY]
+    lowest = max((fact.mask_smallest for fact in cut), default=0)
+    kept = [
+        _shown(file, root)
+        for file, fact in zip(masks, facts, strict=True)
+        if fact.mask_kind in (LABELS, RESIZED) and 0 < fact.mask_smallest <= lowest
+    ]
+    if cut and kept:
+        yield Finding(
+            WARNING,
+            some(kept),
+            f"low values are cell here, and background in {count(len(cut), 'mask')} that hold shades",
+            "kept as it is; save all masks in one way, cells as 255",
+        )
+
+
+def _vanishing(facts: Sequence[PairFacts]) -> str:
+    objects, kept, size = sum(fact.objects for fact in facts), sum(fact.kept for fact in facts), facts[0].resized_to
+    emptied = sum(fact.vanishes for fact in facts)
+    said = f"{objects - kept} of {objects} objects vanish when the mask is resized to {size}x{size}"
+    return f"{said}; {count(emptied, 'mask')} {'loses' if emptied == 1 else 'lose'} all" if emptied else said
+
+
+def _second(facts: Sequence[PairFacts]) -> int:
+    return max(fact.mask_second for fact in facts)
+
+
+def _of_zero(meaning: str) -> str:
+    if meaning == "stored":
+        return "the tag of ImageJ or tifffile is about display: values are used as they are stored"
+    return "values are inverted, to what a viewer shows"
+
+
+def _shown(path: Path, root: Path) -> str:
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
 def _ids(fact: PairFacts) -> str:
@@ -221,12 +347,17 @@ def find_leaks(pairs: Sequence[Pair], kin: Sequence[Kin], subsets: Subsets) -> l
     return [(a, side[a], b, side[b], relation) for a, b, relation in leaks]
 
 
-def nothing_to_learn(training: Iterable[PairFacts]) -> str | None:
+def nothing_to_learn(training: Sequence[PairFacts]) -> str | None:
     """Say why no network could learn from these masks, if none could."""
-    shares = [fact.cells for fact in training]
-    if not any(shares):
+    if not any(fact.objects for fact in training):
         return "none of the training masks has a cell in it; look at the masks"
-    if all(share == 1 for share in shares):
+    if not any(fact.kept for fact in training):
+        size, side = training[0].resized_to, max(fact.keeps_all_at for fact in training)
+        return (
+            f"none of the training masks keeps a cell when it is resized to {size}x{size} pixels; "
+            f"set data.image_size={side}, from which on all cells are kept"
+        )
+    if all(fact.cells == 1 for fact in training):
         return "every training mask is cell everywhere; background must be 0, or black"
     return None
 
@@ -246,13 +377,7 @@ def _shortened(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME // 2]}…{name[-LONGEST_NAME // 2 :]}"
 
 
-def _mask_effect(mode: str) -> str:
-    if mode in ("RGB", "RGBA", "CMYK", "P", "YCbCr"):
-        return "its brightest channel counts" + ("; transparent pixels are background" if mode == "RGBA" else "")
-    return "read as it is"
-
-
-def _mixtures(facts: Sequence[PairFacts]) -> Iterator[Finding]:
+def _mixtures(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
     sizes = Counter((fact.width, fact.height) for fact in facts)
     if len(sizes) > 1:
         (width, height), count = sizes.most_common(1)[0]

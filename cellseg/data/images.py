@@ -1,7 +1,8 @@
-"""From image files as people keep them to clean pixels: RGB, upright, 8 bits."""
+"""From image files as people keep them to clean pixels: upright, 8 bits a channel, RGB unless channels are chosen."""
 
 import hashlib
 import re
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from cellseg.data.decoded import Decoded, Pixels, Values
+from cellseg.data.tiff import MAGIC, OtherColoursError, decode_tiff
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import require_bounded
 
@@ -17,91 +20,169 @@ EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RG
 DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})
 LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
 ORIENTATION = 0x0112  # of the camera, in EXIF
-PHOTOMETRIC = 262  # in TIFF; 0 where white is
 STRETCH = (0.1, 99.9)  # percentiles that become black and white in images of more than 8 bits
 SMALLEST_RANGE = 256  # levels of an image of more than 8 bits that become black to white at least: a blank stays blank
+MOST_SHOWN = 3  # channels that red, green and blue can show
+
+Source = Path | Image.Image | NDArray[np.generic]
 
 
 @dataclass(frozen=True)
 class ImageReading:
-    """A picture as RGB and upright, and how its file held it: Pillow's mode, whether it was turned, lower bits lost."""
+    """A picture as a network sees it, and how its file held it.
 
-    picture: Image.Image
-    mode: str
-    turned: bool
-    truncated_depth: bool
+    Attributes:
+        pixels: Shape (H, W, C): RGB, or the chosen channels.
+        whole: Shape (H, W, N), all channels of the file; grey as RGB.
+        decoded: What the file holds.
+        stretched: Whether values of more than 8 bits were brought to 8 by their percentiles.
+        truncated: Whether only the upper 8 bits of colours of more are used.
+    """
+
+    pixels: Pixels
+    whole: Pixels
+    decoded: Decoded
+    stretched: bool
+    truncated: bool
+
+    @property
+    def picture(self) -> Image.Image:
+        """An RGB picture to look at."""
+        return as_rgb(self.pixels)
 
 
-def read_image(source: Path | Image.Image) -> ImageReading:
-    """Read a picture in a file, or one already opened.
+def read_image(source: Source, channels: Sequence[int] | None = None) -> ImageReading:
+    """Read a picture in a file, one already opened, or an array (H, W) or (H, W, C).
 
     Grey images of more than 8 bits are stretched, each by itself, so that the 0.1 and 99.9 percentiles of its pixels
-    become black and white: cameras of 10, 12 or 14 bits leave most of a 16-bit file's range unused.
+    become black and white: cameras of 10, 12 or 14 bits leave most of a 16-bit file's range unused. So is every channel
+    of a microscope's image.
+
+    Args:
+        source: What to read.
+        channels: Which channels of the file to use, from 0, in this order; by default RGB, grey as RGB, and two or
+            three channels of a microscope as red, green and blue.
 
     Raises:
-        InputError: If the file cannot be decoded or holds several pictures.
+        InputError: If the file cannot be decoded, holds several pictures, lacks a channel, or has so many that some
+            must be chosen.
     """
-    decoded = decode(source)
-    picture, mode = decoded.picture, decoded.picture.mode
-    if mode in DEEP_MODES:
-        picture = _stretch(picture, source)
-    rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
-    return ImageReading(rgb, mode, decoded.turned, decoded.deep and mode not in DEEP_MODES)
+    decoded = decode(source, stacked=channels is not None)
+    values = decoded.values
+    if decoded.alpha:
+        values = values[..., :-1]
+    deep = values.dtype not in (np.uint8, np.bool_)
+    if decoded.palette is not None:
+        values, deep = decoded.palette[:, :3][_within(values[..., 0], len(decoded.palette), source)], False
+    elif values.dtype == np.bool_:
+        values = values.astype(np.uint8) * np.uint8(255)
+    elif decoded.bits < 8:
+        values = (values * (255 / (2**decoded.bits - 1))).round().astype(np.uint8)
+    coloured = values.shape[2] == 3 and not decoded.channels
+    if deep:
+        values = _upper_bits(values, decoded.bits, source) if coloured else _stretched(values, source)
+    grey = values.shape[2] == 1
+    whole = np.broadcast_to(values, (*values.shape[:2], 3)) if grey else values
+    chosen = _chosen(values, channels, decoded, source)
+    return ImageReading(chosen, whole, decoded, deep and not coloured, decoded.truncated or (deep and coloured))
 
 
-def resize_image(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Return an RGB image as (3, size, size), bilinear with antialiasing."""
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1).copy()
+def as_rgb(pixels: Pixels) -> Image.Image:
+    """Show pixels (H, W, C): one channel in grey, more in red, green and blue."""
+    missing = MOST_SHOWN - pixels.shape[2]
+    if missing == 2:
+        pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    elif missing == 1:
+        pixels = np.concatenate([pixels, np.zeros_like(pixels[..., :1])], axis=2)
+    return Image.fromarray(np.ascontiguousarray(pixels[..., :MOST_SHOWN]))
+
+
+def resize_image(pixels: Pixels, size: int) -> Pixels:
+    """Return pixels (H, W, C) as (C, size, size), bilinear with antialiasing."""
+    parts = [pixels] if pixels.shape[2] == 3 else [pixels[..., channel] for channel in range(pixels.shape[2])]
+    resized = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(part)).resize((size, size), Image.Resampling.BILINEAR))
+        for part in parts
+    ]
+    return (
+        np.ascontiguousarray(resized[0].transpose(2, 0, 1))
+        if len(parts) == 1 and resized[0].ndim == 3
+        else np.stack(resized)
+    )
 
 
 def content_hash(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> str:
     """Return the SHA-256 of decoded pixels and their shape: the same under any name, folder or lossless format."""
     digest = hashlib.sha256(f"{pixels.dtype}{pixels.shape}".encode())
-    digest.update(np.ascontiguousarray(pixels).tobytes())
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """A picture as its file holds it, upright: whether it was turned, is lossy, has more than 8 bits a channel."""
+def decode(source: Source, *, stacked: bool = False) -> Decoded:
+    """Decode a file, a picture that is open already, or an array.
 
-    picture: Image.Image
-    turned: bool
-    lossy: bool
-    deep: bool  # more than 8 bits a channel in the file
-
-
-def decode(source: Path | Image.Image) -> Decoded:
-    """Decode a file, or a picture that is open already.
+    Args:
+        source: What to decode.
+        stacked: As for ``decode_tiff``.
 
     Raises:
         InputError: As ``read_image``.
     """
+    if isinstance(source, np.ndarray):
+        return _of_array(source)
     try:
         if isinstance(source, Path):
             require_bounded(source, "a picture")
-        with Image.open(source) if isinstance(source, Path) else nullcontext(source) as picture:
-            mode = picture.mode
-            single = picture.format == "MPO" or not _has_second(picture)  # a camera's JPEG holds previews too
-            if mode in DEEP_MODES and getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0:
-                raise InputError(f"{source}: stores white as 0, which is read for 8 bits only; save it as usual")
-            if single and mode in EIGHT_BIT_MODES | DEEP_MODES:
-                lossy = picture.format in LOSSY_FORMATS
-                deep = re.search(";16[BLN]", str(getattr(picture, "tile", ""))) is not None  # how the file packs pixels
-                turned = picture.getexif().get(ORIENTATION, 1) != 1
-                picture.load()
-                # only where it must be turned: a copy of a large picture takes as much memory again
-                upright = ImageOps.exif_transpose(picture) if turned else picture
-                return Decoded(upright, turned, lossy, deep)
+            with source.open("rb") as file:
+                is_tiff = file.read(4).startswith(MAGIC)
+            if is_tiff:
+                try:
+                    return decode_tiff(source, 2 * (Image.MAX_IMAGE_PIXELS or 2**62), stacked=stacked)
+                except OtherColoursError:
+                    pass  # Pillow's libtiff decodes them
+        return _decode_by_pillow(source)
     except FileNotFoundError as error:
         raise InputError(f"{source} does not exist") from error
     except InputError:
         raise
-    except Exception as error:  # Pillow's decoders let almost any through on a damaged file
-        raise InputError(f"{source}: cannot be read as an image ({error}); export it again or leave it out") from error
-    if not single:
-        raise InputError(f"{source}: holds several pictures; save the one to use as a file of its own")
-    raise InputError(f"{source}: has pixels of kind {mode}; save it as an RGB or grey file")
+    except Exception as error:  # decoders let almost any through on a damaged file
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{source}: cannot be read as an image ({said}); export it again or leave it out") from error
+
+
+def _decode_by_pillow(source: Path | Image.Image) -> Decoded:
+    with Image.open(source) if isinstance(source, Path) else nullcontext(source) as picture:
+        mode = picture.mode
+        if picture.format != "MPO" and _has_second(picture):  # a camera's JPEG holds previews too
+            raise InputError(f"{source}: holds several pictures; save the one to use as a file of its own")
+        if mode not in EIGHT_BIT_MODES | DEEP_MODES:
+            raise InputError(f"{source}: has pixels of kind {mode}; save it as an RGB or grey file")
+        lossy = picture.format in LOSSY_FORMATS
+        truncated = re.search(";16[BLN]", str(getattr(picture, "tile", ""))) is not None and mode not in DEEP_MODES
+        turned = picture.getexif().get(ORIENTATION, 1) != 1
+        picture.load()
+        # only where it must be turned: a copy of a large picture takes as much memory again
+        upright = ImageOps.exif_transpose(picture) if turned else picture
+        palette = None
+        if mode == "P":
+            upright.apply_transparency()
+            palette = np.array(upright.getpalette("RGBA"), np.uint8).reshape(-1, 4)
+        elif mode in ("PA", "La", "RGBa"):
+            upright = upright.convert("LA" if mode == "La" else "RGBA")
+        elif mode in ("RGBX", "CMYK", "YCbCr"):
+            upright = upright.convert("RGB")
+        values = np.asarray(upright)
+    values = values if values.ndim == 3 else values[..., None]
+    bits = 1 if mode == "1" else values.dtype.itemsize * 8
+    return Decoded(values, palette, values.shape[2] in (2, 4), bits, turned=turned, lossy=lossy, truncated=truncated)
+
+
+def _of_array(values: Values) -> Decoded:
+    if values.ndim not in (2, 3) or values.dtype.kind not in "buif":
+        raise InputError(f"an image must be an array (H, W) or (H, W, C) of numbers, not {values.shape} {values.dtype}")
+    values = values if values.ndim == 3 else values[..., None]
+    count, bits = values.shape[2], 1 if values.dtype == bool else values.dtype.itemsize * 8
+    return Decoded(values, alpha=count == 4, bits=bits, channels=count if count == 2 or count > 4 else 0)
 
 
 def _has_second(picture: Image.Image) -> bool:
@@ -113,11 +194,53 @@ def _has_second(picture: Image.Image) -> bool:
     return True
 
 
-def _stretch(picture: Image.Image, source: Path | Image.Image) -> Image.Image:
-    values = np.asarray(picture).astype(np.float32)
+def _chosen(whole: Pixels, channels: Sequence[int] | None, decoded: Decoded, source: Source) -> Pixels:
+    """Return the channels a network sees."""
+    count = whole.shape[2]
+    if channels is not None:
+        if absent := [channel for channel in channels if channel >= count]:
+            raise InputError(
+                f"{_named(source)}: has no channel {absent[0]}, for it has {count}, counted from 0; "
+                "set data.channels to channels that all images have"
+            )
+        return whole if list(channels) == list(range(count)) else np.ascontiguousarray(whole[..., list(channels)])
+    if count == 1:
+        return np.broadcast_to(whole, (*whole.shape[:2], 3))
+    if count == 2:
+        return np.concatenate([whole, np.zeros_like(whole[..., :1])], axis=2)
+    if count > 3 and not decoded.coloured:
+        raise InputError(
+            f"{_named(source)}: has {count} channels, and nothing says which to use; name them, counted from 0: "
+            "data.channels=[0,1]"
+        )
+    return whole[..., :3]
+
+
+def _upper_bits(values: Values, bits: int, source: Source) -> Pixels:
+    if values.dtype.kind != "u" or not 8 <= bits <= 16:
+        raise InputError(f"{_named(source)}: has colours of {values.dtype}; save it as RGB of 8 or 16 bits")
+    return (values >> (bits - 8)).astype(np.uint8)
+
+
+def _within(indices: Values, colours: int, source: Source) -> Values:
+    if indices.max(initial=0) >= colours:
+        raise InputError(f"{_named(source)}: an index has no colour in its palette; export it again or leave it out")
+    return indices
+
+
+def _stretched(values: Values, source: Source) -> Pixels:
+    return np.stack([_stretch(values[..., channel], source) for channel in range(values.shape[2])], axis=2)
+
+
+def _stretch(values: Values, source: Source) -> Pixels:
+    least = 1e-12 if values.dtype.kind == "f" else SMALLEST_RANGE
+    values = values.astype(np.float32)
     if not np.isfinite(values).all():
-        raise InputError(f"{source}: holds pixels that are not numbers; export it again or leave it out")
+        raise InputError(f"{_named(source)}: holds pixels that are not numbers; export it again or leave it out")
     black, white = np.percentile(values, STRETCH)
-    least = 1e-12 if picture.mode == "F" else SMALLEST_RANGE
     scaled = (values - black) / max(float(white - black), least)
-    return Image.fromarray(np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8))
+    return np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+
+
+def _named(source: Source) -> str:
+    return "the array" if isinstance(source, np.ndarray) else str(source)

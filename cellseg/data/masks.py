@@ -1,23 +1,33 @@
 """From label files as people keep them to a mask that is cell or not."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
-from cellseg.data.images import DEEP_MODES, decode
+from cellseg.data.decoded import Decoded, Values
+from cellseg.data.images import decode
 from cellseg.storage.errors import InputError
 
-Values = NDArray[Any]  # uint8, uint16, int32 or float32, as the file has it
+EMPTY, LABELS, GREY, RESIZED = "empty", "labels", "grey", "resized labels"
 
 PIECES = 2.0  # of a label, on average; touching cells cut at corners make more than one
 WHITE = 200  # a mask of 0 and 255 has at least this somewhere
-CLASSES = 8  # flat values that may be in any number of pieces
+FEW = 8  # values that are labels if they are flat, whatever they are
+GAP = 3  # between values; in noise some lie closer
 SOLID_SHARE = 0.5  # of a label file's values, how many must fill areas of their own; in JPEG noise 0.3 at most do
+SMALLEST_STEP = 1 / 64  # of the brightest value: a shade differs from the next by less, most labels by more
+SOFT_SHARE = 0.3  # of the outline's pixels that are neither of their label nor background where labels were resized
+REACH = 3  # pixels, in which a label's edge fades where it was resized
+NOISE_REACH = 16  # pixels, from an edge to the farthest noise that JPEG makes of it
+NOISE = 3  # a value up to which a blank area of a JPEG file may be off
+SIDE_STEP, SIDE_GROWTH = 32, 1.2  # sides that are tried: multiples of what any network here pools to, each larger
+NOT_JUDGED = {255, 65535}  # may mean so where no other value is larger than this share of it
+NOT_JUDGED_SHARE = 0.45
 
 
 @dataclass(frozen=True)
@@ -26,40 +36,51 @@ class MaskReading:
 
     Attributes:
         cell: Shape (H, W), where they say cell.
-        mode: The first file's pixels as Pillow calls them: L, RGB, P, I;16, ...
-        turned: Whether a camera's orientation tag was obeyed in it.
-        kind: ``empty``; ``labels``, where every value above 0 is cell; ``grey``, where values above the threshold are.
+        decoded: What the first file holds.
+        kind: ``empty``; ``labels``, where every value above 0 is cell; ``resized labels``, where labels fade at their
+            edges and half of a label's value is cell; ``grey``, where values above the threshold are.
         values: How many values above 0.
-        brightest: The largest one.
+        smallest: The smallest of them.
+        second, brightest: The second largest, and the largest one.
         grey_pixels: Cell pixels that are neither background nor of the brightest value, in a mask of kind grey.
-        faint_pixels: Pixels above 0 that the threshold made background.
+        faint_pixels: Pixels above 0 that became background.
+        faint_areas: Those of them that are too far from any cell to be noise around it.
+        not_judged: A value of a label that may mean that nobody decided; 0 without one.
+        by_index: Whether a palette's indices are the labels, and its colours mean nothing.
     """
 
     cell: NDArray[np.bool_]
-    mode: str
-    turned: bool
+    decoded: Decoded
     kind: str
-    values: int
-    brightest: int
-    grey_pixels: int
-    faint_pixels: int
+    values: int = 0
+    smallest: int = 0
+    second: int = 0
+    brightest: int = 0
+    grey_pixels: int = 0
+    faint_pixels: int = 0
+    faint_areas: int = 0
+    not_judged: int = 0
+    by_index: bool = False
 
 
 def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
     """Decide by its values what a label file means; of several files, their union is the mask.
 
-    Where most values fill areas of their own (0 and 1, 0 and 255, instance ids, palette colours), each value above 0
-    is cell. Where values run into each other (grey overlaps, smooth edges, JPEG noise), every pixel brighter than
-    ``threshold`` is. A coloured mask counts by its brightest channel, so that no label colour is too dark to be seen;
-    transparent pixels are background.
+    Where values fill areas of their own (0 and 1, 0 and 255, classes, instance ids, palette colours), each value above
+    0 is cell. Where they do so but fade at their edges, as labels do that were resized with interpolation, half of a
+    label's value is cell. Where values run into each other (smooth edges, JPEG noise), every pixel brighter than
+    ``threshold`` is.
+
+    A coloured mask counts by its brightest channel, so that no label colour is too dark to be seen; transparent pixels
+    are background. A palette with colours counts by index, a grey one by brightness.
 
     Args:
         paths: The label files, 0 for background.
         threshold: In 0..254, on the scale of 8-bit files.
 
     Raises:
-        InputError: As for ``read_image``; also if a grey mask has values but none above the threshold, or the files
-            differ in size.
+        InputError: As for ``read_image``; also if a grey mask has values but none above the threshold, nothing tells
+            which value is background, or the files differ in size.
     """
     readings = [_read_mask(path, threshold) for path in paths]
     first = readings[0]
@@ -67,20 +88,23 @@ def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
         return first
     for path, reading in zip(paths, readings, strict=True):
         if reading.cell.shape != first.cell.shape:
-            (height, width), (rows, columns) = reading.cell.shape, first.cell.shape
             raise InputError(
-                f"{path}: the mask is {width}x{height} pixels, but {paths[0].name} is {columns}x{rows}; "
+                f"{path}: the mask is {reading.decoded.size} pixels, but {paths[0].name} is {first.decoded.size}; "
                 "export all masks of an image at the same size"
             )
     return MaskReading(
         cell=np.logical_or.reduce([reading.cell for reading in readings]),
-        mode=first.mode,
-        turned=first.turned,
-        kind=next((reading.kind for reading in readings if reading.kind != "empty"), "empty"),
+        decoded=first.decoded,
+        kind=next((reading.kind for reading in readings if reading.kind != EMPTY), EMPTY),
         values=max(reading.values for reading in readings),
+        smallest=min((reading.smallest for reading in readings if reading.smallest), default=0),
+        second=max(reading.second for reading in readings),
         brightest=max(reading.brightest for reading in readings),
         grey_pixels=sum(reading.grey_pixels for reading in readings),
         faint_pixels=sum(reading.faint_pixels for reading in readings),
+        faint_areas=sum(reading.faint_areas for reading in readings),
+        not_judged=max(reading.not_judged for reading in readings),
+        by_index=any(reading.by_index for reading in readings),
     )
 
 
@@ -90,22 +114,64 @@ def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.uint8]:
     return np.asarray(picture)[None].copy()
 
 
+@dataclass(frozen=True)
+class Survival:
+    """How many objects of a mask are there, how many are left when it is resized, and the side at which all are."""
+
+    objects: int
+    kept: int
+    side: int
+
+
+def count_survivors(mask: NDArray[np.bool_], size: int | None) -> Survival:
+    """Count the objects of a mask, and those that ``resize_mask`` leaves a pixel.
+
+    Args:
+        mask: Shape (H, W); an object is what is connected by side or corner.
+        size: Side in pixels that it is resized to; None where it is not resized.
+    """
+    labels, objects = ndimage.label(mask, np.ones((3, 3)))
+    picture = Image.fromarray(labels.astype(np.int32))
+
+    def kept(side: int) -> int:
+        left = np.asarray(picture.resize((side, side), Image.Resampling.NEAREST))
+        return int(np.count_nonzero(np.bincount(left.ravel(), minlength=1)[1:]))
+
+    if size is None or not objects or (left := kept(size)) == objects:
+        return Survival(objects, objects, size or 0)
+    whole, side = SIDE_STEP * -(-max(mask.shape) // SIDE_STEP), size
+    while side < whole and kept(side) < objects:
+        side = SIDE_STEP * -(-int(side * SIDE_GROWTH) // SIDE_STEP)
+    return Survival(objects, left, min(side, whole))
+
+
 def _read_mask(path: Path, threshold: int) -> MaskReading:
     decoded = decode(path)
-    mode, values = decoded.picture.mode, _mask_values(decoded.picture, path)
-    if decoded.deep and mode not in DEEP_MODES:
-        raise InputError(f"{path}: has 16 bits a colour channel; save the mask as a grey file")
+    if decoded.white_is_zero == "unknown":
+        raise InputError(
+            f"{path}: its tag PhotometricInterpretation is 0 (white is zero), and nothing tells whether 0 or the "
+            "largest value is cell; open it in Fiji and save it as PNG with white cells"
+        )
+    values, by_index = _one_value_a_pixel(decoded, path)
     present = _values_present(values)
     if present.size == 0:
-        return MaskReading(values > 0, mode, decoded.turned, "empty", 0, 0, 0, 0)
+        return MaskReading(values > 0, decoded, EMPTY, by_index=by_index)
+    found = MaskReading(
+        cell=values > 0,
+        decoded=decoded,
+        kind=GREY if decoded.lossy else _meaning(values, present),
+        values=present.size,
+        smallest=int(present[0]),
+        second=int(present[-2]) if present.size > 1 else 0,
+        brightest=int(present[-1]),
+        by_index=by_index,
+    )
+    if found.kind == LABELS:
+        return _labelled(found, values, path)
+    if found.kind == RESIZED:
+        cell = _half_of_each_label(values)
+        return replace(found, cell=cell, faint_pixels=int((found.cell & ~cell).sum()))
     brightest = present[-1].item()
-    if not decoded.lossy and _are_labels(values, present):
-        if present.size > 1 and values.min() > 0:
-            raise InputError(f"{path}: no pixel is 0, so nothing is background; save background as 0, or black")
-        cells, full = int((values > 0).sum()), int((values == brightest).sum())
-        if brightest == 255 and full < cells < 2 * full:  # flat grey on an otherwise white mask, not instance ids
-            return MaskReading(values > 0, mode, decoded.turned, "grey", present.size, 255, cells - full, 0)
-        return MaskReading(values > 0, mode, decoded.turned, "labels", present.size, int(brightest), 0, 0)
     limit = threshold * (1 if values.dtype == np.uint8 else brightest / 255)
     if brightest <= limit:
         raise InputError(
@@ -113,23 +179,83 @@ def _read_mask(path: Path, threshold: int) -> MaskReading:
             "if these are labels such as 0 and 1, save them as 0 and 255 in a PNG file or set data.mask_threshold=0"
         )
     cell = values > limit
-    grey = cell & (values < 0.8 * brightest)  # JPEG noise around the brightest value is not grey
     faint = (values > 0) & ~cell
-    counts = int(brightest), int(grey.sum()), int(faint.sum())
-    return MaskReading(cell, mode, decoded.turned, "grey", present.size, *counts)
+    return replace(
+        found,
+        cell=cell,
+        grey_pixels=int((cell & (values < 0.8 * brightest)).sum()),  # JPEG noise around the brightest value is not grey
+        faint_pixels=int(faint.sum()),
+        faint_areas=_far_from_cells(values, cell, faint, limit),
+    )
 
 
-def _mask_values(picture: Image.Image, path: Path) -> Values:
-    """Return one value a pixel, 0 for background."""
-    if picture.mode in ("1", "L"):
-        return np.asarray(picture.convert("L"))
-    if picture.mode in DEEP_MODES:
-        values = np.asarray(picture)
-        if not np.isfinite(values).all():
-            raise InputError(f"{path}: holds pixels that are not numbers; export it again or leave it out")
-        return values
-    colours = np.asarray(picture.convert("RGBA"))
-    return (colours[..., :3].max(axis=2) * (colours[..., 3] / 255)).round().astype(np.uint8)
+def _one_value_a_pixel(decoded: Decoded, path: Path) -> tuple[Values, bool]:
+    """Return values (H, W), 0 for background, and whether they are indices of a palette."""
+    values = decoded.values
+    if decoded.palette is not None:
+        return _by_palette(values[..., 0], decoded.palette, path)
+    colours = values.shape[2] - decoded.alpha
+    if decoded.channels and not (decoded.coloured and colours == 3):
+        raise InputError(
+            f"{path}: the mask has {decoded.channels} channels; save the one with the cells as a grey file"
+        )
+    if colours == 3 and (decoded.truncated or values.dtype != np.uint8):
+        raise InputError(f"{path}: has {max(decoded.bits, 16)} bits a colour channel; save the mask as a grey file")
+    if values.dtype == np.bool_:
+        return values[..., 0].astype(np.uint8) * np.uint8(255), False
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(f"{path}: holds pixels that are not numbers; export it again or leave it out")
+    if values.dtype.kind != "u" and values.min(initial=0) < 0:
+        raise InputError(
+            f"{path}: holds values below 0 ({values.min():g} is the smallest), and nothing tells whether they mean "
+            "background or 'not judged'; save background as 0 and cells as 1 or more"
+        )
+    if values.shape[2] == 1:
+        return values[..., 0], False
+    if values.dtype != np.uint8:
+        raise InputError(f"{path}: has {decoded.kind}; save the mask as a grey file")
+    brightest = values[..., :colours].max(axis=2)
+    if decoded.alpha:
+        brightest = (brightest * (values[..., -1] / 255)).round().astype(np.uint8)
+    if colours == 3 and brightest.min(initial=255) > 0 and (values != values[:1, :1]).any():
+        raise InputError(f"{path}: no pixel is black, so nothing is background; save background as 0, or black")
+    return brightest, False
+
+
+def _by_palette(index: Values, palette: NDArray[np.uint8], path: Path) -> tuple[Values, bool]:
+    """Return brightness where all colours in use are grey, and otherwise the index; transparent ones are background."""
+    used = np.flatnonzero(np.bincount(index.ravel()))
+    if used[-1] >= len(palette):
+        raise InputError(f"{path}: an index has no colour in its palette; export it again or leave it out")
+    colours = palette[used]
+    grey = bool((colours[:, :3].min(axis=1) == colours[:, :3].max(axis=1)).all())
+    value = (
+        palette[:, :3].max(axis=1) * (palette[:, 3] / 255) if grey else np.arange(len(palette)) * (palette[:, 3] > 0)
+    )
+    values = value.round().astype(np.uint16 if len(palette) > 256 else np.uint8)[index]
+    if palette[0, :3].any() and palette[0, 3] and used.size > 1:  # or 0 is black, and background by both readings
+        border = np.concatenate([index[0], index[-1], index[:, 0], index[:, -1]])
+        usual = int(np.bincount(border).argmax())
+        if (grey and 2 * (border == 0).sum() > border.size) or (not grey and usual != 0):
+            colour = "#{:02x}{:02x}{:02x}".format(*palette[usual, :3])
+            raise InputError(
+                f"{path}: index {usual} of its palette ({colour}) is most frequent along the border and would be cell; "
+                "save background as index 0, or black"
+            )
+    return values, not grey
+
+
+def _labelled(found: MaskReading, values: Values, path: Path) -> MaskReading:
+    """Look closer at labels: is there background, and does a value stand for something else?"""
+    if found.values > 1 and found.cell.all():
+        raise InputError(f"{path}: no pixel is 0, so nothing is background; save background as 0, or black")
+    highest = NOT_JUDGED_SHARE * found.brightest
+    if found.brightest in NOT_JUDGED and 0 < found.second <= highest:
+        return replace(found, not_judged=found.brightest)
+    cells, full = int(found.cell.sum()), int((values == found.brightest).sum())
+    if found.brightest == 255 and full < cells < 2 * full:  # flat grey on an otherwise white mask, not ids
+        return replace(found, kind=GREY, grey_pixels=cells - full)
+    return found
 
 
 def _values_present(values: Values) -> Values:
@@ -139,27 +265,87 @@ def _values_present(values: Values) -> Values:
     return np.unique(values[values > 0])
 
 
-def _are_labels(values: Values, present: Values) -> bool:
-    """Tell labels from shades: a label lies in one piece or two; shades of noise and of smooth edges are scattered.
+def _meaning(values: Values, present: Values) -> str:
+    """Tell labels, labels that fade at their edges, and shades.
 
-    What is in few pieces may still be a smooth edge around one white cell, so labels must also fill squares of their
-    own, or lie apart from each other in a mask that is not mostly white. A few flat classes may be in many pieces.
+    A label lies in one piece or two, or fills squares of its own; shades of noise and of smooth edges are scattered,
+    and each differs little from the next.
     """
     if present.size == 1:
-        return True
+        return LABELS
+    if values.dtype.kind == "f":  # exact steps: arithmetic leaves values apart that were one
+        values = np.round(values / (present[-1] / 65535)).astype(np.int32)
+        present = _values_present(values)
+    cells, brightest = values > 0, present[-1]
+    white = brightest >= WHITE and (values >= 0.9 * brightest).sum() > 0.5 * cells.sum()
+    solid = _values_present(values[1:-1, 1:-1][_squares(values)])
+    if _fades(values):
+        return RESIZED if solid.size and not white and not _is_shaded(values, present) else GREY
+    flat = solid.size / present.size >= SOLID_SHARE
+    if flat and (present.size <= FEW or not (white or _is_shaded(values, present))):
+        return LABELS
+    if flat and white and np.diff(present).min() >= GAP:
+        return LABELS
+    number = np.searchsorted(present, values) + 1
+    if np.maximum(_pieces(np.where(cells, number, 0))[1:], 1).mean() > PIECES:
+        return GREY
+    across, down = values[:, 1:] != values[:, :-1], values[1:] != values[:-1]
+    mixed = (across & cells[:, 1:] & cells[:, :-1]).sum() + (down & cells[1:] & cells[:-1]).sum()
+    return LABELS if flat or (not white and mixed <= 0.5 * cells.sum()) else GREY
+
+
+def _squares(values: Values) -> NDArray[np.bool_]:
+    """Return where the 3x3 pixels around hold one value, shape (H - 2, W - 2)."""
     across, down = values[:, 1:] == values[:, :-1], values[1:] == values[:-1]
     triples = across[:, 1:] & across[:, :-1]
-    squares = triples[1:-1] & triples[:-2] & triples[2:] & down[:-1, 1:-1] & down[1:, 1:-1]
-    solid = _values_present(values[1:-1, 1:-1][squares]).size / present.size >= SOLID_SHARE
-    if solid and present.size <= CLASSES:
-        return True
-    number = np.searchsorted(present, values) + 1
-    if np.maximum(_pieces(np.where(values > 0, number, 0))[1:], 1).mean() > PIECES:
-        return False
+    return triples[1:-1] & triples[:-2] & triples[2:] & down[:-1, 1:-1] & down[1:, 1:-1]
+
+
+def _fades(values: Values) -> bool:
+    """Tell whether the outlines of what is above 0 are soft: their pixels have no square of their own value."""
+    across, down = values[:, 1:] == values[:, :-1], values[1:] == values[:-1]
+    squares = across[1:] & across[:-1] & down[:, 1:]
+    own = np.zeros(values.shape, bool)
+    for part in (own[:-1, :-1], own[1:, :-1], own[:-1, 1:], own[1:, 1:]):
+        part |= squares
     cells = values > 0
-    white = present[-1] >= WHITE and (values >= 0.9 * present[-1]).sum() > 0.5 * cells.sum()
-    mixed = (~across & cells[:, 1:] & cells[:, :-1]).sum() + (~down & cells[1:] & cells[:-1]).sum()
-    return solid or (not white and mixed <= 0.5 * cells.sum())
+    outline = cells & ~ndimage.binary_erosion(cells, border_value=1)
+    below = values < ndimage.maximum_filter(
+        values, 3
+    )  # what is thin has no square either, and nothing larger beside it
+    return bool((outline & ~own & below).sum() > SOFT_SHARE * outline.sum())
+
+
+def _is_shaded(values: Values, present: Values) -> bool:
+    """Tell whether most steps from one value to the next are small, as in a smooth picture."""
+    least = max(1.0, float(present[-1]) * SMALLEST_STEP)
+    wide = values.astype(np.int64)
+    steps = np.concatenate([np.abs(np.diff(wide, axis=axis)).ravel() for axis in (0, 1)])
+    steps = steps[steps > 0]
+    return bool((steps <= least).mean() > 0.5)
+
+
+def _half_of_each_label(values: Values) -> NDArray[np.bool_]:
+    """Return cell where a pixel has half the value of the label it belongs to, by looks.
+
+    That is the flat label next to it or, where none is near, the largest value around.
+    """
+    flat = np.zeros(values.shape, bool)
+    flat[1:-1, 1:-1] = _squares(values)
+    flat &= values > 0
+    distance, (rows, columns) = ndimage.distance_transform_edt(~flat, return_indices=True)
+    around = ndimage.maximum_filter(values, 2 * REACH - 1)
+    label = np.where(distance <= REACH, values[rows, columns], around)
+    return (values > 0) & (2.0 * values >= label)
+
+
+def _far_from_cells(values: Values, cell: NDArray[np.bool_], faint: NDArray[np.bool_], limit: float) -> int:
+    """Return how many faint pixels cannot be noise around a cell."""
+    lowest = NOISE * (1 if values.dtype == np.uint8 else limit / 20)
+    if not (clear := faint & (values > lowest)).any():
+        return 0
+    near = ndimage.binary_dilation(cell, np.ones((3, 3), bool), iterations=NOISE_REACH)
+    return int((clear & ~near).sum())
 
 
 def _pieces(values: Values) -> NDArray[np.int64]:

@@ -147,7 +147,7 @@ class PredictionPanels(L.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 drawn = _prediction(batch, outputs, 0)
-                panel = draw_panel(drawn.image, drawn.truth, drawn.mask)
+                panel = draw_panel(drawn.picture, drawn.truth, drawn.mask)
                 logger.experiment.add_image(f"predictions/{batch['name'][0]}", panel, step, dataformats="HWC")
 
 

@@ -16,6 +16,8 @@ from PIL import Image
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, ValidationError
 
 from cellseg.data.drawing import Pixels, draw_panel
+from cellseg.data.facts import Reading
+from cellseg.data.images import as_rgb
 from cellseg.data.splits import SplitRecord
 from cellseg.storage.csv_files import from_text
 from cellseg.storage.errors import InputError
@@ -29,6 +31,8 @@ SCHEMA: Final = 1  # of a run folder; it changes whenever a reader of the old on
 SCORES = ("dice", "iou", "soft_dice")
 REQUIRED = ("test/loss", *(f"test/{score}" for score in (*SCORES, "dice_pooled", "iou_pooled")))
 ROUNDING = 1e-5  # by which soft Dice, a ratio of float32 sums, may come out too large
+RGB = (0, 1, 2)  # channels of an image where none are chosen
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # in which PNG holds as many channels
 TEXT_COLUMNS = {"image": str, "group": str, "subset": str}
 LONGEST_HEADING = 2**16  # bytes; columns take memory each
 
@@ -130,6 +134,7 @@ class _SplitSettings(Record):
 class _DataSettings(Record):
     image_size: Annotated[int, Field(ge=1, le=2**16)]
     mask_threshold: Annotated[int, Field(ge=0, le=254)]
+    channels: Annotated[list[Count], Field(min_length=1, max_length=4)] | None = None
     split: _SplitSettings
 
 
@@ -142,6 +147,12 @@ class Settings(Record):
     data: _DataSettings
 
     @property
+    def reading(self) -> Reading:
+        """How its images were read."""
+        channels = self.data.channels
+        return Reading(self.data.mask_threshold, None if channels is None else tuple(channels), self.data.image_size)
+
+    @property
     def fold(self) -> int | None:
         """The fold that was tested on; None for a holdout."""
         return self.data.split.fold
@@ -149,11 +160,16 @@ class Settings(Record):
 
 @dataclass(frozen=True)
 class Prediction:
-    """A test image as it was scored: image (S, S, 3), what the label says and what the network said (S, S)."""
+    """A test image as it was scored: image (S, S, C), what the label says and what the network said (S, S)."""
 
     image: Pixels
     truth: Mask
     mask: Mask
+
+    @property
+    def picture(self) -> Pixels:
+        """The image in RGB, to look at, shape (S, S, 3)."""
+        return np.asarray(as_rgb(self.image))
 
 
 @dataclass(frozen=True)
@@ -260,16 +276,16 @@ class RunFolder:
         size = self.settings.data.image_size
         image, truth, mask = (
             _read_picture(self.path / "predictions" / part / f"{name}.png", mode, size)
-            for part, mode in (("image", "RGB"), ("truth", "L"), ("mask", "L"))
+            for part, mode in (("image", MODES[len(self.settings.data.channels or RGB)]), ("truth", "L"), ("mask", "L"))
         )
-        return Prediction(image, truth > 0, mask > 0)
+        return Prediction(image.reshape(size, size, -1), truth > 0, mask > 0)
 
 
 def write_prediction(folder: Path, name: str, prediction: Prediction) -> None:
     """Write a test image of a run: the panel to look at, and beside it the data it was drawn from."""
     parts = {
-        ".": draw_panel(prediction.image, prediction.truth, prediction.mask),
-        "image": prediction.image,
+        ".": draw_panel(prediction.picture, prediction.truth, prediction.mask),
+        "image": prediction.image.squeeze(2) if prediction.image.shape[2] == 1 else prediction.image,
         "truth": prediction.truth * np.uint8(255),
         "mask": prediction.mask * np.uint8(255),
     }

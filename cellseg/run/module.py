@@ -138,7 +138,7 @@ class SegmentationModule(L.LightningModule):
         """Log the loss, add to the scores, and return per image what callbacks write and draw."""
         logits = self(batch["image"])
         probability = logits.float().sigmoid()
-        per_image = image_scores(probability, batch["mask"])
+        per_image = image_scores(probability, batch["mask"], batch.get("vanished"))
         scores.update(per_image)
         loss = self.loss(logits, batch["mask"])
         self._scored.see(batch["name"], logits, loss)

@@ -66,7 +66,7 @@ def _strip(study: Study, row: Row, *, votes: bool = False) -> Strip:
         if not seen:
             continue
         if not tiles:
-            tiles += [Tile(_jpeg(seen[0].image), "image"), Tile(_png(draw_truth(seen[0].truth)), "label")]
+            tiles += [Tile(_jpeg(seen[0].picture), "image"), Tile(_png(draw_truth(seen[0].truth)), "label")]
         if votes:
             scores = ", ".join(f"{100 * score:.1f}" for score in runs["dice"])
             share = np.mean([prediction.mask for prediction in seen], axis=0)

@@ -41,6 +41,7 @@ Outcomes = Mapping[str, Mapping[str, Any]]
 
 # here and not in train.py: a launcher's worker process imports this module, and needs the resolver to name the folder
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("channels", lambda chosen: len(chosen or "RGB"), replace=True)
 
 
 class SweepAccount(Callback):

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.dataset import CellDataset
-from cellseg.data.facts import inspect_pair
-from cellseg.data.findings import count
+from cellseg.data.facts import Reading, inspect_pair
+from cellseg.data.findings import WARNING, count, describe_masks, look_at_pairs
 from cellseg.data.kinship import Kin, Likeness, families, find_alike
 from cellseg.data.pairs import Pair, find_pairs, scan_pairs
 from cellseg.data.progress import with_progress
@@ -49,10 +50,12 @@ class Evaluation:
     Attributes:
         images: A row for every image: image, group, seen (empty where the weights have not), scores and pixel counts.
         caveats: What could not be looked for, and what else to know.
+        warnings: What is odd about the images and masks, as training warns of it.
     """
 
     images: pd.DataFrame
     caveats: list[str]
+    warnings: list[str]
 
     @property
     def unseen(self) -> pd.DataFrame:
@@ -77,18 +80,18 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None) -> Evalua
         InputError: If the folder cannot be used.
     """
     scan = find_pairs(data, groups)
-    threshold = trained.runs[0].files.settings.data.mask_threshold
-    decoded = load_pairs(scan.pairs, trained.image_size, threshold)
-    seen, complete = find_seen(trained, decoded, threshold, data, grouped=scan.grouped)
+    decoded = load_pairs(scan.pairs, trained.reading)
+    seen, complete = find_seen(trained, decoded, data, grouped=scan.grouped)
     predictor = trained.predictor()
     rows = []
     dataset = CellDataset(decoded, [pair.name for pair in scan.pairs], augmentation=None, seed=0)
     for number, pair in enumerate(with_progress(scan.pairs, "scoring", len(scan.pairs))):
         sample = dataset[number]  # one at a time, as the test of the run did
-        scores = image_scores(predictor.see(sample["image"][None]), sample["mask"][None])
+        vanished = torch.tensor([sample["vanished"]])
+        scores = image_scores(predictor.see(sample["image"][None]), sample["mask"][None], vanished)
         values = {name: value.item() for name, value in scores.items()}
         rows.append({"image": pair.name, "group": pair.group, "seen": seen.get(pair.name, "")} | values)
-    caveats = [UNKNOWABLE]
+    caveats = [UNKNOWABLE, describe_masks(decoded.facts, trained.reading.mask_threshold)]
     if not complete:
         caveats.insert(
             0,
@@ -100,12 +103,12 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None) -> Evalua
     sizes = [(facts.width, facts.height) for facts in decoded.facts]
     if warning := trained.scale_warning(sizes, tiles=False):
         caveats.append(warning)
-    return Evaluation(pd.DataFrame(rows), caveats)
+    found = look_at_pairs(scan.pairs, decoded.facts, data)
+    warnings = [str(finding) for finding in found if finding.severity == WARNING]
+    return Evaluation(pd.DataFrame(rows), caveats, warnings)
 
 
-def find_seen(
-    trained: Trained, decoded: DecodedPairs, threshold: int, data: Path, *, grouped: bool
-) -> tuple[dict[str, str], bool]:
+def find_seen(trained: Trained, decoded: DecodedPairs, data: Path, *, grouped: bool) -> tuple[dict[str, str], bool]:
     """Say of images how weights have seen them: themselves, by their content, or a relative.
 
     Relatives are images of one group, those that look it, and those of a group of the same name in a run's split.
@@ -113,7 +116,6 @@ def find_seen(
     Args:
         trained: Whose weights.
         decoded: The images.
-        threshold: As for ``read_mask``.
         data: Their folder.
         grouped: Whether somebody said which of them belong together, so that the names of groups mean something.
 
@@ -127,7 +129,9 @@ def find_seen(
         if facts.sha256 in known
     }
     own = [
-        look for pair in _training_pairs(trained.runs, data) if (look := _look(pair, threshold)) and look[0] in known
+        look
+        for pair in _training_pairs(trained.runs, data)
+        if (look := _look(pair, trained.reading)) and look[0] in known
     ]
     if own:
         for index, other in find_alike(decoded.likenesses, [likeness for _, likeness in own]):
@@ -172,6 +176,7 @@ def write_evaluation(
         "intervals_95": {name: score.interval for name, score in scores.items()},
         "left_out": dict(zip(evaluation.seen["image"], evaluation.seen["seen"], strict=True)),
         "caveats": evaluation.caveats,
+        "warnings": evaluation.warnings,
     }
     with new_folder(folder) as unfinished:
         evaluation.images.map(as_text).to_csv(unfinished / "per_image.csv", index=False)
@@ -196,10 +201,10 @@ def _training_pairs(runs: Sequence[Run], data: Path) -> list[Pair]:
     return pairs
 
 
-def _look(pair: Pair, threshold: int) -> tuple[str, Likeness] | None:
+def _look(pair: Pair, how: Reading) -> tuple[str, Likeness] | None:
     """Return the content hash of an image and what it looks like; None if it cannot be read."""
     with suppress(InputError):
-        clean = inspect_pair(pair, threshold)
+        clean = inspect_pair(pair, how)
         return clean.facts.sha256, clean.likeness
     return None
 

@@ -1,7 +1,7 @@
 """Leaving a network for programs that know nothing of cellseg: as ONNX, or as an exported torch program.
 
-Either takes images (N, 3, H, W), RGB in [0, 1], of any number and any size that is a multiple of what the file says,
-and gives the probability of cell (N, 1, H, W).
+Either takes images (N, C, H, W), RGB or the channels of the run in [0, 1], of any number and any size that is a
+multiple of what the file says, and gives the probability of cell (N, 1, H, W).
 """
 
 import json
@@ -55,13 +55,13 @@ def export(trained: Trained, path: Path) -> tuple[float, int]:
         raise InputError(f"{path}: must end in .onnx, or in .pt2 for an exported torch program")
     module = _Probability(list(trained.networks)).eval()
     step = 2 ** trained.networks[0].depth
-    facts = describe(trained, step)
+    facts, channels = describe(trained, step), len(trained.reading.channels or "RGB")
     write, load = (_write_onnx, _load_onnx) if path.suffix == ".onnx" else (_write_pt2, _load_pt2)
     with new_file(path) as unfinished, _quiet():
-        write(_traced(module, step), unfinished, facts)
+        write(_traced(module, channels, step), unfinished, facts)
         answer = load(unfinished)
         worst, images = 0.0, 0
-        for batch in _probes(trained, step):
+        for batch in _probes(trained, channels, step):
             with torch.inference_mode():
                 expected = module(torch.from_numpy(batch)).numpy()
             worst, images = max(worst, float(np.abs(answer(batch) - expected).max())), images + len(batch)
@@ -74,12 +74,14 @@ def export(trained: Trained, path: Path) -> tuple[float, int]:
 
 def describe(trained: Trained, step: int) -> dict[str, str]:
     """Return what a file says of itself."""
+    chosen = trained.reading.channels
+    count, what = (len(chosen), f"channels {', '.join(map(str, chosen))} of the file") if chosen else (3, "RGB")
     return {
         "network": trained.name,
         "run": ", ".join(run.folder.name for run in trained.runs) or "none",
         "data_fingerprint": ", ".join(sorted({run.files.summary.data.fingerprint for run in trained.runs})),
         "git_commit": ", ".join(sorted({str(run.files.summary.git_commit) for run in trained.runs})),
-        "input": "image: float32 (batch, 3, height, width), RGB, 0 to 1",
+        "input": f"image: float32 (batch, {count}, height, width), {what}, 0 to 1",
         "scaling": "8-bit values divided by 255",
         "image_size": str(trained.image_size),
         "resizing": f"seen whole, resized to {trained.image_size}x{trained.image_size}, bilinear, antialiased",
@@ -90,11 +92,11 @@ def describe(trained: Trained, step: int) -> dict[str, str]:
     }
 
 
-def _traced(module: nn.Module, step: int) -> torch.export.ExportedProgram:
+def _traced(module: nn.Module, channels: int, step: int) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1)
     height, width = (torch.export.Dim(name, min=LEAST_STEPS, max=MOST_STEPS) for name in ("height", "width"))
     shape = {"image": {0: batch, 2: step * height, 3: step * width}}
-    example = torch.rand(2, 3, 3 * step, 2 * step)  # a dimension of 1 would be taken for fixed
+    example = torch.rand(2, channels, 3 * step, 2 * step)  # a dimension of 1 would be taken for fixed
     with torch.no_grad():
         return torch.export.export(module, (example,), dynamic_shapes=shape)
 
@@ -137,12 +139,12 @@ def _load_pt2(path: Path) -> Answer:
     return lambda images: module(torch.from_numpy(images)).detach().numpy()
 
 
-def _probes(trained: Trained, step: int) -> Iterator[Floats]:
+def _probes(trained: Trained, channels: int, step: int) -> Iterator[Floats]:
     """Yield noise, and the test images of the runs at three sizes."""
     rng = np.random.default_rng(0)
     least = LEAST_STEPS * step
     usual = max(least, trained.image_size)
-    yield rng.random((2, 3, usual, 2 * usual), np.float32)
+    yield rng.random((2, channels, usual, 2 * usual), np.float32)
     for image in _real_images(trained.runs):
         for size in (usual, max(least, usual // 2 // step * step), usual + step):
             yield torch.nn.functional.interpolate(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from cellseg.data.decoded import Pixels
 from cellseg.data.images import resize_image
 from cellseg.run.hardware import keep_freed_memory, native_precision
 
@@ -32,7 +33,7 @@ class Predictor:
     """Predicts with one network, or with the mean probability of several, as they were tested.
 
     Args:
-        networks: From images (N, 3, H, W) in [0, 1] to logits (N, 1, H, W).
+        networks: From images (N, C, H, W) in [0, 1] to logits (N, 1, H, W).
         image_size: Side in pixels of the square they were trained on.
         step: Image sides must be a multiple of it, as ``2**depth``.
         precision: Lightning's name of what they were tested in; float32 where the device does not compute it natively.
@@ -67,27 +68,27 @@ class Predictor:
         how = "in tiles at native scale" if self.tiles else f"whole, resized to {self.image_size}x{self.image_size}"
         return f"seen {how}{', in 8 flips and turns' if self.turned else ''}"
 
-    def probability(self, picture: Image.Image) -> Floats:
-        """Return the probability of cell for every pixel of an RGB picture, shape (H, W), in [0, 1]."""
-        return np.concatenate([band for bands in self.bands([picture]) for band in bands])
+    def probability(self, pixels: Pixels) -> Floats:
+        """Return the probability of cell for every pixel of a picture (H, W, C), shape (H, W), in [0, 1]."""
+        return np.concatenate([band for bands in self.bands([pixels]) for band in bands])
 
     @property
     def at_once(self) -> int:
         """Pictures that a network sees at once where it sees them whole."""
         return self._at_once(self.image_size)
 
-    def bands(self, pictures: Sequence[Image.Image]) -> Iterator[Iterator[Floats]]:
-        """Yield, picture by picture, its bands of rows from the top, each of shape (rows, W)."""
+    def bands(self, pictures: Sequence[Pixels]) -> Iterator[Iterator[Floats]]:
+        """Yield, picture by picture (H, W, C), its bands of rows from the top, each of shape (rows, W)."""
         if self.tiles:
             yield from map(self._seen_in_tiles, pictures)
             return
         for some in _batches(pictures, self.at_once):
             small = torch.from_numpy(np.stack([resize_image(picture, self.image_size) for picture in some]))
             for picture, seen in zip(some, self.see(small / 255), strict=True):
-                yield _enlarged(seen[0].numpy(), picture.width, picture.height)
+                yield _enlarged(seen[0].numpy(), picture.shape[1], picture.shape[0])
 
     def see(self, images: Tensor) -> Tensor:
-        """Return probabilities (N, 1, S, S) of square images (N, 3, S, S), averaged over networks and turns."""
+        """Return probabilities (N, 1, S, S) of square images (N, C, S, S), averaged over networks and turns."""
         if not self.turned:
             return self._ask(images)
         total = torch.zeros(len(images), 1, *images.shape[2:])
@@ -105,9 +106,9 @@ class Predictor:
             answers = [network(images).float().sigmoid() for network in self.networks]
         return torch.stack(answers).mean(0).cpu() if len(answers) > 1 else answers[0].cpu()
 
-    def _seen_in_tiles(self, picture: Image.Image) -> Iterator[Floats]:
+    def _seen_in_tiles(self, picture: Pixels) -> Iterator[Floats]:
         """Blend overlapping tiles, each weighing most in its middle; a row of tiles is in memory at once."""
-        width, height = picture.size
+        height, width, _ = picture.shape
         side = min(TILE, max(width, height)) + self.step - 1
         side -= side % self.step
         lefts, tops = _starts(width, side, self.step), _starts(height, side, self.step)
@@ -143,10 +144,9 @@ def _starts(length: int, side: int, step: int) -> list[int]:
     return [round(start / step) * step for start in np.linspace(0, last, count)]
 
 
-def _tile(picture: Image.Image, left: int, top: int, side: int) -> NDArray[np.uint8]:
-    """Cut a square (3, S, S) out of an RGB picture, mirrored where the picture ends before it."""
-    box = (left, top, min(left + side, picture.width), min(top + side, picture.height))
-    pixels = np.asarray(picture.crop(box))
+def _tile(picture: Pixels, left: int, top: int, side: int) -> Pixels:
+    """Cut a square (C, S, S) out of a picture (H, W, C), mirrored where the picture ends before it."""
+    pixels = picture[top : top + side, left : left + side]
     missing = [(0, side - length) for length in pixels.shape[:2]]
     return np.pad(pixels, [*missing, (0, 0)], mode="symmetric").transpose(2, 0, 1)
 

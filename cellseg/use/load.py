@@ -75,12 +75,10 @@ class Run:
         The image is seen whole, resized as in training.
 
         Args:
-            image: A file, an opened image, or an array (H, W) or (H, W, 3), read as training reads it.
+            image: A file, an opened image, or an array (H, W) or (H, W, C), read as training reads it.
         """
-        if isinstance(image, np.ndarray):
-            image = Image.fromarray(image)
-        picture = read_image(image if isinstance(image, Image.Image) else Path(image)).picture
-        return self._predictor.probability(picture)
+        source = Path(image) if isinstance(image, str) else image
+        return self._predictor.probability(read_image(source, self.files.settings.reading.channels).pixels)
 
     @cached_property
     def _predictor(self) -> Predictor:

@@ -21,10 +21,12 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
+from cellseg.data.decoded import Pixels
 from cellseg.data.drawing import draw_outlines
-from cellseg.data.findings import count
+from cellseg.data.facts import ImageFacts, Reading, inspect_image
+from cellseg.data.findings import WARNING, count, look_at_images
 from cellseg.data.groups import natural
-from cellseg.data.images import read_image
+from cellseg.data.images import as_rgb, read_image
 from cellseg.data.pairs import IMAGE_SUFFIXES, LONGEST_NAME, looks_like_mask, scan_pairs
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import SMALLEST_OBJECT, Object, measure_objects
@@ -46,6 +48,21 @@ class Source:
 
     name: str
     path: Path
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What came of images.
+
+    Attributes:
+        rows: Of ``images.csv``.
+        failures: Which images could not be read, and why.
+        warnings: What is odd about the others, as training warns of it.
+    """
+
+    rows: list[ImageRow]
+    failures: list[str]
+    warnings: list[str]
 
 
 def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
@@ -80,14 +97,15 @@ def predict_files(
     sources: Sequence[Source],
     output: Path,
     *,
+    how: Reading = Reading(),
     probabilities: bool = False,
     obey: Callable[[], None] = lambda: None,
-) -> tuple[list[ImageRow], list[str]]:
+) -> Predicted:
     """Predict every image and write what was found into a folder.
 
     Writes ``masks/NAME.png`` (0 and 255, as large as the image), ``overlays/NAME.png`` (cells outlined), on request
-    ``probabilities/NAME.png`` (16 bits, 65535 is 1), and ``objects.csv`` and ``images.csv``, a row for each. Returns
-    the rows of ``images.csv``, and what could not be read and why; nothing is written if that is all of it.
+    ``probabilities/NAME.png`` (16 bits, 65535 is 1), and ``objects.csv`` and ``images.csv``, a row for each. Nothing is
+    written if no image could be read.
 
     Raises:
         InputError: If the folder has something in it, or cannot be written.
@@ -107,10 +125,10 @@ def predict_files(
                 obey()
                 progress.advance(task, share)
 
-            for some in _readable(sources, writer.failures, predictor.at_once):
+            for some in _readable(sources, how, writer, predictor.at_once):
                 pictures = [picture for _, picture in some]
                 for (source, picture), bands in zip(some, predictor.bands(pictures), strict=True):
-                    writer.write(source, picture, *_whole(bands, picture.size, advance))
+                    writer.write(source, picture, *_whole(bands, picture.shape[:2], advance))
                 writer.wait()  # before the network is busy again: both want every core
                 progress.update(task, completed=len(writer.rows) + len(writer.failures))
                 del some[:], pictures[:]  # before the next are read
@@ -118,7 +136,16 @@ def predict_files(
         raise InputError(
             f"{output} cannot be written ({error.strerror or error}); free space there, or name another folder"
         ) from error
-    return writer.rows, writer.failures
+    return Predicted(writer.rows, writer.failures, _warnings(writer.seen))
+
+
+def _warnings(seen: Sequence[tuple[Path, ImageFacts]]) -> list[str]:
+    """Return what training on such images would warn of."""
+    if not seen:
+        return []
+    files, facts = zip(*seen, strict=True)
+    common = Path(os.path.commonpath([path.parent for path in files]))
+    return [str(finding) for finding in look_at_images(files, facts, common) if finding.severity == WARNING]
 
 
 class _Writer:
@@ -131,12 +158,14 @@ class _Writer:
 
     Attributes:
         rows: Of ``images.csv``.
+        seen: The images that could be read, and what is known of them.
         failures: What went wrong with single images.
     """
 
     def __init__(self, output: Path, predictor: Predictor, *, probabilities: bool) -> None:
         self.output, self._predictor, self._probabilities = output, predictor, probabilities
         self.rows: list[ImageRow] = []
+        self.seen: list[tuple[Path, ImageFacts]] = []
         self.failures: list[str] = []
         self._writing: deque[tuple[Source, Future[tuple[ImageRow, list[Object]]]]] = deque()
         self._pool = ThreadPoolExecutor(os.cpu_count())
@@ -159,9 +188,7 @@ class _Writer:
             self._unfinished.unlink()
             self.output.rmdir()
 
-    def write(
-        self, source: Source, picture: Image.Image, mask: NDArray[np.uint8], probability: NDArray[np.uint16]
-    ) -> None:
+    def write(self, source: Source, picture: Pixels, mask: NDArray[np.uint8], probability: NDArray[np.uint16]) -> None:
         """Begin to write what was found in an image."""
         smallest = _smallest(self._predictor, picture)
         job = self._pool.submit(_write, self.output, source, picture, mask, probability, smallest, self._probabilities)
@@ -236,22 +263,28 @@ def _shortened(part: str) -> str:
     return part if len(part.encode()) <= LONGEST_NAME else part.encode()[:LONGEST_NAME].decode(errors="ignore")
 
 
-def _readable(sources: Sequence[Source], failures: list[str], most: int) -> Iterator[list[tuple[Source, Image.Image]]]:
-    """Yield pictures, at most ``most`` at once and few where they are large; failures take what cannot be read."""
-    some: list[tuple[Source, Image.Image]] = []
+def _readable(
+    sources: Sequence[Source], how: Reading, writer: "_Writer", most: int
+) -> Iterator[list[tuple[Source, Pixels]]]:
+    """Yield pictures, at most ``most`` at once and few where they are large; the writer takes what is known of them."""
+    some: list[tuple[Source, Pixels]] = []
     pixels = 0
     for source in sources:
         try:
             with _large_pictures(source.path):
-                picture = read_image(source.path).picture
+                reading = read_image(source.path, how.channels)
         except InputError as error:
-            failures.append(str(error))
+            writer.failures.append(str(error))
             continue
-        if some and pixels + picture.width * picture.height > AT_ONCE:
+        writer.seen.append((source.path, inspect_image(reading, how)))
+        picture = reading.pixels
+        del reading
+        size = picture.shape[0] * picture.shape[1]
+        if some and pixels + size > AT_ONCE:
             yield some
             some, pixels = [], 0
         some.append((source, picture))
-        pixels += picture.width * picture.height
+        pixels += size
         if len(some) == most or pixels > AT_ONCE:
             yield some
             some, pixels = [], 0
@@ -260,10 +293,10 @@ def _readable(sources: Sequence[Source], failures: list[str], most: int) -> Iter
 
 
 def _whole(
-    bands: Iterator[Floats], size: tuple[int, int], advance: Callable[[float], None]
+    bands: Iterator[Floats], size: Sequence[int], advance: Callable[[float], None]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
     """Put bands together: the mask, 0 and 255, and the probability, of which 65535 is 1."""
-    width, height = size
+    height, width = size
     mask, probability = np.empty((height, width), np.uint8), np.empty((height, width), np.uint16)
     top = 0
     for band in bands:
@@ -275,16 +308,16 @@ def _whole(
     return mask, probability
 
 
-def _smallest(predictor: Predictor, picture: Image.Image) -> float:
+def _smallest(predictor: Predictor, picture: Pixels) -> float:
     """Return from how many pixels on something is an object, and not a speck, at the scale the network sees."""
-    scale = 1.0 if predictor.tiles else picture.width * picture.height / predictor.image_size**2
+    scale = 1.0 if predictor.tiles else picture.shape[0] * picture.shape[1] / predictor.image_size**2
     return max(1.0, SMALLEST_OBJECT * scale)
 
 
 def _write(
     output: Path,
     source: Source,
-    picture: Image.Image,
+    picture: Pixels,
     mask: NDArray[np.uint8],
     probability: NDArray[np.uint16],
     smallest: float,
@@ -293,7 +326,7 @@ def _write(
     """Write the pictures of one image; return its row and its objects."""
     _save(output / "masks", source.name, Image.fromarray(mask))
     # run lengths suit noisy pictures: as small as zlib's best, in a fifth of the time
-    _save(output / "overlays", source.name, _overlay(picture, mask), compress_type=zlib.Z_RLE)
+    _save(output / "overlays", source.name, _overlay(as_rgb(picture), mask), compress_type=zlib.Z_RLE)
     if probabilities:
         _save(output / "probabilities", source.name, Image.fromarray(probability))
     objects = list(measure_objects(mask, probability, smallest))

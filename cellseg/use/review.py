@@ -90,7 +90,7 @@ def review(trained: Trained, output: Path | None = None) -> Review:
         kept = run.prediction(name)
         probability = _seen_beyond_borders(predictor, kept.image)
         places = list(find_disagreements(kept.mask, kept.truth, probability > THRESHOLD))
-        found.places.extend(_place(place, name, kept.image, kept.truth, probability) for place in places)
+        found.places.extend(_place(place, name, kept.picture, kept.truth, probability) for place in places)
         found.images.append(_image_row(name, kept.truth, kept.mask, places))
     found.places.sort(key=_order)
     for number, place in enumerate(found.places, start=1):
@@ -102,10 +102,10 @@ def review(trained: Trained, output: Path | None = None) -> Review:
     return found
 
 
-def _seen_beyond_borders(predictor: Predictor, picture: Pixels) -> NDArray[np.float32]:
-    """Return the probability of cell in a picture continued by its mirror image on all sides."""
+def _seen_beyond_borders(predictor: Predictor, image: Pixels) -> NDArray[np.float32]:
+    """Return the probability of cell in an image (H, W, C) continued by its mirror image on all sides."""
     margin = -(-MARGIN // predictor.step) * predictor.step
-    wide = np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
+    wide = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
     seen = predictor.see(torch.from_numpy(wide.transpose(2, 0, 1).copy())[None] / 255)[0, 0].numpy()
     return seen[margin:-margin, margin:-margin]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
+from cellseg.data.facts import Reading
 from cellseg.data.findings import count
 from cellseg.data.pairs import IMAGE_SUFFIXES
 from cellseg.data.splits import SplitEntry
@@ -63,6 +64,11 @@ class Trained:
         found = [("chosen by", entry) for judge in self.judges for entry in judge.split.test]
         found += [("chosen by", entry) for run in self.runs for entry in run.files.split.val]
         return found + [("trained on", entry) for run in self.runs for entry in run.files.split.train]  # weighs most
+
+    @property
+    def reading(self) -> Reading:
+        """How its images were read; as usual where that is not on record."""
+        return self.runs[0].files.settings.reading if self.runs else Reading(image_size=self.image_size)
 
     @property
     def typical_size(self) -> tuple[float, float] | None:
@@ -181,6 +187,8 @@ def _together(name: str, runs: Sequence[Run], judges: Sequence[RunFolder] = ()) 
     first = runs[0]
     if other := [run for run in runs if run.image_size != first.image_size]:
         raise InputError(f"{other[0].folder} was trained at another data.image_size than {first.folder}")
+    if other := [run for run in runs if run.files.settings.data.channels != first.files.settings.data.channels]:
+        raise InputError(f"{other[0].folder} was trained on other data.channels than {first.folder}")
     networks = [run.network for run in runs]
     return Trained(name, runs, networks, first.image_size, first.files.summary.precision, judges)
 
