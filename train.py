@@ -11,13 +11,16 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import ConfigCompositionException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from cellseg.run.overrides import as_typed, explain, nearest, one_line, to_type
 from cellseg.run.signals import Interrupted, StopRequest, leave
 from cellseg.storage.errors import InputError
 from cellseg.sweep import account, process
+
+CONF = Path(__file__).parent / "conf"
 
 log = logging.getLogger("train")
 
@@ -47,7 +50,7 @@ def typed() -> str:
     """Return the command of this run, to be pasted; that of a sweep's run as it would be typed alone."""
     words = dict.fromkeys(sys.argv[1:])  # a sweep adds its study, also where it is there already, and the folder
     mine = [word for word in words if process.SWEPT not in os.environ or not word.startswith("hydra.run.dir=")]
-    return shlex.join(["python", "train.py", *mine])
+    return shlex.join(["python", "train.py", *map(to_type, mine)])
 
 
 def settle(cfg: DictConfig) -> None:
@@ -56,10 +59,12 @@ def settle(cfg: DictConfig) -> None:
         from cellseg.run.hardware import native_precision
 
         cfg.trainer.precision = native_precision(cfg.trainer.accelerator)
-    root = OmegaConf.load(Path(__file__).parent / "conf" / "config.yaml")
+    root = OmegaConf.load(CONF / "config.yaml")
     known = {*root, *(group for entry in root.defaults if entry != "_self_" for group in entry)}
     if unknown := sorted(set(cfg) - known):
-        raise InputError(f"{unknown[0]} is no key of this project, so adding it with + changes nothing; see --help")
+        near = nearest(unknown[0], sorted(known))
+        then = f"did you mean {near}?" if near else "see --help"
+        raise InputError(f"{unknown[0]} is no key of this project, so adding it with + changes nothing; {then}")
     if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**32:
         raise InputError(f"seed must be a whole number from 0 to {2**32 - 1}, but is {cfg.seed}")
     if not re.fullmatch(r"\w[\w.,+-]*", str(cfg.study)):
@@ -86,7 +91,7 @@ def main(cfg: DictConfig) -> float | None:
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
     if job.mode == RunMode.MULTIRUN:
-        overrides = [*job.overrides.task, f"study={cfg.study}"]
+        overrides = [*job.overrides.task, *as_typed([f"study={cfg.study}"])]
         return process.run_isolated(
             Path(__file__).resolve(), overrides, folder, partial(was_finished, cfg, folder), cfg.n_jobs
         )
@@ -98,8 +103,7 @@ def main(cfg: DictConfig) -> float | None:
             return run(cfg, folder, stop, typed())
     except (InputError, InstantiationException) as error:
         ours = error.__cause__ if isinstance(error.__cause__, InputError) else error
-        said = "; ".join(line.strip() for line in str(ours).splitlines() if line.strip())
-        sys.exit(f"error: {said}")  # raised, Hydra would add advice on stack traces
+        sys.exit(f"error: {one_line(ours)}")  # raised, Hydra would add advice on stack traces
     except Interrupted as interruption:
         kept = sorted((folder / "checkpoints").glob("[!.]*.ckpt"))
         what = f"what is trained is kept in {folder}" if kept else "nothing is kept yet"
@@ -112,5 +116,11 @@ if __name__ == "__main__":
     logging.raiseExceptions = False  # a log that cannot be written is no reason to fill the console
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
-    main()
+    if process.SWEPT not in os.environ:  # what a sweep passes on is in Hydra's grammar already
+        sys.argv[1:] = as_typed(sys.argv[1:])
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors; otherwise it prints them and exits
+    try:
+        main()
+    except (ConfigCompositionException, OverrideParseException) as error:
+        sys.exit(f"error: {explain(error, sys.argv[1:], CONF)}")
     sys.exit(account.SweepAccount.complaint)  # none: exit code 0

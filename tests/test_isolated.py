@@ -2,12 +2,12 @@
 
 import contextlib
 import os
-from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from cellseg.sweep.process import SWEPT, _environment, _own_gpu, _quoted, _reason
+from cellseg.run.overrides import quoted
+from cellseg.sweep.process import SWEPT, _environment, _own_gpu, _reason
 
 
 @pytest.mark.parametrize(
@@ -71,5 +71,5 @@ def test_the_reason_of_a_failure_is_its_last_word(code, said, reason):
     "name", ["a b", 'with "quotes"', "it's", "back\\slash", 'back\\"quote', "ends\\", "a,b={c}", "ünï"]
 )
 def test_hydra_reads_any_folder_as_it_is_called(name):
-    override = OverridesParser.create().parse_override(f"hydra.run.dir={_quoted(Path('logs') / name)}")
+    override = OverridesParser.create().parse_override(f"hydra.run.dir={quoted(f'logs/{name}')}")
     assert str(override.value()) == f"logs/{name}"

@@ -385,7 +385,10 @@ def test_a_sweep_gives_named_folders_and_the_weights_of_the_runs_alone(smears, t
     ("override", "message"),
     [
         ("model.depth=0", "error: model.depth must be at least 1, but is 0\n"),
-        ("trainer.max_epoch=3", "Key 'max_epoch' is not in struct"),
+        (
+            "trainer.max_epoch=3",
+            "error: trainer.max_epoch is not a key of the configuration; did you mean trainer.max_epochs?",
+        ),
     ],
 )
 def test_bad_input_gets_one_message_and_exit_code_1(smears, tmp_path, override, message):

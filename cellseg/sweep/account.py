@@ -19,6 +19,7 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -27,6 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cellseg.run.naming import run_name
+from cellseg.run.overrides import INPUTS, quoted, values
 from cellseg.run.signals import say
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import write_text
@@ -73,6 +75,8 @@ class SweepAccount(Callback):
 
             warn_without_accounting()
             outlive_dead_jobs()
+        else:
+            require_inputs(config)
         # jobs find it in their environment, wherever they are started
         os.environ[SWEEP] = name_sweep()
         self.watch = SweepWatch(study / ACCOUNT / os.environ[SWEEP], count_runs(config))
@@ -160,6 +164,21 @@ def require_writable(folder: Path) -> None:
         sys.exit(
             f"error: {folder} cannot be written ({error.strerror or error}); free space, or start in another folder"
         )
+
+
+def require_inputs(config: DictConfig) -> None:
+    """End here if a sweep over folders or files has one that does not exist: a comma may belong to a name."""
+    for override in OverridesParser.create().parse_overrides(list(config.hydra.overrides.task)):
+        if override.key_or_group in INPUTS and override.value_type == ValueType.SIMPLE_CHOICE_SWEEP:
+            key, paths = override.get_key_element(), [str(value) for value in values(override) if value is not None]
+            if missing := next(
+                (path for path in paths if not Path(path).expanduser().exists() and "${" not in path), None
+            ):
+                whole = ",".join(paths)
+                sys.exit(
+                    f"error: {key} has {len(paths)} values here, and {missing} does not exist; "
+                    f'if the comma is part of one name, quote it: -m "{key}={quoted(whole)}"'
+                )
 
 
 def count_runs(config: DictConfig) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from cellseg.run.overrides import quoted
 from cellseg.run.signals import say
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import write_json, write_text
@@ -78,7 +79,7 @@ def write_outcome(folder: Path, outcome: str, why: str) -> None:
 
 def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> tuple[str, str]:
     """Return how the run ended, and why or after how long."""
-    command = [sys.executable, str(script), *overrides, f"hydra.run.dir={_quoted(folder)}"]
+    command = [sys.executable, str(script), *overrides, f"hydra.run.dir={quoted(str(folder))}"]
     began = time.monotonic()
     console = folder / "console.log"
     with console.open("ab") as output, _own_gpu(folder.parent / ACCOUNT, n_jobs) as gpu, _ended_by_slurm() as ended:
@@ -107,11 +108,6 @@ def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> t
         return "stopped", "what is trained is kept" if kept else "nothing was kept yet"
     _write_failure(folder, "\n".join([why, "", *said[-LAST_LINES:], ""]))
     return "failed", why
-
-
-def _quoted(folder: Path) -> str:
-    """Return a path as Hydra's overrides have one with any character in it."""
-    return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + (found[2] and '\\"'), str(folder)) + '"'
 
 
 def _wait(process: "subprocess.Popen[bytes]", stop: Path) -> int:

@@ -1,0 +1,198 @@
+"""What is typed after ``python train.py``: paths and names mean what they say, and errors name the nearest right key.
+
+Hydra reads every value with a grammar of its own, in which ``2023_01`` is the number 202301 and ``cells[1]`` an error.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.errors import CompactHydraException, HydraException, OverrideParseException
+from omegaconf import OmegaConf
+
+INPUTS = ("data.root", "data.groups", "data.split.file")  # paths that must exist
+TYPED = (*INPUTS, "data.cache", "study")  # keys whose values mean exactly the characters that are typed
+
+_WORD = re.compile(rf"(\+{{0,2}}({'|'.join(map(re.escape, TYPED))})=)(.+)", re.DOTALL)
+_QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
+_EACH = re.compile(rf"(\s*(?:{_QUOTED})\s*|[^,]*),", re.DOTALL)  # value of several, each with a comma after it
+_SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\((.*)\)", re.DOTALL)
+
+
+def as_typed(words: Sequence[str]) -> list[str]:
+    """Quote the paths and names of a command line wherever Hydra would read something else than what is typed.
+
+    Left as they are: values in quotes, ``null``, interpolations (``${...}``) and, in a sweep, functions such as
+    ``choice(a,b)``. In a sweep a comma separates values, and each is quoted for itself.
+
+    Args:
+        words: The command line without the name of the program.
+    """
+    sweep = any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in words)
+    return [_word_as_typed(word, sweep) for word in words]
+
+
+def to_type(word: str) -> str:
+    """Return an override as a person would type it, from one that Hydra wrote."""
+    found = _WORD.fullmatch(word)
+    plain = f"{found[1]}{_read(word)}" if found else word
+    return plain if _read(*as_typed([plain])) == _read(word) else word
+
+
+def quoted(text: str) -> str:
+    """Return a text as Hydra's overrides have one with any character in it."""
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + (found[2] and "\\'"), text) + "'"
+
+
+def values(override: Override) -> list[Any]:
+    """Return the values that an override stands for: one, or in a sweep several."""
+    if not override.is_sweep_override():
+        return [override.value()]
+    return [value.text if isinstance(value, QuotedString) else value for value in override.sweep_iterator()]
+
+
+def _word_as_typed(word: str, sweep: bool) -> str:
+    found = _WORD.fullmatch(word)
+    if not found or "${" in found[3]:
+        return word
+    start, key, value = found.groups()
+    if not sweep:
+        return start + _value_as_typed(key, value)
+    if function := _SWEEP.fullmatch(value):
+        inside = _each_as_typed(key, function[2]) if function[1] == "choice" else function[2]
+        return f"{start}{function[1]}({inside})"
+    return start + _each_as_typed(key, value)
+
+
+def _each_as_typed(key: str, value: str) -> str:
+    each = _EACH.findall(f"{value},")
+    if len(each) == 1:
+        return _value_as_typed(key, value)
+    # a backslash at the end of a value would escape the comma
+    parts = (part.strip() for part in each)
+    return ",".join(quoted(part) if part.endswith("\\") else _value_as_typed(key, part) for part in parts)
+
+
+def _value_as_typed(key: str, value: str) -> str:
+    none = value == "null" and key != "study"
+    if not value or none or re.fullmatch(_QUOTED, value, re.DOTALL):
+        return value
+    read = _read(f"{key}={value}")
+    number = type(read) is int and key == "data.root"  # the names of earlier runs have a folder 2023 as a number
+    return value if (isinstance(read, str) or number) and str(read) == value else quoted(value)
+
+
+def _read(word: str) -> Any:
+    """Return the value that Hydra reads from an override; None also where it cannot read it."""
+    try:
+        return OverridesParser.create().parse_override(word).value()
+    except (HydraException, ValueError):  # ValueError: a number of thousands of digits
+        return None
+
+
+def explain(error: CompactHydraException, words: Sequence[str], conf: Path) -> str:
+    """Say in one sentence why Hydra refused a command line, with the nearest right key or option.
+
+    Args:
+        error: What Hydra raised.
+        words: The command line without the name of the program, as Hydra got it.
+        conf: The folder of the configuration.
+    """
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        parser = OverridesParser.create(config_loader=loader)
+        overrides = parser.parse_overrides([word for word in words if "=" in word.lstrip("-") or word[:1] == "~"])
+        groups = dict(_groups(loader))
+        chosen = []
+        for override in overrides:
+            if not (options := groups.get(override.key_or_group)) or override.is_delete():
+                continue
+            for option in values(override):
+                if isinstance(option, str) and option not in options:
+                    return _no_option(override.key_or_group, option, options)
+            chosen.append(f"{override.key_or_group}={values(override)[0]}")
+        default, config = (
+            _keys(OmegaConf.to_container(compose("config", choice, return_hydra_config=True)))
+            for choice in ([], chosen)
+        )
+    sweep = any(word in ("-m", "--multirun") for word in words)
+    for override in overrides:
+        key, typed = override.key_or_group, str(override.input_line)
+        added = override.is_add() or override.is_force_add()
+        if key not in groups and key not in config and not added:
+            if key in default:
+                return f"{key} is a key of the default configuration, but not together with {' '.join(chosen)}"
+            return _no_key(override, config, groups)
+        if override.is_add() and config.get(key) is not None:
+            return f"{key} is a key of the configuration already, so remove the +: {typed[1:]}"
+        if override.is_sweep_override() and not sweep:
+            name, _, value = typed.partition("=")
+            return f'{typed} has several values, which only a sweep (-m) takes; for one value: "{name}={quoted(value)}"'
+    return one_line(error, error.__cause__)
+
+
+def one_line(*errors: BaseException | None) -> str:
+    """Return all that errors say, in one line."""
+    lines = "\n".join(str(error) for error in errors if error).splitlines()
+    return "; ".join(line.strip() for line in lines if line.strip())
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """Return the known key that a person most likely meant: one that ends so, or one that is spelt alike."""
+    ends = [key for key in known if key.rpartition(".")[2] == word]
+    return next(iter([*ends, *difflib.get_close_matches(word, known, 1)]), None)
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    """Say what cannot be read, with quotes around it where they help."""
+    key, equal, value = error.override.partition("=")
+    if not equal or not re.fullmatch(r"[+~]*[\w./@$:-]+", key):
+        return f"{error.override} cannot be read; write KEY=VALUE, without spaces around ="
+    if why := re.search(r"\w+ while evaluating .*", str(error)):
+        return f"{error.override} cannot be read: {why[0]}"
+    return f'{error.override} cannot be read; a value with special characters needs quotes: "{key}={quoted(value)}"'
+
+
+def _no_option(group: str, option: str, options: Sequence[str]) -> str:
+    near = nearest(option, options)
+    meant = f"; did you mean {group}={near}?" if near else ""
+    return f"{group}={option} does not exist, the options of {group} are {', '.join(options)}{meant}"
+
+
+def _no_key(override: Override, config: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> str:
+    key = override.key_or_group
+    leaf = [known for known, value in config.items() if override.is_delete() or not isinstance(value, Mapping)]
+    ours = [known for known in (*leaf, *groups) if known.startswith("hydra") == key.startswith("hydra")]
+    near = nearest(key, ours)
+    parts = [f"did you mean {near}?" if near else "--help lists all keys"]
+    target = str(config.get(f"{key.rpartition('.')[0]}._target_", "cellseg"))
+    if not target.startswith("cellseg") and not override.is_delete():  # ours have every argument in conf/
+        parts.append(f"to add an argument of {target}: +{override.input_line}")
+    return f"{key} is not a key of the configuration; {' Or, '.join(parts)}"
+
+
+def _groups(loader: ConfigLoader, parent: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Yield every group of the configuration and its options."""
+    for name in loader.list_groups(parent):
+        group = f"{parent}/{name}" if parent else name
+        if options := loader.get_group_options(group, ObjectType.CONFIG):
+            yield group, options
+        yield from _groups(loader, group)
+
+
+def _keys(node: Any, parent: str = "") -> dict[str, Any]:
+    """Return every key of a configuration in dots, those of nodes included."""
+    keys: dict[str, Any] = {}
+    for name, value in node.items() if isinstance(node, Mapping) else ():
+        keys |= {f"{parent}{name}": value} | _keys(value, f"{parent}{name}.")
+    return keys
