@@ -103,7 +103,10 @@ def main(cfg: DictConfig) -> float | None:
             return run(cfg, folder, stop, typed())
     except (InputError, InstantiationException) as error:
         ours = error.__cause__ if isinstance(error.__cause__, InputError) else error
-        sys.exit(f"error: {one_line(ours)}")  # raised, Hydra would add advice on stack traces
+        root = str(OmegaConf.select(cfg, "data.root"))
+        several = "," in root and not Path(root).expanduser().exists()  # a person may have forgotten -m
+        hint = "; for a sweep over several folders add -m" if several else ""
+        sys.exit(f"error: {one_line(ours)}{hint}")  # raised, Hydra would add advice on stack traces
     except Interrupted as interruption:
         kept = sorted((folder / "checkpoints").glob("[!.]*.ckpt"))
         what = f"what is trained is kept in {folder}" if kept else "nothing is kept yet"

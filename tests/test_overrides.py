@@ -154,3 +154,9 @@ def test_a_wrong_command_line_gets_one_sentence_with_what_to_type(tmp_path, word
     assert said in result.stderr
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_comma_without_a_sweep_is_part_of_the_name_and_the_error_shows_the_sweep(tmp_path):
+    result = command(tmp_path, "data.root=a,b", "experiment=smoke")
+    assert "a data set must be a folder, but a,b does not exist" in result.stderr
+    assert result.stderr.endswith("; for a sweep over several folders add -m\n")
