@@ -296,7 +296,7 @@ def lab(path):
         (empty, r"bad\.png: cannot be read as an image"),
         (text, r"bad\.png: cannot be read as an image"),
         (animated, r"bad\.png: holds several pictures"),
-        (lab, r"bad\.png: has pixels of kind LAB; save it as an RGB or grey file"),
+        (lab, r"bad\.png: has pixels of kind CIELAB 8 .*; save it as an RGB or grey file"),
         (lambda path: None, r"bad\.png does not exist"),
     ],
 )

@@ -17,7 +17,14 @@ from cellseg.storage.errors import InputError
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 FAX = {COMPRESSION.CCITTRLE, COMPRESSION.CCITT_T4, COMPRESSION.CCITT_T6}
 LOSSY = {COMPRESSION.OJPEG, COMPRESSION.JPEG}
-GREY = {PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK}
+READ = {
+    PHOTOMETRIC.MINISWHITE,
+    PHOTOMETRIC.MINISBLACK,
+    PHOTOMETRIC.RGB,
+    PHOTOMETRIC.PALETTE,
+    PHOTOMETRIC.YCBCR,
+    PHOTOMETRIC.SEPARATED,
+}
 ONE_PICTURE = {"Y", "X", "S", "C"}  # axes: rows, columns, samples of a pixel, channels
 UNNAMED = {"Q", "I"}  # axes of which the file does not say what they are
 AXES = {"Z": "depth", "T": "time", "Q": "unnamed", "I": "unnamed", "C": "channel", "S": "sample", "R": "tile"}
@@ -46,15 +53,15 @@ def decode_tiff(path: Path, most_pixels: int, *, stacked: bool = False) -> Decod
     with path.open("rb") as file, TiffFile(file, _multifile=False) as tiff:
         series = _only(path, tiff)
         page = series.keyframe
-        if page.photometric in (PHOTOMETRIC.SEPARATED, PHOTOMETRIC.CIELAB) or (
+        if page.photometric not in READ or (page.samplesperpixel > 1 and page.bitspersample == 1):
+            raise InputError(
+                f"{path}: has pixels of kind {_named(page.photometric)} (its tag PhotometricInterpretation), "
+                f"{page.samplesperpixel} values of {page.bitspersample} bits each; save it as an RGB or grey file"
+            )
+        if page.photometric == PHOTOMETRIC.SEPARATED or (
             page.photometric == PHOTOMETRIC.YCBCR and page.compression not in LOSSY
         ):
             raise OtherColoursError
-        if page.photometric not in GREY | {PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE, PHOTOMETRIC.YCBCR}:
-            raise InputError(
-                f"{path}: its tag PhotometricInterpretation is {_named(page.photometric)}, which is not read; "
-                "save it as an RGB or grey file"
-            )
         if series.dtype.kind not in "buif":
             raise InputError(f"{path}: has pixels of kind {series.dtype}; save it as an RGB or grey file")
         kept = _kept(path, series, stacked=stacked)
@@ -205,4 +212,4 @@ def _upright(values: Values, orientation: int) -> Values:
 
 
 def _named(photometric: int) -> str:
-    return f"{int(photometric)} ({getattr(photometric, 'name', 'unknown')})"
+    return f"{getattr(photometric, 'name', 'unknown')} {int(photometric)}"
