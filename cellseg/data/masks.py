@@ -23,6 +23,7 @@ SOLID_SHARE = 0.5  # of a label file's values, how many must fill areas of their
 SMALLEST_STEP = 1 / 64  # of the brightest value: a shade differs from the next by less, most labels by more
 SOFT_SHARE = 0.3  # of the outline's pixels that are neither of their label nor background where labels were resized
 REACH = 3  # pixels, in which a label's edge fades where it was resized
+SPECK = 3  # pixels, of noise
 NOISE_REACH = 16  # pixels, from an edge to the farthest noise that JPEG makes of it
 NOISE = 3  # a value up to which a blank area of a JPEG file may be off
 SIDE_STEP, SIDE_GROWTH = 32, 1.2  # sides that are tried: multiples of what any network here pools to, each larger
@@ -280,7 +281,8 @@ def _meaning(values: Values, present: Values) -> str:
     white = brightest >= WHITE and (values >= 0.9 * brightest).sum() > 0.5 * cells.sum()
     solid = _values_present(values[1:-1, 1:-1][_squares(values)])
     if _fades(values):
-        return RESIZED if solid.size and not white and not _is_shaded(values, present) else GREY
+        noisy = (values >= 0.9 * brightest).sum() > 0.2 * cells.sum() and _is_specked(_half_of_each_label(values))
+        return RESIZED if not white and not noisy and _of_several_levels(values, solid) else GREY
     flat = solid.size / present.size >= SOLID_SHARE
     if flat and (present.size <= FEW or not (white or _is_shaded(values, present))):
         return LABELS
@@ -310,10 +312,28 @@ def _fades(values: Values) -> bool:
         part |= squares
     cells = values > 0
     outline = cells & ~ndimage.binary_erosion(cells, border_value=1)
-    below = values < ndimage.maximum_filter(
-        values, 3
-    )  # what is thin has no square either, and nothing larger beside it
-    return bool((outline & ~own & below).sum() > SOFT_SHARE * outline.sum())
+    soft = outline & ~own & (values < ndimage.maximum_filter(values, 3))  # what is thin has nothing larger beside it
+    return bool(soft.sum() > SOFT_SHARE * (soft | (outline & own)).sum())
+
+
+def _of_several_levels(values: Values, solid: Values) -> bool:
+    """Tell several labels from one whose edges are soft: there are flat areas, or whole regions, of half its value."""
+    brightest = values.max()
+    if ((solid > 0.1 * brightest) & (solid < 0.9 * brightest)).any():
+        return True
+    regions, count = ndimage.label(values > 0, np.ones((3, 3)))
+    flat = np.zeros(values.shape, bool)
+    flat[1:-1, 1:-1] = _squares(values)
+    numbers = np.arange(1, count + 1)
+    largest, flats = ndimage.maximum(values, regions, numbers), ndimage.maximum(values * flat, regions, numbers)
+    return bool(((largest < 0.5 * brightest) & (flats == largest)).any())
+
+
+def _is_specked(cell: NDArray[np.bool_]) -> bool:
+    """Tell noise: more specks than cells."""
+    regions, count = ndimage.label(cell, np.ones((3, 3)))
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]
+    return bool((sizes <= SPECK).sum() > (sizes > SPECK).sum())
 
 
 def _is_shaded(values: Values, present: Values) -> bool:
