@@ -23,9 +23,11 @@ from rich.progress import Progress
 
 from cellseg.data.drawing import draw_outlines
 from cellseg.data.findings import count
+from cellseg.data.formats import IMAGE_SUFFIXES
 from cellseg.data.groups import natural
 from cellseg.data.images import read_image
-from cellseg.data.pairs import IMAGE_SUFFIXES, LONGEST_NAME, looks_like_mask, scan_pairs
+from cellseg.data.layouts import LONGEST_NAME
+from cellseg.data.pairs import looks_like_mask, scan_pairs
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import SMALLEST_OBJECT, Object, measure_objects
 from cellseg.storage.csv_files import as_text, write_csv
@@ -59,10 +61,10 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
         The images, and what there is to say of the rest.
     """
     sources, said = [], []
-    files = [path for path in inputs if not path.is_dir()]
+    files = [path for path in inputs if not path.is_dir() or foreign_suffix(path.name)]
     common = Path(os.path.commonpath([_absolute(path).parent for path in files])) if files else Path()
     for path in inputs:
-        if not path.is_dir():
+        if path in files:
             sources.append(Source(str(_absolute(path).relative_to(common).with_suffix("")), path))
             continue
         found, left_out = _in_folder(path)
@@ -70,7 +72,8 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
         if left_out:
             said.append(f"{path}: {count(len(left_out), 'picture')} left out as masks or the like, {left_out[0]} first")
         if not found:
-            said.append(f"{path}: holds no image; images end in {', '.join(IMAGE_SUFFIXES)}")
+            others = describe_foreign(file for file in sorted(path.rglob("*")) if foreign_suffix(file.name))
+            said.append("; ".join([f"{path}: holds no image; images end in {', '.join(IMAGE_SUFFIXES)}", *others]))
     once = {_absolute(source.path): source for source in reversed(sources)}  # however often an image was named
     return _told_apart([source for source in sources if once[_absolute(source.path)] is source]), said
 
@@ -242,6 +245,7 @@ def _readable(sources: Sequence[Source], failures: list[str], most: int) -> Iter
     pixels = 0
     for source in sources:
         try:
+            refuse_foreign(source.path)
             with _large_pictures(source.path):
                 picture = read_image(source.path).picture
         except InputError as error:

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from cellseg.data.findings import count
-from cellseg.data.pairs import IMAGE_SUFFIXES
+from cellseg.data.formats import IMAGE_SUFFIXES
 from cellseg.data.splits import SplitEntry
 from cellseg.networks import PotiNet, UNet, XopiNet
 from cellseg.run.folder import RunFolder

@@ -1,0 +1,413 @@
+"""The layouts of folders of pairs: a recogniser for each, which reads names only, and one that compares endings."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cellseg.data.formats import ANNOTATIONS, IMAGE_SUFFIXES, foreign_suffix
+from cellseg.data.words import (
+    CHANNEL,
+    MASK_WORD,
+    PLAIN,
+    folder_role,
+    image_keys,
+    is_preview,
+    mask_keys,
+    named_as_mask,
+    part_of,
+    preview_base,
+    stem_of,
+)
+from cellseg.storage.errors import InputError
+
+SYSTEM_NAMES = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
+EXACT = "exact"  # beside mask.jpg, the mask as cellseg synthesize drew it, before it was flawed like a labeller's
+LONGEST_NAME = 200  # bytes, so that a run can add to it
+DEEPEST = 3  # folders below images/ that are looked into
+LOSSY = (".jpeg",)
+LOOKED_AT = 3  # pairs whose pixels are compared where names do not tell the mask
+CORNER = 1024  # pixels a side of what is compared of each
+FEW = 32  # different colours: a mask has no more of them, or far fewer than its image
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in the folder that keeps it from being trained on: where, what was seen, and what to do."""
+
+    path: Path
+    seen: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.seen}; {self.remedy}"
+
+
+@dataclass(frozen=True, eq=False)
+class Folder:
+    """What lies in a folder by name: pictures, folders, files in formats not read here; hidden and system ones not."""
+
+    path: Path
+    pictures: list[Path]
+    folders: list[Path]
+    foreign: list[Path]
+
+    @classmethod
+    def read(cls, path: Path) -> "Folder":
+        """List a folder.
+
+        Raises:
+            InputError: If it cannot be listed, or a name in it is too long or not UTF-8.
+        """
+        pictures, folders, foreign = [], [], []
+        try:
+            with os.scandir(path) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
+                        continue
+                    refuse_name(path, entry.name)
+                    if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
+                        pictures.append(path / entry.name)
+                    elif entry.is_dir() and not entry.name.lower().endswith(".zarr"):
+                        folders.append(path / entry.name)
+                    elif foreign_suffix(entry.name) or entry.name.lower().endswith(ANNOTATIONS):
+                        foreign.append(path / entry.name)
+        except OSError as error:
+            raise InputError(f"{error.filename or path}: cannot be looked into ({error.strerror})") from error
+        return cls(path, pictures, folders, foreign)
+
+    def of(self, *, masks: bool) -> list[Path]:
+        """Return the folders in it whose names say that they hold images, or masks."""
+        return [folder for folder in self.folders if (role := folder_role(folder.name)) and role.mask == masks]
+
+
+@dataclass
+class Found:
+    """One reading of a folder: pairs as (name, image, masks), and what does not fit it."""
+
+    layout: str
+    pairs: list[tuple[str, Path, tuple[Path, ...]]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    mentioned: set[str] = field(default_factory=set)  # pictures that need no further telling
+    left_out: list[Path] = field(default_factory=list)  # pictures and other files that take no part
+    failure: tuple[Path, str] | None = None  # the first image without a mask, and why it has none
+    parts: dict[str, int] = field(default_factory=dict)  # pairs of each part of an export, of which one must be chosen
+
+    def example(self, root: Path) -> str:
+        """Return the first image."""
+        return str(self.pairs[0][1].relative_to(root))
+
+    def complain(self, path: Path, seen: str, remedy: str, pictures: Iterable[Path] = ()) -> None:
+        """Note a problem, and that it has been told of these pictures."""
+        self.problems.append(Problem(path, seen, remedy))
+        self.mentioned.update(str(picture) for picture in pictures or [path])
+
+    def pair_up(self, images: Sequence[Path], masks: Sequence[Path]) -> None:
+        """Pair images and masks by name: the same, or the same less words such as mask after or before it."""
+        image_stems = {stem for image in images for stem in (image.stem, stem_of(image))}
+        by_key: dict[str, list[Path]] = defaultdict(list)
+        for mask in masks:
+            exact = mask.stem in image_stems or stem_of(mask) in image_stems
+            for key in {mask.stem, stem_of(mask)} if exact else mask_keys(mask):
+                by_key[key].append(mask)
+        by_stem: dict[str, list[Path]] = defaultdict(list)
+        for image in images:
+            by_stem[image.stem].append(image)
+        taken: dict[Path, Path] = {}
+        bases = {key for image in images for key in image_keys(image)} | by_key.keys()
+        for stem, twins in by_stem.items():
+            matching = next((by_key[key] for key in image_keys(twins[0]) if key in by_key), [])
+            if len(twins) > 1:
+                self.complain(
+                    twins[0], f"there is more than one image of this name ({names(twins)})", "keep one", twins
+                )
+            elif not matching and CHANNEL.search(stem) and CHANNEL.sub("", stem) in by_key:
+                self.complain(twins[0], "a second channel", "merge the channels into one image, or move it away")
+            elif not matching and is_preview(twins[0]) and preview_base(twins[0]) in bases:
+                self.mentioned.add(str(twins[0]))
+            elif not matching:
+                self.complain(twins[0], "the image has no mask", "add the mask or move the image away")
+                self.failure = self.failure or (twins[0], f" has no mask: {_holds(masks)}")
+            elif len(matching) > 1:
+                several = f"more than one mask could belong to it ({names(matching)})"
+                self.complain(twins[0], several, "keep one", [*twins, *matching])
+            elif matching[0] in taken:
+                self.complain(
+                    twins[0],
+                    f"the mask {matching[0].name} could belong to it and to {taken[matching[0]].name}",
+                    "give every image a mask of its own name",
+                )
+            else:
+                taken[matching[0]] = twins[0]
+                self.pairs.append((stem, twins[0], (matching[0],)))
+        for mask in masks:
+            if mask in taken or str(mask) in self.mentioned:
+                continue
+            if is_preview(mask) and preview_base(mask) in bases:
+                self.mentioned.add(str(mask))
+            else:
+                self.complain(mask, "the mask has no image", "add the image or move the mask away")
+
+
+def folder_a_pair(top: Folder, inside: list[Folder]) -> Found | None:
+    """Read cell_1/source.jpg and cell_1/mask.jpg, or any two names of which one says mask."""
+    found = Found("one folder a pair")
+    roles = {*top.of(masks=False), *top.of(masks=True)} if _is_parallel(top) else set()
+    for folder in inside:
+        if not folder.pictures or folder.path in roles or part_of(folder.path.name):
+            continue
+        stems = [(path, path.stem.lower()) for path in folder.pictures]
+        named = {role: [path for path, stem in stems if stem == role] for role in ("source", "mask")}
+        masks = [path for path, stem in stems if MASK_WORD.search(stem) or (stem == EXACT and named["mask"])]
+        masks = [path for path in masks if not is_preview(path)]
+        others = [path for path in folder.pictures if path not in masks]
+        images = [path for path in others if not is_preview(path)] or others
+        if len(named["source"]) == len(named["mask"]) == 1:
+            found.pairs.append((folder.path.name, named["source"][0], (named["mask"][0],)))
+            found.mentioned.update(map(str, folder.pictures))  # what lies beside them needs no telling
+        elif len(images) == len(masks) == 1:
+            found.pairs.append((folder.path.name, images[0], (masks[0],)))
+            found.mentioned.update(map(str, folder.pictures))
+        else:
+            twice = [f"more than one {role}.*" for role, paths in named.items() if len(paths) > 1]
+            missing = "no mask" if not masks else "no image" if len(masks) == len(folder.pictures) else ""
+            found.complain(
+                folder.path,
+                "a pair is source.* and mask.*, or two pictures of which one has mask, label or gt in its name, "
+                f"but here is {(twice or [missing or 'no telling which'])[0]} (found: {names(folder.pictures)})",
+                "complete the pair or move the folder away",
+                folder.pictures,
+            )
+    return found if found.pairs or found.problems else None
+
+
+def folder_an_image(top: Folder, inside: list[Folder]) -> Found | None:
+    """Read ID/images/ID.png and all masks in ID/masks/."""
+    found = Found("one folder an image, with a folder of instance masks")
+    for folder in inside:
+        images, masks = (_preferred(folder.of(masks=side)) for side in (False, True))
+        if (not images and not masks) or part_of(folder.path.name):
+            continue
+        if len(images) > 1 or len(masks) > 1:
+            seen = f"has more than one folder of images or of masks ({names([*images, *masks])})"
+            found.complain(folder.path, seen, "keep one of each", folder.pictures)
+            continue
+        pictures, parts = (Folder.read(paths[0]).pictures if paths else [] for paths in (images, masks))
+        if len(pictures) == 1 and parts:
+            found.pairs.append((folder.path.name, pictures[0], tuple(parts)))
+        else:
+            found.complain(
+                folder.path,
+                f"needs one picture in images/ and at least one in masks/, but has {len(pictures)} and {len(parts)}",
+                "complete it, move it away, or, if it is a data set of its own, name this folder",
+                [*pictures, *parts],
+            )
+    return found if found.pairs or found.problems else None
+
+
+def parallel_folders(top: Folder, inside: list[Folder]) -> Found | None:
+    """Read images/a.png and masks/a.png, also in the same folders below both.
+
+    Raises:
+        InputError: If there is more than one folder of images or of masks to choose from.
+    """
+    by_part: dict[str, tuple[list[Path], list[Path]]] = defaultdict(lambda: ([], []))
+    for folder in top.folders:
+        if role := folder_role(folder.name):
+            by_part[role.part][role.mask].append(folder)
+    both = {part: sides for part, sides in by_part.items() if all(sides)}
+    if not both and all(sides := (top.of(masks=False), top.of(masks=True))):
+        both = {"": sides}  # images/ and train_masks/
+    readings = {part: _side_of_each(top, *map(_preferred, sides)) for part, sides in both.items()}
+    complete = {part: found for part, found in readings.items() if found.pairs}
+    if len(complete) > 1:
+        counts = {f"{found.layout.removeprefix('parallel folders ')}": len(found.pairs) for found in complete.values()}
+        return Found("parallel folders", next(iter(complete.values())).pairs, parts=counts)
+    return next(iter(complete.values() or readings.values()), None)
+
+
+def _side_of_each(top: Folder, images: list[Path], masks: list[Path]) -> Found:
+    if len(images) > 1 or len(masks) > 1:
+        raise InputError(
+            f"{top.path} can be read in more than one way: it has the folders {names([*images, *masks])}; "
+            "leave one folder of images and one of masks in it"
+        )
+    left, right = _tree(images[0]), _tree(masks[0])
+    found = Found(f"parallel folders {images[0].name}/ and {masks[0].name}/")
+    if left.get("") or right.get(""):
+        found.pair_up(left.get("", []), right.get("", []))
+        return found
+    counts = {}
+    for sub in sorted(left.keys() | right.keys()):
+        if part_of(sub.split("/")[0]) and not (left.get(sub) and right.get(sub)):
+            found.left_out += left.get(sub, []) + right.get(sub, [])  # a part without masks
+            continue
+        before = len(found.pairs)
+        found.pair_up(left.get(sub, []), right.get(sub, []))
+        if len(found.pairs) > before:
+            counts[sub] = len(found.pairs) - before
+    parts: Counter[str] = Counter()
+    for sub, number in counts.items():
+        if part_of(first := sub.split("/")[0]):
+            parts[f"{images[0].name}/{first}/ and {masks[0].name}/{first}/"] += number
+    if len(parts) > 1:
+        found.parts = dict(parts)
+    if len(counts) == 1:
+        [sub] = counts
+        found.layout = f"parallel folders {images[0].name}/{sub}/ and {masks[0].name}/{sub}/"
+    elif counts:
+        found.layout += " with the same folders in both"
+    called = told_apart([image for _, image, _ in found.pairs])
+    found.pairs = [(name, image, parts) for name, (_, image, parts) in zip(called, found.pairs, strict=True)]
+    return found
+
+
+def _preferred(folders: list[Path]) -> list[Path]:
+    """Leave out folders without pictures and, beside the usual names, the unusual ones."""
+    filled = [folder for folder in folders if any(_tree(folder).values())] if len(folders) > 1 else []
+    folders = filled or folders
+    return [folder for folder in folders if folder.name.lower() in PLAIN] or folders
+
+
+def _tree(folder: Path, depth: int = DEEPEST) -> dict[str, list[Path]]:
+    """Return the pictures in a folder, and in those below it by their paths from it."""
+    listed = Folder.read(folder)
+    tree = {"": listed.pictures} if listed.pictures else {}
+    if depth:
+        for below in listed.folders:
+            for sub, pictures in _tree(below, depth - 1).items():
+                tree[f"{below.name}/{sub}".rstrip("/")] = pictures
+    return tree
+
+
+def side_by_side(top: Folder, inside: list[Folder]) -> Found | None:
+    """Read a.png and a_mask.png, or other words for mask after or before the name."""
+    stems = {stem_of(path): path for path in top.pictures}
+    labelled = {key for path in top.pictures for key in mask_keys(path)[1:] if key != path.stem} & stems.keys()
+    masks = [path for path in top.pictures if named_as_mask(path) and stem_of(path) not in labelled]
+    if not masks:
+        return None
+    found = Found("side by side, NAME and NAME_mask")
+    found.pair_up([path for path in top.pictures if path not in masks], masks)
+    if found.pairs:
+        _, image, (mask,) = found.pairs[0]
+        if mask.stem.lower() not in (f"{image.stem.lower()}_mask", f"{image.stem.lower()}_masks"):
+            found.layout = f"side by side, as {image.name} and {mask.name}"
+    return found
+
+
+def two_endings(top: Folder, inside: list[Folder]) -> Found | None:
+    """Read 001.bmp and 001.png, where all images have one ending and all masks another."""
+    pictures = [path for path in top.pictures if not is_preview(path)]
+    if any(map(named_as_mask, pictures)):
+        return None
+    by_ending: dict[str, dict[str, Path]] = defaultdict(dict)
+    for path in pictures:
+        by_ending[_ending(path)].setdefault(path.stem, path)
+    shared = Counter(stem for files in by_ending.values() for stem in files)
+    common = [stem for stem, number in shared.items() if number > 1]
+    if not common:
+        return None
+    if len(by_ending) > 2:
+        kinds = ", ".join(f"*{ending}" for ending in by_ending)
+        return Found("one name, two endings", failure=(top.path, f" has files of more than two endings ({kinds})"))
+    first, second = by_ending.values()
+    looks = [_looks_like_masks(a, b, common) for a, b in ((first, second), (second, first))]
+    if looks[0] == looks[1]:
+        one, other = first[common[0]], second[common[0]]
+        unclear = f" and {other.name} have one name, and which is the mask is not plain; add _mask to its name"
+        return Found("one name, two endings", failure=(one, unclear))
+    images, masks = (second, first) if looks[0] else (first, second)
+    found = Found(f"side by side, as {images[common[0]].name} and {masks[common[0]].name}")
+    ending = _ending(masks[common[0]])
+    found.pair_up(*([path for path in pictures if (_ending(path) == ending) == mask] for mask in (False, True)))
+    found.mentioned.update(str(path) for path in top.pictures if path not in pictures and preview_base(path) in images)
+    return found
+
+
+def _ending(path: Path) -> str:
+    return {".jpg": ".jpeg", ".tif": ".tiff"}.get(path.suffix.lower(), path.suffix.lower())
+
+
+def _looks_like_masks(masks: dict[str, Path], images: dict[str, Path], common: list[str]) -> bool:
+    """Tell whether these files can be the masks of those: not lossy ones of lossless ones, and of few colours."""
+    if _ending(masks[common[0]]) in LOSSY:
+        return False
+    colours = [(_colours(masks[stem]), _colours(images[stem])) for stem in common[:LOOKED_AT]]
+    if _ending(images[common[0]]) in LOSSY:  # that is evidence, unless both are photographs
+        return all(mask and (mask <= FEW or 2 * mask <= image) for mask, image in colours)
+    return all(mask and 4 * mask <= image for mask, image in colours)
+
+
+def _colours(path: Path) -> int:
+    """Count the different colours in a corner of a picture; 0 if it cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            corner = np.asarray(picture.crop((0, 0, min(CORNER, picture.width), min(CORNER, picture.height))))
+    except Exception:  # Pillow's decoders let almost any through on a damaged file
+        return 0
+    return len(np.unique(corner.reshape(-1, *corner.shape[2:]), axis=0))
+
+
+RECOGNISERS: tuple[Callable[[Folder, list[Folder]], Found | None], ...] = (
+    folder_a_pair,
+    folder_an_image,
+    parallel_folders,
+    side_by_side,
+    two_endings,
+)
+
+
+def told_apart(images: Sequence[Path]) -> list[str]:
+    """Name images by their stems or, if two are the same, by as many folders before them as set all apart.
+
+    Capitals do not set names apart, as on some file systems they do not.
+    """
+    deepest = max((len(image.parts) for image in images), default=1)
+    for ending in (False, True):
+        for number in range(1, deepest + 1):
+            called = [_flat(image if ending else image.with_suffix(""), number, dots=ending) for image in images]
+            if len({name.casefold() for name in called}) == len(called):
+                return called
+    return [f"{number}_{image.stem}" for number, image in enumerate(images, start=1)]
+
+
+def _flat(path: Path, number: int, *, dots: bool) -> str:
+    parts = [part for part in path.parts if part != path.anchor][-number:]
+    if dots:
+        parts[-1] = parts[-1].replace(".", "_")
+    return "_".join(parts)
+
+
+def refuse_name(folder: Path, name: str) -> None:
+    """Refuse a name that a run cannot write down.
+
+    Raises:
+        InputError: If it is not UTF-8, or too long.
+    """
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError as error:
+        raise InputError(f"{folder}: the name {name!a} in it is not UTF-8; rename it") from error
+    if size > LONGEST_NAME:
+        raise InputError(f"{folder}: the name {name[:20]}… in it has {size} bytes; shorten it to {LONGEST_NAME}")
+
+
+def names(paths: Iterable[Path]) -> str:
+    """Name a few of many files."""
+    called = sorted(path.name for path in paths)
+    return ", ".join(called[:5]) + (f" and {len(called) - 5} more" if len(called) > 5 else "")
+
+
+def _holds(masks: Sequence[Path]) -> str:
+    if not masks:
+        return "there are no masks"
+    return f"{masks[0].parent.name}/ holds {names(masks)}"
+
+
+def _is_parallel(top: Folder) -> bool:
+    return bool(top.of(masks=False) and top.of(masks=True))
