@@ -23,9 +23,10 @@ COLUMNS = ("pair", "file", "written", "change")
 def write_cleaned(root: Path, out: Path, groups: Path | None = None, threshold: int = 20) -> tuple[int, list[Finding]]:
     """Write the cleaned data set and ``changes.csv`` to a new folder in the same layout.
 
-    Pairs that a table lists, or that differ only in the endings of their files, are written with a ``pairs.csv``. Images become 8-bit RGB, masks single-channel 0 and 255, the union where an image has several. Training on the
-    result is training on ``root``, bit for bit. The folder appears whole or not at all. Returns how many pairs there
-    are, and what to be warned of.
+    Images become 8-bit RGB, masks single-channel 0 and 255, the union where an image has several. Pairs that a table
+    lists, or that differ only in the endings of their files, are listed in a ``pairs.csv``. Training on the result is
+    training on ``root``, bit for bit. The folder appears whole or not at all. Returns how many pairs there are, and
+    what to be warned of.
 
     Args:
         root: Folder or table of pairs; nothing in it is changed.

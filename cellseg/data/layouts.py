@@ -220,8 +220,14 @@ def parallel_folders(top: Folder, inside: list[Folder]) -> Found | None:
         if role := folder_role(folder.name):
             by_part[role.part][role.mask].append(folder)
     both = {part: sides for part, sides in by_part.items() if all(sides)}
-    if not both and all(sides := (top.of(masks=False), top.of(masks=True))):
-        both = {"": sides}  # images/ and train_masks/
+    if not both:  # images/ and train_masks/, or one of the two only
+        images, masks = sides = top.of(masks=False), top.of(masks=True)
+        if images and masks:
+            both = {"": sides}
+        elif images or masks:
+            missing = "folder of masks such as masks/" if images else "folder of images such as images/"
+            alone = (images or masks)[0]
+            return Found("parallel folders images/ and masks/", failure=(alone, f"/ has no {missing} beside it"))
     readings = {part: _side_of_each(top, *map(_preferred, sides)) for part, sides in both.items()}
     complete = {part: found for part, found in readings.items() if found.pairs}
     if len(complete) > 1:
@@ -239,7 +245,13 @@ def _side_of_each(top: Folder, images: list[Path], masks: list[Path]) -> Found:
     left, right = _tree(images[0]), _tree(masks[0])
     found = Found(f"parallel folders {images[0].name}/ and {masks[0].name}/")
     if left.get("") or right.get(""):
+        if left.get("") and not right.get("") and right:
+            return _folder_of_masks_each(found, left[""], right)
         found.pair_up(left.get("", []), right.get("", []))
+        if not right:
+            endings = Counter(file.suffix or file.name for file in masks[0].iterdir() if not file.name.startswith("."))
+            held = ", ".join(f"{number} {ending}" for ending, number in endings.most_common(3)) or "nothing"
+            found.failure = (masks[0], f"/ holds no pictures but {held}")
         return found
     counts = {}
     for sub in sorted(left.keys() | right.keys()):
@@ -263,6 +275,24 @@ def _side_of_each(top: Folder, images: list[Path], masks: list[Path]) -> Found:
         found.layout += " with the same folders in both"
     called = told_apart([image for _, image, _ in found.pairs])
     found.pairs = [(name, image, parts) for name, (_, image, parts) in zip(called, found.pairs, strict=True)]
+    return found
+
+
+def _folder_of_masks_each(found: Found, images: list[Path], masks: dict[str, list[Path]]) -> Found:
+    """Read images/a.png and all masks in masks/a/."""
+    found.layout += ", a folder of masks for each image"
+    twins = Counter(image.stem for image in images)
+    for image in images:
+        if twins[image.stem] > 1:
+            found.complain(image, "there is more than one image of this name", "keep one")
+        elif image.stem in masks:
+            found.pairs.append((image.stem, image, tuple(masks[image.stem])))
+        else:
+            found.complain(image, "the image has no mask", "add the mask or move the image away")
+            found.failure = found.failure or (image, f" has no folder of masks; there are {', '.join(list(masks)[:5])}")
+    for sub, parts in masks.items():
+        if sub not in twins:
+            found.complain(parts[0].parent, "the masks have no image", "add the image or move them away", parts)
     return found
 
 

@@ -179,7 +179,7 @@ def _choose(root: Path, counts: dict[str, int], *, in_folders: bool) -> str:
     """Refuse to mix the parts of an export: images of one part may be copies of images of another."""
     found = ", ".join(f"{name} ({number} pair{'' if number == 1 else 's'})" for name, number in counts.items())
     remedy = (
-        f"name one folder (data.root={root / next(iter(counts))})"
+        f"name one folder (data.root={root / max(counts, key=counts.__getitem__)})"
         if in_folders
         else "keep the folders of one part in the data set"
     )

@@ -34,7 +34,7 @@ _FOLDER = re.compile(
     rf"(?P<before>{_PART_WORDS})?(?:raw|original|tissue|cell|nuclei|binary|instance|manual|gt)?"
     r"(?:(?P<image>images?|imgs?|pictures?|photos?|raws?|originals?|inputs?|sources?)|"
     r"(?P<mask>masks?|labels?|annotations?|annots?|segs?|segmentations?|gts?|ground ?truths?|truths?))"
-    rf"(?P<after>{_PART_WORDS}|tr|ts|te)?"
+    rf"(?P<after>{_PART_WORDS}|tr|ts|te)?(?:png|tiff?|jpe?g|bmp)?"
 )
 PLAIN = frozenset(  # preferred where a folder has a second name of the same kind beside it
     {"images", "imgs", "imagestr", "masks", "labels", "labelstr", "annotations"}

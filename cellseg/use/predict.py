@@ -23,7 +23,7 @@ from rich.progress import Progress
 
 from cellseg.data.drawing import draw_outlines
 from cellseg.data.findings import count
-from cellseg.data.formats import IMAGE_SUFFIXES
+from cellseg.data.formats import IMAGE_SUFFIXES, describe_foreign, foreign_suffix, refuse_foreign
 from cellseg.data.groups import natural
 from cellseg.data.images import read_image
 from cellseg.data.layouts import LONGEST_NAME
