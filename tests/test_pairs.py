@@ -407,6 +407,18 @@ def test_suffixes_of_masks_do_not_tear_names_apart_that_were_whole(tmp_path):
     assert all(pair.image.name == pair.masks[0].name for pair in find_pairs(tmp_path).pairs)
 
 
+def test_the_words_of_exports_are_names_of_pairs_beside_other_pairs(tmp_path):
+    lay_out(tmp_path, [f"{name}/{file}" for name in ("a", "test", "test1") for file in ("seg_1.png", "mask.png*")])
+    pairs = find_pairs(tmp_path).pairs
+    assert [(pair.name, pair.image.stem) for pair in pairs] == [(name, "seg_1") for name in ("a", "test", "test1")]
+
+
+def test_a_folder_below_is_not_read_where_the_folder_itself_is_meant(tmp_path):
+    lay_out(tmp_path, ["images/a.png", "masks/b.png*", "old/images/a.png", "old/masks/a.png*", "old/images/c.png"])
+    with pytest.raises(InputError, match=r"images/a\.png has no mask: masks/ holds b\.png"):
+        find_pairs(tmp_path)
+
+
 REFUSED = {
     "parts of an export": (
         ["train/a.png", "train/a_mask.png*", "train/b.png", "train/b_mask.png*", "valid/c.png", "valid/c_mask.png*"],

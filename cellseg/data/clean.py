@@ -55,6 +55,8 @@ def write_cleaned(root: Path, out: Path, groups: Path | None = None, threshold: 
                 picture.save(unfinished / file)
             labels = pair.masks[0].parent / "*" if len(pair.masks) > 1 else pair.masks[0]
             of_image, of_mask = (shown(path, scan.root) for path in (pair.image, labels))
+            if scan.listed:
+                of_mask = ", ".join(shown(path, scan.root) for path in pair.masks)
             return clean.facts, [
                 (pair.name, of_image, str(image_file), _image_change(clean.facts)),
                 (pair.name, of_mask, str(mask_file), _mask_change(clean.facts, len(pair.masks))),

@@ -14,6 +14,7 @@ from cellseg.data.words import (
     CHANNEL,
     MASK_WORD,
     PLAIN,
+    WEAK_WORD,
     folder_role,
     image_keys,
     is_preview,
@@ -157,13 +158,15 @@ def folder_a_pair(top: Folder, inside: list[Folder]) -> Found | None:
     """Read cell_1/source.jpg and cell_1/mask.jpg, or any two names of which one says mask."""
     found = Found("one folder a pair")
     roles = {*top.of(masks=False), *top.of(masks=True)} if _is_parallel(top) else set()
-    for folder in inside:
-        if not folder.pictures or folder.path in roles or part_of(folder.path.name):
+    for folder in _parts_last(inside):
+        if not folder.pictures or folder.path in roles or _is_part(folder, found):
             continue
         stems = [(path, path.stem.lower()) for path in folder.pictures]
         named = {role: [path for path, stem in stems if stem == role] for role in ("source", "mask")}
         masks = [path for path, stem in stems if MASK_WORD.search(stem) or (stem == EXACT and named["mask"])]
-        masks = [path for path in masks if not is_preview(path)]
+        masks = [
+            path for path in masks or [path for path, stem in stems if WEAK_WORD.search(stem)] if not is_preview(path)
+        ]
         others = [path for path in folder.pictures if path not in masks]
         images = [path for path in others if not is_preview(path)] or others
         if len(named["source"]) == len(named["mask"]) == 1:
@@ -188,9 +191,9 @@ def folder_a_pair(top: Folder, inside: list[Folder]) -> Found | None:
 def folder_an_image(top: Folder, inside: list[Folder]) -> Found | None:
     """Read ID/images/ID.png and all masks in ID/masks/."""
     found = Found("one folder an image, with a folder of instance masks")
-    for folder in inside:
+    for folder in _parts_last(inside):
         images, masks = (_preferred(folder.of(masks=side)) for side in (False, True))
-        if (not images and not masks) or part_of(folder.path.name):
+        if (not images and not masks) or _is_part(folder, found):
             continue
         if len(images) > 1 or len(masks) > 1:
             seen = f"has more than one folder of images or of masks ({names([*images, *masks])})"
@@ -207,6 +210,15 @@ def folder_an_image(top: Folder, inside: list[Folder]) -> Found | None:
                 [*pictures, *parts],
             )
     return found if found.pairs or found.problems else None
+
+
+def _parts_last(inside: list[Folder]) -> list[Folder]:
+    return sorted(inside, key=lambda folder: part_of(folder.path.name) != "")
+
+
+def _is_part(folder: Folder, found: Found) -> bool:
+    """Tell a part of an export, called train, from a pair called train beside other pairs."""
+    return part_of(folder.path.name) != "" and not found.pairs
 
 
 def parallel_folders(top: Folder, inside: list[Folder]) -> Found | None:
@@ -319,7 +331,7 @@ def side_by_side(top: Folder, inside: list[Folder]) -> Found | None:
     stems = {stem_of(path): path for path in top.pictures}
     labelled = {key for path in top.pictures for key in mask_keys(path)[1:] if key != path.stem} & stems.keys()
     masks = [path for path in top.pictures if named_as_mask(path) and stem_of(path) not in labelled]
-    if not masks:
+    if not masks or len(masks) == len(top.pictures):
         return None
     found = Found("side by side, NAME and NAME_mask")
     found.pair_up([path for path in top.pictures if path not in masks], masks)
@@ -333,7 +345,7 @@ def side_by_side(top: Folder, inside: list[Folder]) -> Found | None:
 def two_endings(top: Folder, inside: list[Folder]) -> Found | None:
     """Read 001.bmp and 001.png, where all images have one ending and all masks another."""
     pictures = [path for path in top.pictures if not is_preview(path)]
-    if any(map(named_as_mask, pictures)):
+    if 0 < sum(map(named_as_mask, pictures)) < len(pictures):
         return None
     by_ending: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in pictures:

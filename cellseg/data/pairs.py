@@ -8,7 +8,7 @@ from cellseg.data.formats import ANNOTATIONS, BYSTANDERS, describe_foreign
 from cellseg.data.groups import natural, read_groups
 from cellseg.data.layouts import EXACT, RECOGNISERS, Folder, Found, Problem, names, refuse_name
 from cellseg.data.table import HEADER, find_table, read_pairs_table
-from cellseg.data.words import MASK_WORD, PREVIEW, folder_role, part_of, preview_base
+from cellseg.data.words import MASK_WORD, PREVIEW, WEAK_WORD, folder_role, part_of, preview_base
 from cellseg.storage.errors import InputError
 
 LAYOUTS = (
@@ -113,7 +113,8 @@ def looks_like_mask(path: Path) -> bool:
     role = folder_role(path.parent.name) or folder_role(place.name)
     base = preview_base(path)
     shows = PREVIEW.search(path.stem) and base and any(other.stem == base for other in path.parent.iterdir())
-    return (role is not None and role.mask) or MASK_WORD.search(path.stem) is not None or drawn or bool(shows)
+    named = MASK_WORD.search(path.stem) or WEAK_WORD.search(path.stem)
+    return bool((role and role.mask) or named or drawn or shows)
 
 
 def _read_folder(root: Path) -> Found:
@@ -126,7 +127,8 @@ def _read_folder(root: Path) -> Found:
     if not complete:
         below = {folder.path: [Folder.read(path) for path in folder.folders] for folder in inside}
         folders += [folder for several in below.values() for folder in several]
-        nested = {folder: _readings(folder, below[folder.path]) for folder in inside}
+        meant = any(found.failure and found.problems for found in readings)  # the folder itself, whose names differ
+        nested = {} if meant else {folder: _readings(folder, below[folder.path]) for folder in inside}
         data_sets = {
             folder: usable for folder, several in nested.items() if (usable := [one for one in several if one.pairs])
         }

@@ -30,9 +30,12 @@ def find_table(folder: Path) -> Path | None:
     """Return the ``pairs.csv`` in a folder, in any capitalisation, if there is one.
 
     Raises:
-        InputError: If there are several.
+        InputError: If there are several, or the folder cannot be listed.
     """
-    tables = sorted(file for file in folder.iterdir() if file.name.lower() == "pairs.csv")
+    try:
+        tables = sorted(file for file in folder.iterdir() if file.name.lower() == "pairs.csv")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be looked into ({error.strerror})") from error
     if len(tables) > 1:
         raise InputError(f"{folder} holds {', '.join(table.name for table in tables)}; keep one of them")
     return tables[0] if tables else None

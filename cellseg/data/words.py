@@ -6,10 +6,9 @@ from pathlib import Path
 
 _MASK = r"masks?|labels?|lbls?|segs?|segm|segmentations?|gts?|ground[-_ ]?truths?|truth|annotations?|annots?|instances?"
 _IMAGE = r"images?|imgs?|im|raw|orig|original|source|src|photo"
-MASK_WORD = re.compile(
-    r"(?<!un)mask|(?<!un)label(?![-_ ]?free)|"
-    r"(?<![a-z])(gt|segs?|segm|segmentations?|ground[-_ ]?truths?|annotations?|annots?)(?![a-z])",
-    re.IGNORECASE,
+MASK_WORD = re.compile(r"(?<!un)mask|(?<!un)label(?![-_ ]?free)|(?<![a-z])gt(?![a-z])", re.IGNORECASE)
+WEAK_WORD = re.compile(  # a mask where nothing beside it has a plain word for mask in its name
+    r"(?<![a-z])(segs?|segm|segmentations?|ground[-_ ]?truths?|annotations?|annots?)(?![a-z])", re.IGNORECASE
 )
 MASK_SUFFIX = re.compile(rf"[-_. ](?:{_MASK})$", re.IGNORECASE)
 QUALIFIED_SUFFIX = re.compile(rf"[-_. ](?:cp|binary|manual|instances?|gt|seg|label)[-_](?:{_MASK})$", re.IGNORECASE)
@@ -58,8 +57,8 @@ def folder_role(name: str) -> Role | None:
 
 def part_of(name: str) -> str:
     """Return train, val or test if a folder's name means one of these, otherwise nothing."""
-    word = re.sub(r"[^a-z]", "", name.lower())
-    return _PART.get(word) or _PART.get(re.sub(r"(set|data)$", "", word), "")
+    word = re.sub(r"(set|data)$", "", re.sub(r"[-_. ]", "", name.lower()))
+    return _PART.get(word, "") if len(word) > 2 else ""
 
 
 def stem_of(path: Path) -> str:
