@@ -25,7 +25,7 @@ from cellseg.data.findings import (
 )
 from cellseg.data.formats import describe_foreign, foreign_suffix
 from cellseg.data.kinship import Kin, Likeness, families, find_kin
-from cellseg.data.layouts import Problem
+from cellseg.data.matching import Problem
 from cellseg.data.montage import draw_tile
 from cellseg.data.pairs import Pair, Scan, scan_pairs, shown
 from cellseg.data.splits import SplitPlan, Subsets

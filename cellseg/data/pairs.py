@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cellseg.data.formats import ANNOTATIONS, BYSTANDERS, describe_foreign
 from cellseg.data.groups import natural, read_groups
-from cellseg.data.layouts import EXACT, RECOGNISERS, Folder, Found, Problem, names, refuse_name
+from cellseg.data.layouts import EXACT, RECOGNISERS
+from cellseg.data.matching import Folder, Found, Problem, names, refuse_name
 from cellseg.data.table import HEADER, find_table, read_pairs_table
 from cellseg.data.words import MASK_WORD, PREVIEW, WEAK_WORD, folder_role, part_of, preview_base
 from cellseg.storage.errors import InputError

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from cellseg.data.formats import FOREIGN, IMAGE_SUFFIXES, foreign_suffix
-from cellseg.data.layouts import Found, Problem, refuse_name, told_apart
+from cellseg.data.matching import Found, Problem, refuse_name, told_apart
 from cellseg.storage.csv_files import from_text, write_csv
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import read_bounded

@@ -26,7 +26,7 @@ from cellseg.data.findings import count
 from cellseg.data.formats import IMAGE_SUFFIXES, describe_foreign, foreign_suffix, refuse_foreign
 from cellseg.data.groups import natural
 from cellseg.data.images import read_image
-from cellseg.data.layouts import LONGEST_NAME
+from cellseg.data.matching import LONGEST_NAME
 from cellseg.data.pairs import looks_like_mask, scan_pairs
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import SMALLEST_OBJECT, Object, measure_objects
