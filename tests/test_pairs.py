@@ -579,3 +579,15 @@ def test_paths_outside_of_the_data_set_are_shown_whole(tmp_path):
     assert shown(tmp_path / "a" / "b.png", tmp_path) == str(Path("a/b.png"))
     assert shown(tmp_path, tmp_path) == str(tmp_path)
     assert shown(Path("/elsewhere/b.png"), tmp_path) == str(Path("/elsewhere/b.png"))
+
+
+def test_many_data_sets_in_one_folder_are_counted(tmp_path):
+    lay_out(tmp_path, [f"s{n}/{name}" for n in range(9) for name in ("a.png", "a_mask.png*", "b.png", "b_mask.png*")])
+    with pytest.raises(InputError, match=r"several data sets: s0/ \(2 pairs\), .* s5/ \(2 pairs\) and 3 more"):
+        find_pairs(tmp_path)
+
+
+def test_a_file_of_a_microscope_is_no_data_set(tmp_path):
+    draw(tmp_path / "a.czi")
+    with pytest.raises(InputError, match=r"a\.czi: is a Zeiss image, .* convert it"):
+        find_pairs(tmp_path / "a.czi")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from cellseg.data.formats import ANNOTATIONS, BYSTANDERS, describe_foreign
+from cellseg.data.formats import ANNOTATIONS, BYSTANDERS, describe_foreign, refuse_foreign
 from cellseg.data.groups import natural, read_groups
 from cellseg.data.layouts import EXACT, RECOGNISERS
 from cellseg.data.matching import Folder, Found, Problem, names, refuse_name
@@ -18,6 +18,7 @@ LAYOUTS = (
     f"side by side (a.png and a_mask.png), or a pairs.csv with the columns {HEADER}"
 )
 SHOWN = 3  # folders that are described one by one
+MOST = 6  # data sets in a folder that are named
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def scan_pairs(root: Path, groups: Path | None = None) -> Scan:
     except OSError as error:
         raise InputError(f"a data set must be a folder, but {root} cannot be looked into ({error.strerror})") from error
     if not is_folder and not is_table:
+        refuse_foreign(root)
         what = "is a file" if root.exists() else "does not exist"
         raise InputError(f"a data set must be a folder, but {root} {what}; expected {LAYOUTS}")
     folder = root.parent if is_table else root
@@ -180,7 +182,8 @@ def _inside(layout: str, name: str) -> str:
 
 def _choose(root: Path, counts: dict[str, int], *, in_folders: bool) -> str:
     """Refuse to mix the parts of an export: images of one part may be copies of images of another."""
-    found = ", ".join(f"{name} ({number} pair{'' if number == 1 else 's'})" for name, number in counts.items())
+    each = [f"{name} ({number} pair{'' if number == 1 else 's'})" for name, number in counts.items()]
+    found = ", ".join(each[:MOST]) + (f" and {len(each) - MOST} more" if len(each) > MOST else "")
     remedy = (
         f"name one folder (data.root={root / max(counts, key=counts.__getitem__)})"
         if in_folders
@@ -206,7 +209,7 @@ def _no_pairs(top: Folder, folders: list[Folder], failed: list[Found]) -> str:
         )
     else:
         said.append(f"expected {LAYOUTS}")
-    said.append(_describe(folders))
+    said.append(_describe(root, folders))
     return f"{root} holds no pairs; {'; '.join(said)}{_hint(root)}"
 
 
@@ -216,7 +219,7 @@ def _distance(found: Found) -> int:
     return next(number for number, word in enumerate(words) if found.layout.startswith(word))
 
 
-def _describe(folders: list[Folder]) -> str:
+def _describe(root: Path, folders: list[Folder]) -> str:
     filled = [folder for folder in folders if folder.pictures]
     total = sum(len(folder.pictures) for folder in filled)
     if not filled:
@@ -224,7 +227,7 @@ def _describe(folders: list[Folder]) -> str:
     if len(filled) > SHOWN:
         return f"found images in {names(folder.path for folder in filled)} ({total} pictures)"
     return "found images in " + " and ".join(
-        f"{folder.path.name}/ ({len(folder.pictures)}: {names(folder.pictures)})" for folder in filled
+        f"{shown(folder.path, root)}/ ({len(folder.pictures)}: {names(folder.pictures)})" for folder in filled
     )
 
 
