@@ -59,7 +59,7 @@ app = typer.Typer(
     help="Data before training, runs after it. Training itself: python train.py --help",
 )
 
-Data = Annotated[Path, typer.Argument(help="Folder of images and masks, in any of the known layouts.")]
+Data = Annotated[Path, typer.Argument(help="Folder of images and masks, in any of the known layouts, or a pairs.csv.")]
 Groups = Annotated[
     Path | None,
     typer.Option(help="CSV of which pairs are siblings (columns pair, group).", show_default="groups.csv in DATA"),

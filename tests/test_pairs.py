@@ -2,12 +2,16 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cellseg.data.pairs import find_pairs, scan_pairs
+from cellseg.data.check import check_data
+from cellseg.data.clean import write_cleaned
+from cellseg.data.formats import FOREIGN, IMAGE_SUFFIXES, refuse_foreign
+from cellseg.data.pairs import find_pairs, looks_like_mask, scan_pairs, shown
 from cellseg.storage.errors import InputError
 
 
@@ -281,12 +285,10 @@ def test_a_photograph_is_not_taken_for_a_mask_by_its_name(tmp_path, name):
     assert {pair.image.stem for pair in find_pairs(tmp_path).pairs} == {name}
 
 
-def test_a_data_set_close_by_is_named(tmp_path):
+def test_a_data_set_around_the_folder_is_named(tmp_path):
     for n in (1, 2):
         picture(tmp_path / "train" / "images" / f"{n}.png")
         picture(tmp_path / "train" / "masks" / f"{n}.png")
-    with pytest.raises(InputError, match=r"train looks like a data set: name that folder"):
-        find_pairs(tmp_path)
     with pytest.raises(InputError, match=r"train looks like the data set: name that folder"):
         find_pairs(tmp_path / "train" / "images")
 
@@ -299,3 +301,293 @@ def test_all_problems_are_found_at_once(own_smears):
     assert len(scan.pairs) == 13
     with pytest.raises(InputError, match=re.escape(f"(and 1 more problems: cellseg check {own_smears})")):
         find_pairs(own_smears)
+
+
+def draw(path, *, mask=False):
+    """Write a file: noise where it is an image, black and white where it is a mask, a byte where it is neither."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.name.lower().endswith(IMAGE_SUFFIXES):
+        path.write_bytes(b"x")
+        return
+    rng = np.random.default_rng(len(path.name))
+    pixels = rng.integers(0, 2, (32, 32)) * 255 if mask else rng.integers(0, 256, (32, 32, 3))
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def lay_out(root, files):
+    """Write files and masks, which have a star after their name."""
+    for file in files:
+        draw(root / file.rstrip("*"), mask=file.endswith("*"))
+
+
+CELLPOSE = [("a{}.tif", "a{}_cp_masks.png*", "a{}_flows.tif", "a{}_cp_outlines.txt", "a{}_outlines.png", "a{}_seg.npy")]
+FOUND_IN_THE_WILD = [  # files of pair {}, image and mask first; files once; name of a pair; layout
+    (("w{}_img.tif", "w{}_masks.tif*"), (), "w{}_img", "side by side, as w1_img.tif and w1_masks.tif"),
+    (("w{}_image.tif", "w{}_mask.tif*"), (), "w{}_image", "side by side, as w1_image.tif and w1_mask.tif"),
+    (("w{}-raw.tif", "w{}-gt.tif*"), (), "w{}-raw", "side by side, as w1-raw.tif and w1-gt.tif"),
+    (*CELLPOSE, (), "a{}", "side by side, as a1.tif and a1_cp_masks.png"),
+    (("x{}.png", "x{}_label.png*", "x{}_label_viz.png"), (), "x{}", "side by side, as x1.png and x1_label.png"),
+    (("x{}.png", "x{}_labels.tif*", "x{}_overlay.png"), (), "x{}", "side by side, as x1.png and x1_labels.tif"),
+    (("x{}.png", "x{}_seg.png*"), (), "x{}", "side by side, as x1.png and x1_seg.png"),
+    (("x{}.jpg", "x{}_segmentation.png*"), (), "x{}", "side by side, as x1.jpg and x1_segmentation.png"),
+    (("x{}.ome.tif", "x{}_mask.ome.tif*"), (), "x{}.ome", "side by side, as x1.ome.tif and x1_mask.ome.tif"),
+    (("x{}.png", "mask_x{}.png*"), (), "x{}", "side by side, as x1.png and mask_x1.png"),
+    (("image_x{}.png", "label_x{}.png*"), (), "image_x{}", "side by side, as image_x1.png and label_x1.png"),
+    (("img{}.png", "mask{}.png*"), (), "img{}", "side by side, as img1.png and mask1.png"),
+    (("label_free_{}.png", "label_free_{}_mask.png*"), (), "label_free_{}", "side by side, NAME and NAME_mask"),
+    (("00{}.bmp", "00{}.png*"), (), "00{}", "side by side, as 001.bmp and 001.png"),
+    (("a{}.JPG", "a{}.png*"), (), "a{}", "side by side, as a1.JPG and a1.png"),
+    (("a{}.png", "a{}.tif*"), (), "a{}", "side by side, as a1.png and a1.tif"),
+    (("Image/{}.png", "Label/{}.png*"), (), "{}", "parallel folders Image/ and Label/"),
+    (("IMG/{}.png", "gt/{}_gt.png*"), (), "{}", "parallel folders IMG/ and gt/"),
+    (("raw/{}.png", "Ground_Truth/{}.png*"), (), "{}", "parallel folders raw/ and Ground_Truth/"),
+    (("images/img_{}.png", "masks_png/mask_{}.png*"), (), "img_{}", "parallel folders images/ and masks_png/"),
+    (("images/{}.png", "segmentations/{}_seg.png*"), (), "{}", "parallel folders images/ and segmentations/"),
+    (("images/{}.png", "masks/{}.png*"), ("raw/1.png",), "{}", "parallel folders images/ and masks/"),
+    (
+        ("images_tr/{}.png", "labels_tr/{}.png*"),
+        ("images_ts/9.png",),
+        "{}",
+        "parallel folders images_tr/ and labels_tr/",
+    ),
+    (
+        ("train/image/{}.png", "train/label/{}.png*"),
+        ("test/image/9.png",),
+        "{}",
+        "parallel folders train/image/ and train/label/",
+    ),
+    (
+        ("images/train/{}.png", "masks/train/{}.png*"),
+        ("images/test/9.png",),
+        "{}",
+        "parallel folders images/train/ and masks/train/",
+    ),
+    (
+        ("images/s{}/a.png", "masks/s{}/a.png*"),
+        (),
+        "s{}_a",
+        "parallel folders images/ and masks/ with the same folders in both",
+    ),
+    (
+        ("images/{}.png", "masks/{}/1.png*"),
+        (),
+        "{}",
+        "parallel folders images/ and masks/, a folder of masks for each image",
+    ),
+    (("d/x{}.png", "d/x{}_mask.png*"), ("d/_classes.csv",), "x{}", "side by side, NAME and NAME_mask, in d/"),
+    (("s{}_json/img.png", "s{}_json/label.png*", "s{}_json/label_viz.png"), (), "s{}_json", "one folder a pair"),
+    (("s{}/photo_color.png", "s{}/photo_mask.png*"), (), "s{}", "one folder a pair"),
+]
+
+
+@pytest.mark.parametrize(("files", "once", "name", "layout"), FOUND_IN_THE_WILD, ids=lambda value: str(value)[:40])
+def test_layouts_of_other_programs_are_read_and_cleaning_keeps_them(tmp_path, files, once, name, layout):
+    root = tmp_path / "d"
+    lay_out(root, [file.format(number) for number in (1, 2, 3) for file in files])
+    lay_out(root, once)
+    scan = find_pairs(root)
+    assert scan.layout == layout
+    assert [pair.name for pair in scan.pairs] == [name.format(number) for number in (1, 2, 3)]
+    image, mask = (file.rstrip("*") for file in files[:2])
+    assert [(shown(pair.image, root), [shown(path, root) for path in pair.masks]) for pair in scan.pairs] == [
+        (image.format(number), [mask.format(number)]) for number in (1, 2, 3)
+    ]
+    assert [shown(path, root) for path in scan.ignored] == [file for file in once if file.endswith(".png")]
+    assert not any(looks_like_mask(pair.image) for pair in scan.pairs)
+    write_cleaned(root, tmp_path / "out")
+    again = find_pairs(tmp_path / "out")
+    assert [(pair.name, pair.group) for pair in again.pairs] == [(pair.name, pair.group) for pair in scan.pairs]
+
+
+def test_suffixes_of_masks_do_not_tear_names_apart_that_were_whole(tmp_path):
+    lay_out(
+        tmp_path, [f"{side}/{name}.png" for side in ("images", "masks") for name in ("a", "a_seg", "a_color", "gt_a")]
+    )
+    assert [pair.name for pair in find_pairs(tmp_path).pairs] == ["a", "a_color", "a_seg", "gt_a"]
+    assert all(pair.image.name == pair.masks[0].name for pair in find_pairs(tmp_path).pairs)
+
+
+def test_the_words_of_exports_are_names_of_pairs_beside_other_pairs(tmp_path):
+    lay_out(tmp_path, [f"{name}/{file}" for name in ("a", "test", "test1") for file in ("seg_1.png", "mask.png*")])
+    pairs = find_pairs(tmp_path).pairs
+    assert [(pair.name, pair.image.stem) for pair in pairs] == [(name, "seg_1") for name in ("a", "test", "test1")]
+
+
+def test_a_folder_below_is_not_read_where_the_folder_itself_is_meant(tmp_path):
+    lay_out(tmp_path, ["images/a.png", "masks/b.png*", "old/images/a.png", "old/masks/a.png*", "old/images/c.png"])
+    with pytest.raises(InputError, match=r"images/a\.png has no mask: masks/ holds b\.png"):
+        find_pairs(tmp_path)
+
+
+REFUSED = {
+    "parts of an export": (
+        ["train/a.png", "train/a_mask.png*", "train/b.png", "train/b_mask.png*", "valid/c.png", "valid/c_mask.png*"],
+        r"several data sets: train/ \(2 pairs\), valid/ \(1 pair\); .*data\.root=.*train\), or list .*pairs\.csv",
+    ),
+    "parts below images and masks": (
+        ["images/train/a.png", "masks/train/a.png*", "images/val/b.png", "masks/val/b.png*"],
+        r"several data sets: images/train/ and masks/train/ \(1 pair\), images/val/ and .*pairs\.csv",
+    ),
+    "parts in the names of folders": (
+        ["train_images/a.png", "train_masks/a.png*", "test_images/b.png", "test_masks/b.png*"],
+        r"several data sets: test_images/ and test_masks/ \(1 pair\), train_images/ and",
+    ),
+    "one picture twice": (["1.jpg", "1.png"], r"1\.jpg and 1\.png have one name, and which is the mask is not plain"),
+    "two masks by ending": (["1.bmp*", "1.png*"], r"1\.bmp and 1\.png have one name"),
+    "three endings": (["1.bmp", "1.png*", "1.tif"], r"files of more than two endings \(\*\.bmp, \*\.png, \*\.tiff\)"),
+    "other names": (
+        ["images/a_01.png", "masks/b_01.png*", "masks/b_02.png*"],
+        r"nearest layout is parallel folders images/ and masks/, but images/a_01\.png has no mask: masks/ holds "
+        r"b_01\.png, b_02\.png; give .* one name, or list them in .*pairs\.csv: first the line image,mask, .*"
+        r"found images in images/ \(1: a_01\.png\) and masks/ \(2: b_01\.png, b_02\.png\)",
+    ),
+    "masks as text": (["images/a.png", "labels/a.txt"], r"labels/ holds no pictures but 1 \.txt"),
+    "no masks": (["images/a.png", "images/b.png"], r"images/ has no folder of masks such as masks/ beside it"),
+    "Zeiss": (
+        ["a.czi", "b.czi"],
+        r"2 files are Zeiss images \(\.czi\), which .* convert \(in Fiji.* bfconvert in\.czi",
+    ),
+    "Cellpose's arrays": (
+        ["a.tif", "a_seg.npy"],
+        r"_seg\.npy files hold masks; in its window, File > Save masks as PNG",
+    ),
+    "polygons": (["images/a.png", "images/a.json"], r"annotations \(1 \.json\) are not masks: polygons must be drawn"),
+    "volumes": (["x/a.nii.gz", "x/b.zarr/0.png"], r"a\.nii\.gz is a NIfTI volume.*; b\.zarr is a Zarr folder"),
+}
+
+
+@pytest.mark.parametrize(("files", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_fits_no_layout_is_refused_with_what_was_seen_and_what_to_do(tmp_path, files, message):
+    lay_out(tmp_path, files)
+    with pytest.raises(InputError, match=message):
+        find_pairs(tmp_path)
+
+
+def test_files_to_convert_beside_pairs_are_told(tmp_path):
+    lay_out(tmp_path, ["images/a.png", "masks/a.png*", "images/b.czi", "images/a.json", "a.npy"])
+    assert [path.name for path in find_pairs(tmp_path).ignored] == ["b.czi"]
+    assert any("convert (in Fiji" in finding.seen for finding in check_data(tmp_path).findings)
+
+
+@pytest.mark.parametrize("suffix", FOREIGN)
+def test_a_file_of_another_program_is_refused_with_its_converter(tmp_path, suffix):
+    with pytest.raises(InputError, match=re.escape(f"x{suffix}: is a {FOREIGN[suffix][0]}")):
+        refuse_foreign(tmp_path / f"x{suffix}")
+
+
+@pytest.mark.parametrize("name", ["x.tif", "x.png", "x.ome.tif", "x.lsm"])
+def test_other_files_are_not_refused_by_their_ending(tmp_path, name):
+    refuse_foreign(tmp_path / name)
+
+
+@pytest.fixture
+def anywhere(tmp_path):
+    """Three images and four masks in folders of no layout."""
+    lay_out(tmp_path / "d", ["p/1.png", "p/2.png", "q/1.png", "r/k1.png*", "r/k2.png*", "r/k3.png*", "r/k4.png*"])
+    return tmp_path / "d"
+
+
+TABLE = "image,mask\np/1.png,r/k1.png\np/1.png,r/k2.png\np/2.png,r/k3.png\nq/1.png,r/k4.png\n"
+GROUPED = "image,mask,group\np/1.png,r/k1.png,s\np/1.png,r/k2.png,s\np/2.png,r/k3.png,s\nq/1.png,r/k4.png,t\n"
+TABLES = {
+    "plain": TABLE,
+    "groups": GROUPED,
+    "byte order mark and line ends": "\ufeff" + TABLE.replace("\n", "\r\n"),
+    "semicolons": GROUPED.replace(",", ";"),
+    "backslashes": TABLE.replace("/", "\\"),
+    "spaces, capitals, more columns, empty rows": TABLE.replace("image,mask", " Image , MASK,note").replace(
+        "\n", " \n\n"
+    ),
+    "absolute": TABLE.replace("r/", "{root}/r/"),
+}
+
+
+@pytest.mark.parametrize("text", TABLES.values(), ids=TABLES)
+@pytest.mark.parametrize("where", ["the folder", "the table", "a table elsewhere"])
+def test_a_table_lists_any_pairs(anywhere, tmp_path, text, where):
+    table = anywhere / "pairs.csv"
+    if where == "a table elsewhere":
+        table = tmp_path / "mine.csv"
+        text = re.sub(r"\b([pqr][/\\])", lambda found: f"d{found[1][1]}{found[1]}", text.replace("{root}/", ""))
+    table.write_text(text.replace("{root}", str(anywhere)), encoding="utf-8")
+    scan = find_pairs(anywhere if where == "the folder" else table)
+    assert [pair.name for pair in scan.pairs] == ["p_1", "p_2", "q_1"]
+    assert [[mask.stem for mask in pair.masks] for pair in scan.pairs] == [["k1", "k2"], ["k3"], ["k4"]]
+    assert scan.grouped == ("group" in text)
+    assert [pair.group for pair in scan.pairs] == (["s", "s", "t"] if scan.grouped else ["p_1", "p_2", "q_1"])
+    assert scan.root == table.parent
+    write_cleaned(anywhere if where == "the folder" else table, tmp_path / "out")
+    again = find_pairs(tmp_path / "out")
+    assert [(pair.name, pair.group) for pair in again.pairs] == [(pair.name, pair.group) for pair in scan.pairs]
+    assert again.grouped == scan.grouped
+
+
+def test_names_from_a_table_are_stems_where_these_differ(anywhere):
+    (anywhere / "pairs.csv").write_text("image,mask\np/2.png,r/k1.png\nq/1.png,r/k2.png\n")
+    assert [pair.name for pair in find_pairs(anywhere).pairs] == ["1", "2"]
+
+
+TABLE_PROBLEMS = [
+    (
+        TABLE + "p/9.png,r/k1.png\n",
+        r"pairs\.csv: row 6 names the image p/9\.png, but .*p/9\.png does not exist; correct",
+    ),
+    (TABLE + "p,r/k1.png\n", r"row 6 names the image p, but that is not a file"),
+    (TABLE + "p/2.czi,r/k1.png\n", r"row 6 names the image p/2\.czi, a Zeiss image, which must be converted \(in Fiji"),
+    (TABLE + "pairs.csv,r/k1.png\n", r"row 6 names the image pairs\.csv, which does not end in \.bmp"),
+    (TABLE + "p/2.png\n", r"row 6 names no mask"),
+    (TABLE + "a\0b.png,r/k1.png\n", r"row 6 names the image |must be a CSV file"),
+    (TABLE.replace("k4", "k3"), r"rows 4 and 5 give one mask, k3\.png, to two images"),
+    (TABLE.replace("k2", "k1"), r"row 3 repeats row 2 \(1\.png and k1\.png\)"),
+    (TABLE.replace("r/k3", "q/1"), r"row 4 names 1\.png as a mask, row 5 as an image"),
+    (GROUPED.replace("k2.png,s", "k2.png,t"), r"rows 2 and 3 put 1\.png into two groups \(s, t\)"),
+    (GROUPED.replace("k4.png,t", "k4.png,"), r"row 5 has no group"),
+    ("image;group\na;b\n", r"has no column mask, only: image;group; its first line must be image,mask or"),
+    ("image,mask,mask\na,b,c\n", r"has the column mask more than once"),
+    ("image,mask\n", r"lists no usable pair; give each pair a row under the header image,mask"),
+    ("image,mask\nx.png,y.png\n", r"lists no usable pair; row 2 names the image x\.png, but"),
+    ("", r"must be a CSV file in UTF-8 with the header image,mask \(it is empty\)"),
+    ("\udcff", r"must be a CSV file in UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), TABLE_PROBLEMS, ids=[message[:40] for _, message in TABLE_PROBLEMS])
+def test_rows_that_cannot_be_used_are_named(anywhere, text, message):
+    (anywhere / "pairs.csv").write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(InputError, match=message):
+        find_pairs(anywhere)
+
+
+def test_groups_are_named_in_one_place(anywhere, tmp_path):
+    (anywhere / "pairs.csv").write_text(GROUPED)
+    (anywhere / "groups.csv").write_text("pair,group\np_1,a\np_2,a\nq_1,a\n")
+    with pytest.raises(InputError, match=r"pairs\.csv has a column group, and .*groups\.csv names groups too; remove"):
+        find_pairs(anywhere)
+    (anywhere / "pairs.csv").write_text(TABLE)
+    assert {pair.group for pair in find_pairs(anywhere).pairs} == {"a"}
+
+
+def test_a_table_is_checked_as_a_folder_is(anywhere):
+    (anywhere / "pairs.csv").write_text(TABLE + "p/9.png,r/k1.png\n")
+    by_folder, by_table = check_data(anywhere), check_data(anywhere / "pairs.csv")
+    assert by_folder == by_table
+    assert by_folder.headline == "found 3 pairs, listed in pairs.csv"
+    assert any(finding.where == "pairs.csv" and "row 6" in finding.seen for finding in by_folder.findings)
+
+
+def test_paths_outside_of_the_data_set_are_shown_whole(tmp_path):
+    assert shown(tmp_path / "a" / "b.png", tmp_path) == str(Path("a/b.png"))
+    assert shown(tmp_path, tmp_path) == str(tmp_path)
+    assert shown(Path("/elsewhere/b.png"), tmp_path) == str(Path("/elsewhere/b.png"))
+
+
+def test_many_data_sets_in_one_folder_are_counted(tmp_path):
+    lay_out(tmp_path, [f"s{n}/{name}" for n in range(9) for name in ("a.png", "a_mask.png*", "b.png", "b_mask.png*")])
+    with pytest.raises(InputError, match=r"several data sets: s0/ \(2 pairs\), .* s5/ \(2 pairs\) and 3 more"):
+        find_pairs(tmp_path)
+
+
+def test_a_file_of_a_microscope_is_no_data_set(tmp_path):
+    draw(tmp_path / "a.czi")
+    with pytest.raises(InputError, match=r"a\.czi: is a Zeiss image, .* convert it"):
+        find_pairs(tmp_path / "a.czi")

@@ -603,3 +603,17 @@ def test_a_prediction_that_is_stopped_keeps_what_it_has_in_its_tables(finished, 
     assert 0 < len(names) < MANY
     expected = {f"{kind}/{name}.png" for name in names for kind in ("masks", "overlays")}
     assert left == expected | {"images.csv", "objects.csv"}
+
+
+def test_a_file_of_a_microscope_is_refused_with_its_converter_and_the_others_are_predicted(finished, smears, tmp_path):
+    for folder in ("in", "in/x.zarr"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "in" / "a.czi").write_bytes(b"ZISRAWFILE")
+    files = [tmp_path / "in" / "a.czi", tmp_path / "in" / "x.zarr", smears / "cell_1" / "source.jpg"]
+    said = invoke("predict", finished, *files, "--output", tmp_path / "out", code=1)
+    assert "a.czi: is a Zeiss image, which cellseg does not read; convert it (in Fiji" in said
+    assert "x.zarr: is a Zarr folder" in said
+    assert "wrote 1 mask" in said
+    said = invoke("predict", finished, tmp_path / "in", "--output", tmp_path / "again", code=1)
+    assert "holds no image" in said
+    assert "a.czi is a Zeiss image" in said

@@ -24,10 +24,12 @@ from cellseg.data.findings import (
     nothing_to_learn,
     some,
 )
+from cellseg.data.formats import describe_foreign, foreign_suffix
 from cellseg.data.images import as_rgb
 from cellseg.data.kinship import Kin, Likeness, families, find_kin
+from cellseg.data.matching import Problem
 from cellseg.data.montage import draw_tile
-from cellseg.data.pairs import Pair, Problem, Scan, scan_pairs
+from cellseg.data.pairs import Pair, Scan, scan_pairs, shown
 from cellseg.data.splits import SplitPlan, Subsets
 from cellseg.storage.errors import InputError
 
@@ -64,7 +66,7 @@ def check_data(
     """Look at every pair of a data set as training would with its default split.
 
     Args:
-        root: Folder of pairs.
+        root: Folder of pairs, or a table of them.
         groups: As for ``scan_pairs``.
         how: How files become pixels.
         regroup: Whether to split by the groups that were found, as training will once they are written down.
@@ -82,10 +84,10 @@ def check_data(
     together = _together(pairs, kin)
     if regroup:
         pairs = [replace(pair, group=together[pair.name]) for pair in pairs]
-    findings = list(_outside(scan, root))
+    findings = list(_outside(scan))
     subsets = _default_split(pairs, facts, findings) if pairs else None
-    findings += _told_once(problems, root)
-    findings += look_at_pairs(pairs, facts, root)
+    findings += _told_once(problems, scan.root)
+    findings += look_at_pairs(pairs, facts, scan.root)
     findings += look_at_kin(pairs, kin, subsets, grouped=scan.grouped)
     return Check(
         headline=f"found {count(len(scan.pairs), 'pair')}, {scan.layout}",
@@ -122,10 +124,15 @@ def _look(scan: Scan, how: Reading, *, tiles: bool) -> tuple[list[_Look], list[P
     return [result for result in results if isinstance(result, _Look)], [*scan.problems, *unusable]
 
 
-def _outside(scan: Scan, root: Path) -> Iterator[Finding]:
-    """Yield which pictures belong to no pair."""
-    if scan.ignored:
-        yield Finding(WARNING, some([_short(path, root) for path in scan.ignored]), "belongs to no pair", "left out")
+def _outside(scan: Scan) -> Iterator[Finding]:
+    """Yield which pictures belong to no pair, and which files must be converted before they can."""
+    by_suffix: dict[str | None, list[Path]] = defaultdict(list)
+    for path in scan.ignored:
+        by_suffix[foreign_suffix(path.name)].append(path)
+    for suffix, paths in by_suffix.items():
+        where = some([shown(path, scan.root) for path in paths])
+        seen = "belongs to no pair" if suffix is None else describe_foreign(paths)[0]
+        yield Finding(WARNING, where, seen, "left out")
 
 
 def _together(pairs: Sequence[Pair], kin: Sequence[Kin]) -> dict[str, str]:
@@ -145,7 +152,7 @@ def _told_once(problems: Sequence[Problem], root: Path) -> list[Finding]:
     """Return one finding for all places with the same problem."""
     places: dict[tuple[str, str], list[str]] = defaultdict(list)
     for problem in problems:
-        places[problem.seen, problem.remedy].append(_short(problem.path, root))
+        places[problem.seen, problem.remedy].append(shown(problem.path, root))
     return [Finding(ERROR, some(names), seen, f"refused: {remedy}") for (seen, remedy), names in places.items()]
 
 
@@ -166,10 +173,6 @@ def _default_split(pairs: Sequence[Pair], facts: Sequence[PairFacts], findings: 
     if reason := nothing_to_learn(learnt):
         findings.append(Finding(ERROR, "the default split", reason, "refused"))
     return subsets
-
-
-def _short(path: Path, root: Path) -> str:
-    return str(path.relative_to(root)) if path.is_relative_to(root) and path != root else str(path)
 
 
 def print_check(check: Check) -> None:

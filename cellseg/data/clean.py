@@ -13,7 +13,8 @@ from cellseg.data.findings import WARNING, Finding, describe_masks, look_at_pair
 from cellseg.data.groups import write_groups
 from cellseg.data.images import MOST_SHOWN, as_rgb
 from cellseg.data.masks import LABELS, RESIZED
-from cellseg.data.pairs import Pair, find_pairs
+from cellseg.data.pairs import Pair, Scan, find_pairs, shown
+from cellseg.data.table import write_pairs_table
 from cellseg.storage.csv_files import as_text
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder
@@ -26,12 +27,13 @@ def write_cleaned(
 ) -> tuple[int, str, list[Finding]]:
     """Write the cleaned data set and ``changes.csv`` to a new folder in the same layout.
 
-    Images become 8-bit RGB, masks single-channel 0 and 255, the union where an image has several. Training on the
-    result is training on ``root``, bit for bit. The folder appears whole or not at all. Returns how many pairs there
-    are, what their values were taken for, and what to be warned of.
+    Images become 8-bit RGB, masks single-channel 0 and 255, the union where an image has several. Pairs that a table
+    lists, or that differ only in the endings of their files, are listed in a ``pairs.csv``. Training on the result is
+    training on ``root``, bit for bit. The folder appears whole or not at all. Returns how many pairs there are, what
+    their values were taken for, and what to be warned of.
 
     Args:
-        root: Folder of pairs; nothing in it is changed.
+        root: Folder or table of pairs; nothing in it is changed.
         out: Folder to make.
         groups: As for ``scan_pairs``.
         how: How files become pixels.
@@ -39,23 +41,29 @@ def write_cleaned(
     Raises:
         InputError: If ``out`` exists or lies in ``root``, a file of ``root`` cannot be used, or writing fails.
     """
-    if out.resolve().is_relative_to(root.resolve()):
+    if root.is_dir() and out.resolve().is_relative_to(root.resolve()):
         raise InputError(f"{out} lies in {root}, where nothing is written; name a folder outside of it")
     scan = find_pairs(root, groups)
+    files = _files_as_they_were(scan)
+    as_table = files is None
+    files = files or {
+        pair.name: (Path(f"images/{pair.name}.png"), Path(f"masks/{pair.name}.png")) for pair in scan.pairs
+    }
     with new_folder(out) as unfinished:
 
         def write(pair: Pair) -> tuple[PairFacts, list[tuple[str, ...]]]:
             clean = inspect_pair(pair, how)
-            union = len(pair.masks) > 1
-            mask = pair.masks[0].with_name(f"{pair.name}.png") if union else pair.masks[0]
-            image_file, mask_file = (path.relative_to(root).with_suffix(".png") for path in (pair.image, mask))
+            image_file, mask_file = files[pair.name]
             for file, picture in ((image_file, as_rgb(clean.pixels)), (mask_file, _black_and_white(clean.mask))):
                 (unfinished / file).parent.mkdir(parents=True, exist_ok=True)
                 picture.save(unfinished / file)
-            labels = mask.parent / "*" if union else mask
+            labels = pair.masks[0].parent / "*" if len(pair.masks) > 1 else pair.masks[0]
+            of_image, of_mask = (shown(path, scan.root) for path in (pair.image, labels))
+            if scan.listed:
+                of_mask = ", ".join(shown(path, scan.root) for path in pair.masks)
             return clean.facts, [
-                (pair.name, str(pair.image.relative_to(root)), str(image_file), _image_change(clean.facts)),
-                (pair.name, str(labels.relative_to(root)), str(mask_file), _mask_change(clean.facts, len(pair.masks))),
+                (pair.name, of_image, str(image_file), _image_change(clean.facts)),
+                (pair.name, of_mask, str(mask_file), _mask_change(clean.facts, len(pair.masks))),
             ]
 
         if len(how.channels or ()) > MOST_SHOWN:
@@ -65,11 +73,27 @@ def write_cleaned(
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             writer.writerows([as_text(cell) for cell in row] for rows in changes for row in rows)
-        if scan.grouped:
-            write_groups(unfinished / "groups.csv", {pair.name: pair.group for pair in scan.pairs})
-    found = look_at_pairs(scan.pairs, facts, root)
+        group_of = {pair.name: pair.group for pair in scan.pairs} if scan.grouped else {}
+        if as_table:
+            write_pairs_table(unfinished / "pairs.csv", files, group_of)
+        elif group_of:
+            write_groups(unfinished / "groups.csv", group_of)
+    found = look_at_pairs(scan.pairs, facts, scan.root)
     warnings = [finding for finding in found if finding.severity == WARNING]
     return len(scan.pairs), describe_masks(facts, how.mask_threshold), warnings
+
+
+def _files_as_they_were(scan: Scan) -> dict[str, tuple[Path, Path]] | None:
+    """Return where image and mask of every pair go in the layout of the original; None if they would not fit there."""
+    files = {}
+    for pair in scan.pairs:
+        mask = pair.masks[0].with_name(f"{pair.name}.png") if len(pair.masks) > 1 else pair.masks[0]
+        if scan.listed or not all(path.is_relative_to(scan.root) for path in (pair.image, mask)):
+            return None
+        image_file, mask_file = (path.relative_to(scan.root).with_suffix(".png") for path in (pair.image, mask))
+        files[pair.name] = image_file, mask_file
+    different = {str(path).casefold() for both in files.values() for path in both}
+    return files if len(different) == 2 * len(files) else None
 
 
 def _black_and_white(mask: NDArray[np.bool_]) -> Image.Image:

@@ -14,7 +14,7 @@ from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.dataset import Augmentation, CellDataset, EpochSampler
 from cellseg.data.facts import Reading
 from cellseg.data.findings import WARNING, Leak, count, describe_masks, find_leaks, look_at_pairs, nothing_to_learn
-from cellseg.data.pairs import find_pairs
+from cellseg.data.pairs import Scan, find_pairs
 from cellseg.data.splits import SplitEntry, SplitPlan, SplitRecord, Subsets, read_split
 from cellseg.data.synthetic import write_synthetic
 from cellseg.storage.errors import InputError
@@ -106,7 +106,7 @@ class CellDataModule(L.LightningDataModule):
             )
         log.info("found %s in %s, %s", count(len(pairs), "pair"), self.root, scan.layout)
         if scan.ignored:
-            log.warning("%s left out, in no pair: %s first", count(len(scan.ignored), "picture"), scan.ignored[0])
+            log.warning("%s left out, in no pair: %s first", count(len(scan.ignored), "file"), scan.ignored[0])
         path = Path(self.split.file).expanduser() if self.split.file is not None else None
         recorded = read_split(path) if path else None
         subsets = {} if recorded else self.split.divide({pair.name: pair.group for pair in pairs})
@@ -117,11 +117,11 @@ class CellDataModule(L.LightningDataModule):
             decoded = replace(decoded, pairs=[replace(pair, group=groups[pair.name]) for pair in pairs])
         leaks = find_leaks(decoded.pairs, decoded.kin, subsets)
         if leaks and not self.split.allow_leaks:
-            raise InputError(_leak_message(leaks, self.root, repeated=recorded is not None))
+            raise InputError(_leak_message(leaks, scan, self.root, repeated=recorded is not None))
         log.info("%s", describe_masks(decoded.facts, self.reading.mask_threshold))
         if reason := nothing_to_learn([decoded.facts[index] for index in decoded.positions(subsets["train"])]):
             raise InputError(f"{self.root}: {reason}")
-        for finding in look_at_pairs(decoded.pairs, decoded.facts, self.root):
+        for finding in look_at_pairs(decoded.pairs, decoded.facts, scan.root):
             if finding.severity == WARNING:
                 log.warning("%s", finding)
         if leaks:
@@ -202,15 +202,17 @@ def _checked(channels: Sequence[int] | None) -> tuple[int, ...] | None:
     )
 
 
-def _leak_message(leaks: Sequence[Leak], root: Path, *, repeated: bool) -> str:
+def _leak_message(leaks: Sequence[Leak], scan: Scan, root: Path, *, repeated: bool) -> str:
     a, side, b, other, relation = leaks[0]
     more = f" ({len(leaks) - 1} more leaks like this)" if len(leaks) > 1 else ""
     what = {"same picture": "are the same picture", "near duplicate": "are nearly the same picture"}
-    remedy = (
-        "the split of data.split.file leaks; draw a new one"
-        if repeated
-        else f"write relatives into one group, as cellseg check {root} --write-groups {root / 'groups.csv'} does"
-    )
+    if repeated:
+        remedy = "the split of data.split.file leaks; draw a new one"
+    elif scan.listed and scan.grouped:
+        remedy = "give relatives one group in the column group of pairs.csv"
+    else:
+        file = scan.root / "groups.csv"
+        remedy = f"write relatives into one group, as cellseg check {root} --write-groups {file} does"
     return (
         f"{a} and {b} {what.get(relation, f'are relatives ({relation})')}, but one would be in {side} and one in "
         f"{other}{more}; {remedy}, or set data.split.allow_leaks=true"

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from cellseg.data.facts import ImageFacts, PairFacts
 from cellseg.data.kinship import Kin, families
 from cellseg.data.masks import EMPTY, GREY, LABELS, RESIZED
-from cellseg.data.pairs import Pair
+from cellseg.data.pairs import Pair, shown
 from cellseg.data.splits import Subsets
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -112,8 +112,14 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
         "the one that has it is turned upright: see with --montage if they fit",
     ),
     Trait(
+        WARNING,
+        lambda fact: fact.mask_kind == GREY and fact.grey > 0.5,
+        lambda facts: f"shades of grey without a usual value, {_range(fact.grey for fact in facts)} of the cell pixels",
+        "values above data.mask_threshold are cell; see with --montage if cells are missing",
+    ),
+    Trait(
         NOTE,
-        lambda fact: fact.grey > 0,
+        lambda fact: 0 < fact.grey <= 0.5,
         lambda facts: f"grey pixels, {_range(fact.grey for fact in facts)} of the cell pixels",
         "grey above data.mask_threshold is cell",
     ),
@@ -226,7 +232,7 @@ def _shared_traits(
         if found:
             known = [fact for _, fact in found]
             seen, effect = (part if isinstance(part, str) else part(known) for part in (trait.seen, trait.effect))
-            yield Finding(trait.severity, some([_shown(file, root) for file, _ in found]), seen, effect)
+            yield Finding(trait.severity, some([shown(file, root) for file, _ in found]), seen, effect)
 
 
 def _mask_file_traits(facts: Sequence[PairFacts]) -> Iterator[Trait[PairFacts]]:
@@ -255,7 +261,7 @@ def _contradictions(masks: Sequence[Path], facts: Sequence[PairFacts], root: Pat
     cut = [fact for fact in facts if fact.faint > 0 and fact.mask_kind == GREY]
     lowest = max((fact.mask_smallest for fact in cut), default=0)
     kept = [
-        _shown(file, root)
+        shown(file, root)
         for file, fact in zip(masks, facts, strict=True)
         if fact.mask_kind in (LABELS, RESIZED) and 0 < fact.mask_smallest <= lowest
     ]
@@ -283,10 +289,6 @@ def _of_zero(meaning: str) -> str:
     if meaning == "stored":
         return "the tag of ImageJ or tifffile is about display: values are used as they are stored"
     return "values are inverted, to what a viewer shows"
-
-
-def _shown(path: Path, root: Path) -> str:
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
 def _ids(fact: PairFacts) -> str:

@@ -103,7 +103,7 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None) -> Evalua
     sizes = [(facts.width, facts.height) for facts in decoded.facts]
     if warning := trained.scale_warning(sizes, tiles=False):
         caveats.append(warning)
-    found = look_at_pairs(scan.pairs, decoded.facts, data)
+    found = look_at_pairs(scan.pairs, decoded.facts, scan.root)
     warnings = [str(finding) for finding in found if finding.severity == WARNING]
     return Evaluation(pd.DataFrame(rows), caveats, warnings)
 

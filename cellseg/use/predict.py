@@ -25,9 +25,11 @@ from cellseg.data.decoded import Pixels
 from cellseg.data.drawing import draw_outlines
 from cellseg.data.facts import ImageFacts, Reading, inspect_image
 from cellseg.data.findings import WARNING, count, look_at_images
+from cellseg.data.formats import IMAGE_SUFFIXES, describe_foreign, foreign_suffix, refuse_foreign
 from cellseg.data.groups import natural
 from cellseg.data.images import as_rgb, read_image
-from cellseg.data.pairs import IMAGE_SUFFIXES, LONGEST_NAME, looks_like_mask, scan_pairs
+from cellseg.data.matching import LONGEST_NAME
+from cellseg.data.pairs import looks_like_mask, scan_pairs
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import SMALLEST_OBJECT, Object, measure_objects
 from cellseg.storage.csv_files import as_text, write_csv
@@ -76,10 +78,10 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
         The images, and what there is to say of the rest.
     """
     sources, said = [], []
-    files = [path for path in inputs if not path.is_dir()]
+    files = [path for path in inputs if not path.is_dir() or foreign_suffix(path.name)]
     common = Path(os.path.commonpath([_absolute(path).parent for path in files])) if files else Path()
     for path in inputs:
-        if not path.is_dir():
+        if path in files:
             sources.append(Source(str(_absolute(path).relative_to(common).with_suffix("")), path))
             continue
         found, left_out = _in_folder(path)
@@ -87,7 +89,8 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
         if left_out:
             said.append(f"{path}: {count(len(left_out), 'picture')} left out as masks or the like, {left_out[0]} first")
         if not found:
-            said.append(f"{path}: holds no image; images end in {', '.join(IMAGE_SUFFIXES)}")
+            others = describe_foreign(file for file in sorted(path.rglob("*")) if foreign_suffix(file.name))
+            said.append("; ".join([f"{path}: holds no image; images end in {', '.join(IMAGE_SUFFIXES)}", *others]))
     once = {_absolute(source.path): source for source in reversed(sources)}  # however often an image was named
     return _told_apart([source for source in sources if once[_absolute(source.path)] is source]), said
 
@@ -271,6 +274,7 @@ def _readable(
     pixels = 0
     for source in sources:
         try:
+            refuse_foreign(source.path)
             with _large_pictures(source.path):
                 reading = read_image(source.path, how.channels)
         except InputError as error:

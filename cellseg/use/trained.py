@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cellseg.data.facts import Reading
 from cellseg.data.findings import count
-from cellseg.data.pairs import IMAGE_SUFFIXES
+from cellseg.data.formats import IMAGE_SUFFIXES
 from cellseg.data.splits import SplitEntry
 from cellseg.networks import PotiNet, UNet, XopiNet
 from cellseg.run.folder import RunFolder

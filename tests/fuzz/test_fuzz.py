@@ -147,7 +147,26 @@ def test_masks(contents, threshold):
 
 
 PART = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=6)
-WORDS = ["source", "mask", "images", "masks", "a", "b", "a_mask", "label", "gt", "img", "1", "01"]
+WORDS = [
+    "source",
+    "mask",
+    "images",
+    "masks",
+    "a",
+    "b",
+    "a_mask",
+    "label",
+    "gt",
+    "img",
+    "1",
+    "01",
+    "train",
+    "val",
+    "a_img",
+    "mask_a",
+    "a_seg",
+    "a_viz",
+]
 NAME = st.sampled_from(WORDS) | PART
 ENDING = st.sampled_from([".png", ".jpg", ".PNG", ".tif", "", ".txt", ".csv"])
 

@@ -1,0 +1,171 @@
+"""Pairs listed in a ``pairs.csv``: for files that lie in no layout that names could tell."""
+
+import csv
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+
+from cellseg.data.formats import FOREIGN, IMAGE_SUFFIXES, foreign_suffix
+from cellseg.data.matching import Found, Problem, refuse_name, told_apart
+from cellseg.storage.csv_files import from_text, write_csv
+from cellseg.storage.errors import InputError
+from cellseg.storage.files import read_bounded
+
+COLUMNS = ("image", "mask", "group")
+HEADER = "image,mask"
+SEPARATORS = (",", ";", "\t")
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    image: Path
+    mask: Path
+    group: str
+
+
+def find_table(folder: Path) -> Path | None:
+    """Return the ``pairs.csv`` in a folder, in any capitalisation, if there is one.
+
+    Raises:
+        InputError: If there are several, or the folder cannot be listed.
+    """
+    try:
+        tables = sorted(file for file in folder.iterdir() if file.name.lower() == "pairs.csv")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be looked into ({error.strerror})") from error
+    if len(tables) > 1:
+        raise InputError(f"{folder} holds {', '.join(table.name for table in tables)}; keep one of them")
+    return tables[0] if tables else None
+
+
+def read_pairs_table(path: Path) -> tuple[Found, dict[str, str]]:
+    """Read a table of pairs, and the group of each by its name; no groups if the table has none.
+
+    Columns are ``image``, ``mask`` and, where wanted, ``group``; files are named from where the table lies, or
+    absolutely. An image with several mask files has a row for each. Rows that cannot be used are problems.
+
+    Raises:
+        InputError: If the table cannot be read, lacks a column, or holds no pair.
+    """
+    found = Found(f"listed in {path.name}")
+    lines = _read(path)
+    grouped = any(cells[2] for _, cells in lines)
+    rows: list[_Row] = []
+    for line, (image, mask, group) in lines:
+        files = [_file(path.parent, text) for text in (image, mask)]
+        faults = [_fault(column, text, file) for column, text, file in zip(COLUMNS, (image, mask), files, strict=False)]
+        if grouped and not group:
+            faults.append("has no group")
+        if any(faults):
+            fault = next(fault for fault in faults if fault)
+            found.complain(path, f"row {line} {fault}", "correct the row or remove it")
+        else:
+            rows.append(_Row(line, files[0], files[1], group))
+    found.problems += _clashes(path, rows)
+    images = list(dict.fromkeys(row.image for row in rows))
+    masks: dict[Path, tuple[Path, ...]] = dict.fromkeys(images, ())
+    for row in rows:
+        masks[row.image] += (row.mask,)
+    called = told_apart(images)
+    for name in called:
+        refuse_name(path, name)
+    found.pairs = [(name, image, masks[image]) for name, image in zip(called, images, strict=True)]
+    if not found.pairs:
+        first = f"; {found.problems[0].seen}" if found.problems else ""
+        raise InputError(f"{path} lists no usable pair{first}; give each pair a row under the header {HEADER}")
+    group_of = {row.image: row.group for row in rows}
+    return found, {name: group_of[image] for name, image, _ in found.pairs} if grouped else {}
+
+
+def write_pairs_table(path: Path, files: Mapping[str, tuple[Path, Path]], groups: Mapping[str, str]) -> None:
+    """Write image and mask of every pair, named from the folder of the table, and its group where there are groups."""
+    rows = []
+    for name, (image, mask) in files.items():
+        row = {"image": image.as_posix(), "mask": mask.as_posix()}
+        rows.append(row | ({"group": groups[name]} if groups else {}))
+    write_csv(path, rows)
+
+
+def _read(path: Path) -> list[tuple[int, tuple[str, str, str]]]:
+    """Return line, image, mask and group of every row that is not empty."""
+    try:
+        text = read_bounded(path, "a table").decode("utf-8-sig")
+        header = text.partition("\n")[0]
+        separator = max(SEPARATORS, key=header.count)
+        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: must be a CSV file in UTF-8 with the header {HEADER} ({error}); save it again as CSV UTF-8"
+        ) from error
+    columns = [cell.strip().lower() for cell in table[0]] if table else []
+    missing = [column for column in COLUMNS[:2] if column not in columns]
+    if missing:
+        raise InputError(
+            f"{path}: has no column {' and no column '.join(missing)}, only: {header.strip() or 'nothing'}; "
+            f"its first line must be {HEADER} or {HEADER},group"
+        )
+    if twice := [column for column in COLUMNS if columns.count(column) > 1]:
+        raise InputError(f"{path}: has the column {twice[0]} more than once; keep one")
+    places = [columns.index(column) if column in columns else -1 for column in COLUMNS]
+    rows = []
+    for line, cells in enumerate(table[1:], start=2):
+        if any(cell.strip() for cell in cells):
+            image, mask, group = (from_text(cells[at].strip()) if 0 <= at < len(cells) else "" for at in places)
+            rows.append((line, (image, mask, group)))
+    return rows
+
+
+def _file(folder: Path, text: str) -> Path:
+    """Return the file that a cell names, written with slashes or as Windows does."""
+    plain = folder / text
+    if "\\" in text and "\0" not in text and not plain.exists():
+        plain = folder / PureWindowsPath(text).as_posix()
+    return Path(os.path.normpath(plain))
+
+
+def _fault(column: str, text: str, file: Path) -> str:
+    """Say what is wrong with a cell; nothing if it names a picture."""
+    if not text:
+        return f"names no {column}"
+    if suffix := foreign_suffix(file.name):
+        what, converter = FOREIGN[suffix]
+        return f"names the {column} {text}, a {what}, which must be converted ({converter.format(suffix=suffix)})"
+    try:
+        if not file.exists():
+            return f"names the {column} {text}, but {file} does not exist"
+        if not file.is_file():
+            return f"names the {column} {text}, but that is not a file"
+    except (OSError, ValueError) as error:
+        return f"names the {column} {text[:80]!a}, which cannot be a file ({error})"
+    if not file.name.lower().endswith(IMAGE_SUFFIXES):
+        return f"names the {column} {text}, which does not end in {', '.join(IMAGE_SUFFIXES)}"
+    return ""
+
+
+def _clashes(path: Path, rows: list[_Row]) -> list[Problem]:
+    """Return the rows that contradict earlier ones: one mask for two images, a file as both, two groups, twice."""
+    problems = []
+    image_lines: dict[str, _Row] = {}
+    mask_lines: dict[str, _Row] = {}
+    for row in rows:
+        image_lines.setdefault(os.path.realpath(row.image), row)
+    for row in rows:
+        image, mask = os.path.realpath(row.image), os.path.realpath(row.mask)
+        first, before = image_lines[image], mask_lines.setdefault(mask, row)
+        if mask in image_lines:
+            seen = f"row {row.line} names {row.mask.name} as a mask, row {image_lines[mask].line} as an image"
+        elif before is not row and os.path.realpath(before.image) == image:
+            seen = f"row {row.line} repeats row {before.line} ({row.image.name} and {row.mask.name})"
+        elif before is not row:
+            seen = f"rows {before.line} and {row.line} give one mask, {row.mask.name}, to two images"
+        elif row.group != first.group:
+            seen = f"rows {first.line} and {row.line} put {row.image.name} into two groups ({first.group}, {row.group})"
+        elif row.image != first.image:
+            seen = f"rows {first.line} and {row.line} name one image in two ways ({first.image}, {row.image})"
+        else:
+            continue
+        problems.append(Problem(path, seen, "correct the row or remove it"))
+    return problems
