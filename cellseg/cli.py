@@ -112,14 +112,14 @@ def check(
     ] = None,
 ) -> None:
     """Look for what is wrong with a data set. Exits with 1 if training would stop."""
-    from cellseg.data.check import check_data, print_check
+    from cellseg.data.check import check_data, next_command, print_check
     from cellseg.data.facts import Reading
     from cellseg.data.groups import write_groups as write
     from cellseg.data.montage import save_montage
 
     how = Reading(mask_threshold, _channels(channels), image_size)
     report = check_data(data, groups, how, regroup=write_groups is not None, tiles=montage is not None)
-    print_check(report)
+    print_check(report, next_command(report, data, write_groups or groups, how))
     if write_groups and report.groups:
         write(write_groups, report.groups)
         typer.echo(f"wrote {write_groups}: {len(set(report.groups.values()))} groups of {len(report.groups)} images")

@@ -36,23 +36,38 @@ def test_check_of_synthetic_smears_finds_no_relatives_and_nothing_wrong(smears):
     assert said.startswith("found 10 pairs, one folder a pair")
     assert "sibling" not in said
     assert "duplicate" not in said
-    assert said.rstrip().endswith("0 errors, 0 warnings, 2 notes: training would run")
+    assert "0 errors, 0 warnings, 2 notes: training would run" in said
+
+
+def test_check_ends_with_the_command_to_give_next(smears, own_smears, sheets, tmp_path):
+    assert run("check", smears)[1].rstrip().endswith(f"next: python train.py data.root={smears}")
+    (own_smears / "cell_3" / "mask.jpg").unlink()
+    assert run("check", own_smears)[1].rstrip().endswith(f"once that is fixed, check again: cellseg check {own_smears}")
+    groups = sheets / "groups.csv"
+    assert run("check", sheets)[1].rstrip().endswith(f"cellseg check {sheets} --write-groups {groups}")
+    out = sheets.with_name("my groups.csv")
+    said = run("check", sheets, "--write-groups", out, "--mask-threshold", 9, "--image-size", 96, "--channels", "0,2")[
+        1
+    ]
+    settings = "data.mask_threshold=9 'data.channels=[0,2]' data.image_size=96"
+    assert f"next: python train.py data.root={sheets} 'data.groups={out}' {settings}" in said
 
 
 def test_check_tells_siblings_and_writes_groups_that_make_training_possible(sheets):
     code, said = run("check", sheets)
     assert code == 1
     assert re.search(
-        r"error tile_1, tile_2, tile_3, tile_4 siblings, 4 images refused: tile_\d+, tile_\d+ are on", said
+        r"error tile_.*, and others siblings, \d+ images in \d families refused: tile_\d+, tile_\d+ are on two sides",
+        said,
     )
     assert "training would stop" in said
     code, said = run("check", sheets, "--write-groups", sheets / "groups.csv")
-    assert (code, said.count("kept on one side of every split, as group tile_")) == (0, 3)  # with what it wrote
+    assert (code, said.count("12 images in 3 families kept on one side of every split")) == (0, 1)  # with what it wrote
     assert f"wrote {sheets / 'groups.csv'}: 3 groups of 12 images" in said
     groups = read_groups(sheets / "groups.csv", [f"tile_{n}" for n in range(1, 13)])
     assert list(groups.values()) == ["tile_1"] * 4 + ["tile_5"] * 4 + ["tile_9"] * 4
     code, said = run("check", sheets)
-    assert (code, said.count("kept on one side of every split, as group tile_")) == (0, 3)
+    assert (code, said.count("12 images in 3 families kept on one side of every split")) == (0, 1)
 
 
 def test_groups_the_user_gave_are_joined_and_not_thrown_away(sheets):

@@ -339,3 +339,11 @@ def test_a_mask_of_another_size_is_named(own_smears):
 def test_values_out_of_range_are_named(key, value):
     with pytest.raises(InputError, match=rf"data\.{key} must be a whole number from \d+ to \d+, but is {value}"):
         CellDataModule(**{key: value})
+
+
+def test_an_unreadable_file_is_named_with_the_command_that_lists_all(own_smears):
+    (own_smears / "cell_3" / "mask.jpg").write_text("no picture")
+    with pytest.raises(
+        InputError, match=rf"mask\.jpg: cannot be read .*; all that is wrong: cellseg check {own_smears}$"
+    ):
+        prepared(own_smears)

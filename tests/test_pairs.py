@@ -299,7 +299,7 @@ def test_all_problems_are_found_at_once(own_smears):
     scan = scan_pairs(own_smears)
     assert [problem.path.name for problem in scan.problems] == ["cell_3", "cell_5"]
     assert len(scan.pairs) == 13
-    with pytest.raises(InputError, match=re.escape(f"(and 1 more problems: cellseg check {own_smears})")):
+    with pytest.raises(InputError, match=re.escape(f"(1 more problem); all that is wrong: cellseg check {own_smears}")):
         find_pairs(own_smears)
 
 

@@ -1,5 +1,6 @@
 """Looking a data set over before training: what training would stumble over, and what it would make of the rest."""
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from cellseg.data.pairs import Pair, Scan, scan_pairs, shown
 from cellseg.data.splits import SplitPlan, Subsets
 from cellseg.storage.errors import InputError
 
+USUAL_SIZE = 224  # pixels a side that training resizes to by default
 COLOURS = {ERROR: "bold red", WARNING: "yellow", NOTE: "dim"}
 
 
@@ -175,8 +177,33 @@ def _default_split(pairs: Sequence[Pair], facts: Sequence[PairFacts], findings: 
     return subsets
 
 
-def print_check(check: Check) -> None:
-    """Print what was found in a data set, and whether it can be trained on."""
+def next_command(check: Check, root: Path, groups: Path | None, how: Reading) -> str:
+    """Return what to type after a check: how to train with the same settings, or how to look again.
+
+    Args:
+        check: What the check gave.
+        root: The data set.
+        groups: The table of groups that training should use; None for the usual one.
+        how: As for ``check_data``.
+    """
+    usual = (root if root.is_dir() else root.parent) / "groups.csv"
+    if any("--write-groups" in finding.effect for finding in check.findings if finding.severity == ERROR):
+        return shlex.join(["cellseg", "check", str(root), "--write-groups", str(usual)])
+    if check.failed:
+        return shlex.join(["cellseg", "check", str(root)])
+    settings = {
+        "data.root": root,
+        "data.groups": None if groups == usual else groups,
+        "data.mask_threshold": how.mask_threshold if how.mask_threshold != Reading.mask_threshold else None,
+        "data.channels": how.channels and f"[{','.join(map(str, how.channels))}]",
+        "data.image_size": how.image_size if how.image_size != USUAL_SIZE else None,
+    }
+    words = [f"{key}={value}" for key, value in settings.items() if value is not None]
+    return shlex.join(["python", "train.py", *words])
+
+
+def print_check(check: Check, then: str) -> None:
+    """Print what was found in a data set, whether it can be trained on, and the command to give next."""
     console, findings = Console(), check.findings
     for line in filter(None, (check.headline, check.meaning)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -192,3 +219,5 @@ def print_check(check: Check) -> None:
     said = ", ".join(f"{counts[severity]} {severity}{'' if counts[severity] == 1 else 's'}" for severity in COLOURS)
     verdict = "training would stop" if counts[ERROR] else "training would run"
     console.print(f"{said}: {verdict}", style="bold", highlight=False)
+    when = "once that is fixed, check again" if check.failed else "next"
+    console.print(f"{when}: {then}", highlight=False, markup=False, soft_wrap=True)

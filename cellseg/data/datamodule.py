@@ -14,7 +14,7 @@ from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.dataset import Augmentation, CellDataset, EpochSampler
 from cellseg.data.facts import Reading
 from cellseg.data.findings import WARNING, Leak, count, describe_masks, find_leaks, look_at_pairs, nothing_to_learn
-from cellseg.data.pairs import Scan, find_pairs
+from cellseg.data.pairs import Scan, find_pairs, see_all
 from cellseg.data.splits import SplitEntry, SplitPlan, SplitRecord, Subsets, read_split
 from cellseg.data.synthetic import write_synthetic
 from cellseg.storage.errors import InputError
@@ -110,7 +110,12 @@ class CellDataModule(L.LightningDataModule):
         path = Path(self.split.file).expanduser() if self.split.file is not None else None
         recorded = read_split(path) if path else None
         subsets = {} if recorded else self.split.divide({pair.name: pair.group for pair in pairs})
-        decoded = load_pairs(pairs, self.reading, self.cache)
+        try:
+            decoded = load_pairs(pairs, self.reading, self.cache)
+        except InputError as error:
+            if any(str(error).startswith(str(path)) for pair in pairs for path in (pair.image, *pair.masks)):
+                raise InputError(f"{error}{see_all(self.root)}") from error
+            raise
         if path and recorded:
             hashes = {pair.name: (f.sha256, f.mask_sha256) for pair, f in zip(pairs, decoded.facts, strict=True)}
             subsets, groups = recorded.find(hashes, path)

@@ -18,7 +18,6 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 DARK = 70  # mean brightness of 255: fluorescence lies below, stained tissue and brightfield above
 COLOURED = 5  # mean colourfulness of 255; a grey picture saved as JPEG in colour has up to 2
 LONGEST_NAME = 36
-MOST_FAMILIES = 20  # told one by one
 INVERTED_CELLS, INVERTED_BORDER = 0.5, 0.8  # more cell than that, most of all along the sides, looks like background
 
 
@@ -295,36 +294,62 @@ def _ids(fact: PairFacts) -> str:
     return f"labels such as instance ids: up to {fact.mask_values} values, {fact.mask_brightest} the largest"
 
 
+@dataclass(frozen=True)
+class _Family:
+    """Related images: their names, how they are related, and the two that the default split tears apart, if it does."""
+
+    names: Sequence[str]
+    relation: str
+    groups: Collection[str]
+    torn: Sequence[str]
+
+    @property
+    def severity(self) -> str:
+        return ERROR if self.torn else NOTE if len(self.groups) == 1 else WARNING
+
+
 def look_at_kin(
     pairs: Sequence[Pair], kin: Sequence[Kin], subsets: Subsets | None, *, grouped: bool
 ) -> Iterator[Finding]:
-    """Yield the families among the images, and which of them the split tears apart."""
+    """Yield the families among the images, and which of them the split tears apart; one finding for all of a kind."""
     group_of = {pair.name: pair.group for pair in pairs}
     leaks = {frozenset((a, b)) for a, _, b, _, _ in find_leaks(pairs, kin, subsets)} if subsets else set()
     relations = {index: relation.relation for relation in kin for index in (relation.first, relation.second)}
-    found = []
-    for family in families(len(pairs), kin):
-        names = [pairs[index].name for index in family]
-        groups = {group_of[name] for name in names}
-        if torn := next((pair for pair in leaks if pair <= set(names)), None):
-            a, b = sorted(torn, key=names.index)
-            severity = ERROR
-            effect = (
-                f"refused: {some([a, b])} are on two sides of the default split; "
-                "write the family into one group, as --write-groups does"
-            )
-        elif len(groups) == 1:
-            severity, effect = NOTE, f"kept on one side of every split, as group {groups.pop()}"
-        else:
-            of = "groups.csv puts them into different groups" if grouped else "there is no groups.csv"
-            severity, effect = WARNING, f"the default split has them on one side, another may not: {of}"
-        kinds = " and ".join(sorted({relations[index] for index in family}))
-        found.append(Finding(severity, some(names, 8), f"{kinds}, {len(names)} images", effect))
+    alike: dict[tuple[str, str], list[_Family]] = {}
+    for members in families(len(pairs), kin):
+        names = [pairs[index].name for index in members]
+        torn = next((sorted(pair, key=names.index) for pair in leaks if pair <= set(names)), [])
+        relation = " and ".join(sorted({relations[index] for index in members}))
+        family = _Family(names, relation, {group_of[name] for name in names}, torn)
+        alike.setdefault((family.severity, relation), []).append(family)
     for severity in (ERROR, WARNING, NOTE):
-        alike = [finding for finding in found if finding.severity == severity]
-        yield from alike[:MOST_FAMILIES]
-        if left := alike[MOST_FAMILIES:]:
-            yield Finding(severity, f"{len(left)} more families", "as above", "--write-groups lists them all")
+        for (found, relation), several in alike.items():
+            if found == severity:
+                yield _of_families(several, relation, grouped=grouped)
+
+
+def _of_families(several: Sequence[_Family], relation: str, *, grouped: bool) -> Finding:
+    first, one = several[0], len(several) == 1
+    each = "the family" if one else "each family"
+    if first.severity == ERROR:
+        effect = (
+            f"refused: {some(first.torn)} are on two sides of the default split; "
+            f"write {each} into one group, as --write-groups does"
+        )
+    elif first.severity == NOTE:
+        effect = f"kept on one side of every split, as {f'group {next(iter(first.groups))}' if one else 'groups'}"
+    else:
+        of = "groups.csv puts them into different groups" if grouped else "there is no groups.csv"
+        effect = f"the default split has them on one side, another may not: {of}"
+    images = count(sum(len(family.names) for family in several), "image")
+    if one:
+        return Finding(first.severity, some(first.names, 8), f"{relation}, {images}", effect)
+    return Finding(
+        first.severity,
+        f"{some(first.names, 4)}, and others",
+        f"{relation}, {images} in {len(several)} families",
+        effect,
+    )
 
 
 Leak = tuple[str, str, str, str, str]

@@ -1,5 +1,6 @@
 """Which images belong to which masks: listed in a table, or read from the names in a folder, whatever its layout."""
 
+import shlex
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -64,9 +65,16 @@ def find_pairs(root: Path, groups: Path | None = None) -> Scan:
     if scan.problems:
         others = len(scan.problems) - 1
         raise InputError(
-            f"{scan.problems[0]}" + (f" (and {others} more problems: cellseg check {root})" if others else "")
+            f"{scan.problems[0]}"
+            + (f" ({others} more problem{'s' if others > 1 else ''})" if others else "")
+            + see_all(root)
         )
     return scan
+
+
+def see_all(root: Path) -> str:
+    """Return the command that lists everything that is wrong with a data set, after an error that names one fault."""
+    return f"; all that is wrong: cellseg check {shlex.quote(str(root))}"
 
 
 def scan_pairs(root: Path, groups: Path | None = None) -> Scan:
