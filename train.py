@@ -126,4 +126,8 @@ if __name__ == "__main__":
         main()
     except (ConfigCompositionException, OverrideParseException) as error:
         sys.exit(f"error: {explain(error, sys.argv[1:], CONF)}")
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):
+            raise
+        sys.exit("error: a group cannot be null; ~GROUP takes it away, as ~scheduler does")
     sys.exit(account.SweepAccount.complaint)  # none: exit code 0

@@ -347,3 +347,19 @@ def test_an_unreadable_file_is_named_with_the_command_that_lists_all(own_smears)
         InputError, match=rf"mask\.jpg: cannot be read .*; all that is wrong: cellseg check {own_smears}$"
     ):
         prepared(own_smears)
+
+
+def test_masks_of_which_none_keeps_a_cell_are_refused_with_the_size_that_keeps_them(tmp_path):
+    for number in range(6):
+        cell = np.zeros((640, 640), np.uint8)
+        cell[5 + number, 5:7] = 255
+        Image.fromarray(cell).save(tmp_path / f"c{number}_mask.png")
+        Image.fromarray(np.full((640, 640), 20 * number, np.uint8)).save(tmp_path / f"c{number}.png")
+    with pytest.raises(InputError, match=r"keeps a cell when it is resized to 32x32 pixels; set data\.image_size=\d+"):
+        prepared(tmp_path)
+
+
+@pytest.mark.parametrize("channels", [[], [0, 0], [-1], "01", [0.5], [0, 1, 2, 3, 4], 1])
+def test_channels_that_are_none_are_refused(smears, channels):
+    with pytest.raises(InputError, match=r"data\.channels must be 1 to 4 different channels, counted from 0"):
+        CellDataModule(str(smears), channels=channels)

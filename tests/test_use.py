@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from typer.testing import CliRunner
@@ -617,3 +618,63 @@ def test_a_file_of_a_microscope_is_refused_with_its_converter_and_the_others_are
     said = invoke("predict", finished, tmp_path / "in", "--output", tmp_path / "again", code=1)
     assert "holds no image" in said
     assert "a.czi is a Zeiss image" in said
+
+
+@pytest.fixture(scope="module")
+def channels(tmp_path_factory):
+    """Ten pairs of two channels, of which the second shows the cells, and a run on channels 1 and 0."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (root / part).mkdir()
+    for number in range(10):
+        y, x = np.mgrid[:64, :64]
+        cell = np.logical_or.reduce([np.hypot(y - a, x - b) < 9 for a, b in rng.uniform(0, 64, (6, 2))])
+        noise = rng.normal(40, 5, (2, 64, 64))
+        noise[1] += 120 * cell
+        tifffile.imwrite(root / f"images/c{number}.tif", noise.astype(np.uint8), metadata={"axes": "CYX"}, ome=True)
+        Image.fromarray(cell).save(root / f"masks/c{number}.png")
+    run = tmp_path_factory.mktemp("logs") / "run"
+    train.run(smoke(f"data.root={root}", "data.channels=[1,0]"), run)
+    return root, run
+
+
+def test_a_run_on_chosen_channels_is_used_as_any_other(channels, tmp_path):
+    root, folder = channels
+    run = load_run(folder)
+    assert run.network.in_channels == 2
+    probability = run.predict(root / "images/c0.tif")
+    assert np.array_equal(probability, run.predict(tifffile.imread(root / "images/c0.tif").transpose(1, 2, 0)))
+    invoke("predict", folder, root / "images", "--output", tmp_path / "out")
+    assert np.array_equal(pixels(tmp_path / "out/masks/c0.png") > 0, probability > 0.5)
+    kept = run.files.prediction(run.files.test_rows["image"].iloc[0])
+    assert (kept.image.shape, kept.picture.shape) == ((64, 64, 2), (64, 64, 3))
+    invoke("review", folder, "--output", tmp_path / "review")
+    assert "max |difference|" in invoke("export", folder, tmp_path / "net.pt2")
+    invoke("predict", folder, root / "masks/c0.png", "--output", tmp_path / "grey", code=1)
+
+
+def test_what_training_warns_of_evaluate_and_predict_warn_of(finished, tmp_path):
+    image = np.random.default_rng(0).integers(0, 65535, (40, 40, 3), dtype=np.uint16)
+    cell = np.zeros((40, 40), np.uint8)
+    cell[5:20, 5:20], cell[22:24, 5:20] = 1, 255
+    for number in range(2):
+        tifffile.imwrite(tmp_path / f"c{number}.tif", image[:: 1 - 2 * number], photometric="rgb")
+        Image.fromarray(cell[:: 1 - 2 * number]).save(tmp_path / f"c{number}_mask.png")
+    said = invoke("evaluate", finished, tmp_path)
+    assert "warning: c0_mask.png, c1_mask.png: value 255 beside labels up to 1, which may mean 'not judged'" in said
+    assert "note: masks: 2 labels, every value above 0 is cell" in said
+    deep = "c0.tif, c1.tif: 16-bit colour; only the upper 8 bits are used"
+    assert f"warning: {deep}" in said
+    assert f"warning: {deep}" in invoke("predict", finished, tmp_path, "--output", tmp_path / "out")
+
+
+def test_an_image_that_lost_its_cells_to_resizing_scores_0_and_not_1(finished, tmp_path):
+    for number in range(2):
+        cell = np.zeros((2000, 2000), np.uint8)
+        cell[20 + number, 20] = 255
+        Image.fromarray(cell).save(tmp_path / f"c{number}_mask.png")
+        Image.new("L", (2000, 2000)).save(tmp_path / f"c{number}.png")
+    said = invoke("evaluate", finished, tmp_path, "--output", tmp_path / "out")
+    assert "2 of 2 objects vanish when the mask is resized to 64x64; 2 masks lose all" in said
+    assert [float(row["dice"]) for row in rows(tmp_path / "out" / "per_image.csv")] == [0, 0]

@@ -1,0 +1,228 @@
+"""What the values of a mask mean: labels of any number, labels that were resized, shades; and what is said of them."""
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy import ndimage
+
+from cellseg.data.facts import Reading, inspect_pair
+from cellseg.data.findings import describe_masks, look_at_pairs
+from cellseg.data.masks import count_survivors, read_mask, resize_mask
+from cellseg.data.pairs import Pair
+from cellseg.storage.errors import InputError
+
+
+def scene(seed=0, height=160, width=192, cells=20, radius=(8, 14)):
+    """Draw ellipses that overlap and are cut by the border: instance ids from 1."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((height, width), np.int32)
+    y, x = np.mgrid[:height, :width]
+    for number in range(1, cells + 1):
+        row, column, turn = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(0, np.pi)
+        down, across = y - row, x - column
+        u, v = down * np.cos(turn) + across * np.sin(turn), across * np.cos(turn) - down * np.sin(turn)
+        a, b = rng.uniform(*radius, 2)
+        labels[((u / a) ** 2 + (v / b) ** 2 <= 1) & (labels == 0)] = number
+    return labels
+
+
+def save(path, values, **options):
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, values)
+    else:
+        Image.fromarray(np.asarray(values)).save(path, **options)
+    return path
+
+
+def reading(path):
+    return read_mask([path], 20)
+
+
+def iou(found, meant):
+    return (found & meant).sum() / (found | meant).sum()
+
+
+def findings(tmp_path, *masks, image_size=None):
+    """Return what is found in a set of masks under black images, as text."""
+    pairs, facts = [], []
+    for number, values in enumerate(masks):
+        mask = values if not isinstance(values, np.ndarray) else save(tmp_path / f"m{number}.png", values)
+        with Image.open(mask) as opened:
+            image = save(tmp_path / f"i{number}.png", np.zeros(opened.size[::-1], np.uint8))
+        pairs.append(Pair(str(number), str(number), image, (mask,)))
+        facts.append(inspect_pair(pairs[-1], Reading(image_size=image_size)).facts)
+    return [f"{found.severity} {found}" for found in look_at_pairs(pairs, facts, tmp_path)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    classes=st.integers(2, 60),
+    step=st.integers(1, 1000),
+    seed=st.integers(0, 20),
+    last_is_most=st.booleans(),
+    shuffled=st.booleans(),
+)
+def test_classes_are_cell_however_many_and_however_far_apart(
+    tmp_path_factory, classes, step, seed, last_is_most, shuffled
+):
+    ids = scene(seed)
+    number = np.minimum(ids % (2 * classes) + 1, classes) if last_is_most else ids % classes + 1
+    values = np.arange(1, classes + 1) * step
+    values = np.random.default_rng(seed).permutation(values) if shuffled else values
+    mask = np.where(ids > 0, values[number - 1], 0)
+    path = save(tmp_path_factory.mktemp("m") / "m.tif", mask.astype(np.uint8 if mask.max() < 256 else np.uint16))
+    assert np.array_equal(reading(path).cell, ids > 0)
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.5, 2])
+@pytest.mark.parametrize("how", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.BOX])
+@pytest.mark.parametrize("factor", [1, 4, 700])
+def test_labels_that_were_resized_with_interpolation_keep_their_cells(tmp_path, scale, how, factor):
+    ids = scene(height=320, width=384, cells=40, radius=(10, 18))
+    size = (int(384 * scale), int(320 * scale))
+    soft = np.asarray(Image.fromarray((ids * factor).astype(np.float32)).resize(size, how)).clip(0).round()
+    found = reading(save(tmp_path / "m.tif", soft.astype(np.uint16)))
+    meant = np.asarray(Image.fromarray(ids > 0).resize(size, Image.Resampling.NEAREST))
+    assert iou(found.cell, meant) > 0.88
+    kept = np.unique(ids[ids > 0])
+    centres = np.asarray(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST))
+    inside = {number: found.cell[ndimage.binary_erosion(centres == number)] for number in kept}
+    assert all(cell.mean() > 0.8 for cell in inside.values() if cell.size), "no label is lost, however low"
+
+
+@pytest.mark.parametrize("sigma", [1, 2, 3])
+def test_a_blurred_mask_is_cut_at_the_threshold(tmp_path, sigma):
+    soft = (ndimage.gaussian_filter((scene() > 0).astype(float), sigma) * 255).astype(np.uint8)
+    found = reading(save(tmp_path / "m.png", soft))
+    assert found.kind == "grey"
+    assert np.array_equal(found.cell, soft > 20)
+
+
+def test_a_value_that_may_mean_not_judged_is_a_warning(tmp_path):
+    ids = scene()
+    ring = ndimage.binary_dilation(ids > 0, iterations=2) & (ids == 0)
+    [found] = [one for one in findings(tmp_path, np.where(ring, 255, ids > 0).astype(np.uint8)) if "warning" in one]
+    assert "value 255 beside labels up to 1, which may mean 'not judged'; it is cell" in found
+    instances = scene(height=800, width=800, cells=255).astype(np.uint8)
+    assert not [one for one in findings(tmp_path, instances) if "not judged" in one]
+
+
+def test_faint_labels_in_jpeg_are_a_warning_and_noise_around_cells_is_none(tmp_path):
+    ids = scene(height=320, width=384, cells=18)
+    noisy = save(tmp_path / "noisy.jpg", ((ids > 0) * 255).astype(np.uint8), quality=60)
+    assert not [one for one in findings(tmp_path, noisy) if "faint areas" in one or one.startswith("warning")]
+    classes = np.where(ids > 0, np.array([12, 200])[ids % 2], 0).astype(np.uint8)
+    said = findings(tmp_path, save(tmp_path / "classes.jpg", classes, quality=95))
+    assert [one for one in said if one.startswith("warning") and "faint areas far from any cell" in one]
+
+
+def test_shades_without_a_usual_value_are_a_warning(tmp_path):
+    ids = scene(cells=12)
+    said = findings(tmp_path, save(tmp_path / "ids.jpg", (ids * 20).astype(np.uint8), quality=90))
+    assert [one for one in said if one.startswith("warning") and "shades of grey without a usual value" in one]
+
+
+def test_a_low_value_that_is_cell_in_one_file_and_background_in_another_is_a_contradiction(tmp_path):
+    ids = scene()
+    shades = save(tmp_path / "m.jpg", ((ids > 0) * 255).astype(np.uint8), quality=60)
+    said = findings(tmp_path, (ids > 0).astype(np.uint8), shades)
+    assert [one for one in said if "warning m0.png: low values are cell here, and background in 1 mask" in one]
+    assert not [one for one in findings(tmp_path, ((ids > 0) * 255).astype(np.uint8), shades) if "low values" in one]
+
+
+def test_what_masks_were_taken_for_is_one_line(tmp_path):
+    ids = scene()
+    facts = []
+    for number, mask in enumerate([ids.astype(np.uint8), ids * 0, (ids > 0).astype(np.uint8)]):
+        path = save(tmp_path / f"m{number}.png", mask.astype(np.uint8))
+        image = save(tmp_path / "i.png", np.zeros(ids.shape, np.uint8))
+        facts.append(inspect_pair(Pair("a", "a", image, (path,)), Reading()).facts)
+    assert describe_masks(facts, 20) == "masks: 2 labels, every value above 0 is cell; 1 empty"
+
+
+def indexed(path, index, palette, **options):
+    picture = Image.fromarray(index.astype(np.uint8)).convert("L")
+    picture = Image.frombytes("P", picture.size, picture.tobytes())
+    picture.putpalette(palette)
+    picture.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("palette", "index"),
+    [
+        ([0, 0, 0, 128, 0, 0], 0),  # VOC: black, then colours
+        ([255, 255, 255, 200, 0, 0], 0),  # QuPath: background white
+        ([0, 255, 0, 0, 0, 0], 0),  # by index, though cells are black
+        ([0, 0, 0, 255, 255, 255], 0),
+        ([255, 255, 255, 0, 0, 0], 1),  # grey: by brightness, background is index 1
+    ],
+)
+def test_palettes_count_by_index_if_they_have_colours_and_by_brightness_if_they_are_grey(tmp_path, palette, index):
+    cells = scene() > 0
+    found = reading(indexed(tmp_path / "m.png", np.where(cells, 1 - index, index), palette))
+    assert np.array_equal(found.cell, cells)
+
+
+@pytest.mark.parametrize(
+    "palette",
+    [
+        [200, 0, 0, 255, 255, 255],  # background is index 1, by its colour white
+        [200, 0, 0, 0, 0, 0],
+    ],
+)
+def test_a_palette_whose_usual_border_is_not_index_0_is_refused(tmp_path, palette):
+    path = indexed(tmp_path / "m.png", ~(scene() > 0), palette)
+    with pytest.raises(
+        InputError, match=r"m\.png: index 1 of its palette \(#\w{6}\) is most frequent along the border"
+    ):
+        reading(path)
+
+
+def test_a_grey_palette_that_inverts_is_refused(tmp_path):
+    path = indexed(tmp_path / "m.png", scene() > 0, [255, 255, 255, 0, 0, 0])
+    with pytest.raises(InputError, match=r"m\.png: index 0 of its palette \(#ffffff\) is most frequent"):
+        reading(path)
+
+
+def test_transparent_entries_of_a_palette_are_background(tmp_path):
+    cells = scene() > 0
+    path = indexed(tmp_path / "m.png", np.where(cells, 2, 1), [0, 0, 0, 9, 9, 9, 200, 0, 0], transparency=1)
+    assert np.array_equal(reading(path).cell, cells)
+
+
+def test_coloured_cells_on_white_are_refused(tmp_path):
+    colours = np.where((scene() > 0)[..., None], np.array([255, 0, 0]), 255).astype(np.uint8)
+    with pytest.raises(InputError, match=r"m\.png: no pixel is black, so nothing is background"):
+        reading(save(tmp_path / "m.png", colours))
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_values_below_0_are_refused(tmp_path, dtype):
+    with pytest.raises(InputError, match=r"m\.tif: holds values below 0 \(-1 is the smallest\)"):
+        reading(save(tmp_path / "m.tif", (scene() - 1).astype(dtype)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), size=st.integers(8, 64), cells=st.integers(0, 30))
+def test_survivors_are_the_objects_that_the_resized_mask_has_a_pixel_of(seed, size, cells):
+    mask = scene(seed, 90, 120, cells, radius=(1, 3)) > 0
+    labels, objects = ndimage.label(mask, np.ones((3, 3)))
+    seen = count_survivors(mask, size)
+    left = [resize_mask(labels == number, size).any() for number in range(1, objects + 1)]
+    assert (seen.objects, seen.kept) == (objects, sum(left))
+    assert count_survivors(mask, seen.side).kept == objects
+    assert count_survivors(mask, None).kept == objects
+
+
+def test_objects_that_vanish_are_told_with_the_size_that_keeps_them(tmp_path):
+    mask = np.zeros((512, 512), np.uint8)
+    mask[14:17, 14:17], mask[100:200, 100:200] = 255, 255
+    [found] = [one for one in findings(tmp_path, mask, image_size=64) if "vanish" in one]
+    assert found.startswith("warning m0.png: 1 of 2 objects vanish when the mask is resized to 64x64; they are neither")
+    side = int(found.split("data.image_size=")[1].split()[0])
+    assert count_survivors(mask > 0, side).kept == 2
+    assert 64 < side <= 512
