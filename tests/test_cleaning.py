@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from cellseg.data.images import content_hash, read_image, resize_image
+from cellseg.data.images import as_rgb, content_hash, read_image, resize_image
 from cellseg.data.masks import read_mask, resize_mask
 from cellseg.storage.errors import InputError
 
@@ -356,6 +356,14 @@ def test_images_are_antialiased_and_masks_are_not():
     mask = resize_mask(stripes > 0, 16)
     assert mask.shape == (1, 16, 16)
     assert set(np.unique(mask)) <= {0, 1}
+
+
+def test_grey_as_a_view_is_resized_and_shown_as_grey_in_three_channels():
+    grey = np.random.default_rng(0).integers(0, 256, (50, 70, 1), np.uint8)
+    view, copies = np.broadcast_to(grey, (50, 70, 3)), np.repeat(grey, 3, axis=2)
+    assert np.array_equal(resize_image(view, 16), resize_image(copies, 16))
+    assert np.array_equal(np.asarray(as_rgb(view)), copies)
+    assert content_hash(view) == content_hash(copies)
 
 
 def test_content_hash_knows_pixels_and_shape_only():

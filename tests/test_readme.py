@@ -9,6 +9,7 @@ from typer.main import get_command
 
 import train
 from cellseg.cli import app
+from cellseg.run.overrides import as_typed
 from conftest import composed
 
 ROOT = Path(train.__file__).parent
@@ -30,7 +31,10 @@ CELLSEG = sorted(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_training_command_composes(command):
     overrides = [word for word in shlex.split(command)[2:] if not word.startswith("-")]
-    composed(*(override.partition(",")[0] for override in overrides))  # of a sweep, its first run
+    first = [
+        word if "=[" in word else word.partition(",")[0] for word in as_typed(overrides)
+    ]  # of a sweep, its first run
+    composed(*first)
 
 
 @pytest.mark.parametrize("command", CELLSEG)

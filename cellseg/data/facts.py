@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.data.decoded import Pixels
-from cellseg.data.images import ImageReading, as_rgb, content_hash, read_image
+from cellseg.data.images import MOST_SHOWN, ImageReading, as_rgb, content_hash, is_grey, read_image
 from cellseg.data.kinship import Likeness, measure_likeness
 from cellseg.data.masks import MaskReading, count_survivors, read_mask
 from cellseg.data.pairs import Pair
@@ -170,7 +171,9 @@ def inspect_image(image: ImageReading, how: Reading) -> ImageFacts:
     step = max(1, math.isqrt(width * height // MEASURED))
     some = image.whole[::step, ::step]
     separate = image.decoded.channels and not image.decoded.coloured
-    colours = some[..., : 1 if separate else 3]
+    shown = 1 if is_grey(image.whole) else image.whole.shape[2] if separate else MOST_SHOWN
+    channels = [some[..., channel] for channel in range(shown)]
+    colours = channels[:1] if separate else channels
     return ImageFacts(
         width=width,
         height=height,
@@ -182,8 +185,9 @@ def inspect_image(image: ImageReading, how: Reading) -> ImageFacts:
         coloured=image.decoded.coloured,
         chosen=", ".join(map(str, how.channels or ())),
         white_is_zero=image.decoded.white_is_zero,
-        brightness=float(some.mean()),
-        colourfulness=float((colours.max(axis=2) - colours.min(axis=2)).mean()),
+        brightness=float(np.mean([channel.mean() for channel in channels])),
+        # channel by channel: numpy takes twenty times as long along an axis of three
+        colourfulness=float((reduce(np.maximum, colours) - reduce(np.minimum, colours)).mean()),
     )
 
 

@@ -89,26 +89,30 @@ def read_image(source: Source, channels: Sequence[int] | None = None) -> ImageRe
 
 def as_rgb(pixels: Pixels) -> Image.Image:
     """Show pixels (H, W, C): one channel in grey, more in red, green and blue."""
-    missing = MOST_SHOWN - pixels.shape[2]
-    if missing == 2:
-        pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
-    elif missing == 1:
+    if is_grey(pixels) or pixels.shape[2] == 1:
+        return Image.fromarray(np.ascontiguousarray(pixels[..., 0])).convert("RGB")
+    if pixels.shape[2] == 2:
         pixels = np.concatenate([pixels, np.zeros_like(pixels[..., :1])], axis=2)
     return Image.fromarray(np.ascontiguousarray(pixels[..., :MOST_SHOWN]))
 
 
 def resize_image(pixels: Pixels, size: int) -> Pixels:
     """Return pixels (H, W, C) as (C, size, size), bilinear with antialiasing."""
-    parts = [pixels] if pixels.shape[2] == 3 else [pixels[..., channel] for channel in range(pixels.shape[2])]
-    resized = [
-        np.asarray(Image.fromarray(np.ascontiguousarray(part)).resize((size, size), Image.Resampling.BILINEAR))
-        for part in parts
-    ]
-    return (
-        np.ascontiguousarray(resized[0].transpose(2, 0, 1))
-        if len(parts) == 1 and resized[0].ndim == 3
-        else np.stack(resized)
-    )
+    grey = is_grey(pixels)
+    if pixels.shape[2] == 3 and not grey:
+        return np.ascontiguousarray(_resized(pixels, size).transpose(2, 0, 1))
+    channels = [_resized(pixels[..., channel], size) for channel in range(1 if grey else pixels.shape[2])]
+    return np.stack(channels * 3 if grey else channels)
+
+
+def is_grey(pixels: Pixels) -> bool:
+    """Tell one channel that stands for red, green and blue, as a view that takes no memory."""
+    return pixels.shape[2] == MOST_SHOWN and pixels.strides[2] == 0
+
+
+def _resized(part: Pixels, size: int) -> Pixels:
+    picture = Image.fromarray(np.ascontiguousarray(part))
+    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def content_hash(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> str:

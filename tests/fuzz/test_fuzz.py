@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -63,6 +64,30 @@ def pictures():
         picture = Image.fromarray(rgb[..., 0].astype(np.uint16) * 200) if mode == "I;16" else picture.convert(mode)
         buffer = io.BytesIO()
         picture.save(buffer, kind, **({"compression": "tiff_lzw"} if (kind, mode) == ("TIFF", "RGB") else {}))
+        found.append(buffer.getvalue())
+    return found + tiffs(rgb)
+
+
+def tiffs(rgb):
+    """Small TIFF files as microscopes and their programs write them."""
+    grey, planes, palette = rgb[..., 0], np.moveaxis(rgb, 2, 0), np.arange(768, dtype=np.uint16).reshape(3, 256) * 80
+    found = []
+    for array, options in (
+        (grey > 99, {}),
+        (grey.astype(np.int64), {}),
+        (grey, {"photometric": "miniswhite", "imagej": True}),
+        (grey, {"photometric": "palette", "colormap": palette}),
+        (planes.astype(np.uint16) * 200, {"photometric": "rgb", "planarconfig": "separate", "compression": "zlib"}),
+        (planes[:2], {"ome": True, "metadata": {"axes": "CYX"}}),
+        (planes[:2], {"imagej": True, "metadata": {"axes": "CYX"}}),
+        (planes, {"ome": True, "metadata": {"axes": "ZYX"}}),
+        (planes, {"photometric": "minisblack"}),
+        (np.kron(rgb, np.ones((4, 4, 1), np.uint8)), {"tile": (16, 16), "compression": "lzw", "photometric": "rgb"}),
+        (np.kron(rgb, np.ones((4, 4, 1), np.uint8)), {"compression": "jpeg", "photometric": "ycbcr", "bigtiff": True}),
+        (rgb, {"compression": "zstd", "photometric": "rgb", "extratags": [(274, "H", 1, 6, True)]}),
+    ):
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, array, **options)
         found.append(buffer.getvalue())
     return found
 
@@ -124,9 +149,11 @@ def test_images(content):
     with tempfile.TemporaryDirectory() as folder:
         (path := Path(folder) / "a.png").write_bytes(content)
         with suppress(InputError):
-            picture = read_image(path).picture
-            assert picture.mode == "RGB"
-            assert np.asarray(picture).dtype == np.uint8
+            reading = read_image(path)
+            assert reading.pixels.shape[2] == 3
+            assert reading.pixels.dtype == np.uint8
+        with suppress(InputError):
+            assert read_image(path, [1, 0]).pixels.shape[2] == 2
 
 
 @thorough
@@ -143,7 +170,7 @@ def test_masks(contents, threshold):
             reading = read_mask(paths, threshold)
             assert reading.cell.dtype == bool
             assert reading.cell.ndim == 2
-            assert reading.kind in ("empty", "labels", "grey")
+            assert reading.kind in ("empty", "labels", "grey", "resized labels")
 
 
 PART = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=6)
