@@ -176,13 +176,15 @@ def _decode_by_pillow(source: Path | Image.Image) -> Decoded:
         elif mode in ("RGBX", "CMYK", "YCbCr"):
             upright = upright.convert("RGB")
         values = np.asarray(upright)
+    if not values.size:
+        raise InputError(f"{source}: has no pixels; export it again or leave it out")
     values = values if values.ndim == 3 else values[..., None]
     bits = 1 if mode == "1" else values.dtype.itemsize * 8
     return Decoded(values, palette, values.shape[2] in (2, 4), bits, turned=turned, lossy=lossy, truncated=truncated)
 
 
 def _of_array(values: Values) -> Decoded:
-    if values.ndim not in (2, 3) or values.dtype.kind not in "buif":
+    if values.ndim not in (2, 3) or not values.size or values.dtype.kind not in "buif":
         raise InputError(f"an image must be an array (H, W) or (H, W, C) of numbers, not {values.shape} {values.dtype}")
     values = values if values.ndim == 3 else values[..., None]
     count, bits = values.shape[2], 1 if values.dtype == bool else values.dtype.itemsize * 8
@@ -215,7 +217,7 @@ def _chosen(whole: Pixels, channels: Sequence[int] | None, decoded: Decoded, sou
     if count > 3 and not decoded.coloured:
         raise InputError(
             f"{_named(source)}: has {count} channels, and nothing says which to use; name them, counted from 0: "
-            "data.channels=[0,1]"
+            "data.channels=[0,1], for cellseg check --channels 0,1"
         )
     return whole[..., :3]
 

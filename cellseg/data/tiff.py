@@ -79,6 +79,8 @@ def decode_tiff(path: Path, most_pixels: int, *, stacked: bool = False) -> Decod
         alpha = bool(extras) and extras[-1] in (1, 2) and samples == (4 if coloured else 2)
         plain = values.shape[2] == 1 or alpha or (coloured and values.shape[2] == 3)
         orientation = page.tags.valueof("Orientation", default=1)
+        if page.photometric == PHOTOMETRIC.PALETTE:
+            values = values.astype(np.uint16 if page.bitspersample > 8 else np.uint8)  # indices, also of 1 bit
         zero = _white_is_zero(tiff, page)
         if zero in ("shown", "unknown"):
             values = _inverted(path, values, page.bitspersample)
@@ -124,6 +126,8 @@ def _kept(path: Path, series: TiffPageSeries, *, stacked: bool) -> str:
     Raises:
         InputError: If there is another that is.
     """
+    if not {"Y", "X"} <= set(series.get_axes(squeeze=False)) or not series.size:
+        raise InputError(f"{path}: holds no picture (axes {series.axes}, shape {series.shape}); export it again")
     long = {axis: length for axis, length in zip(series.axes, series.shape, strict=True) if length > 1}
     others = [axis for axis in long if axis not in ("Y", "X")]
     stack = [axis for axis in others if axis not in ONE_PICTURE and not (stacked and axis in UNNAMED)]
