@@ -78,6 +78,9 @@ def test_a_folder_that_holds_another_run_is_refused_and_the_keys_are_named(tmp_p
     with pytest.raises(InputError, match="another configuration"):
         finished(tmp_path, other)
     assert finished(tmp_path, OmegaConf.merge(first, {"study": "c"})) == SUMMARY
+    assert finished(tmp_path, OmegaConf.merge(first, {"channels": None})) == SUMMARY, (
+        "an earlier version had no such key"
+    )
     assert OmegaConf.load(tmp_path / "config.yaml") == first
 
 

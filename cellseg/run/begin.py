@@ -97,7 +97,8 @@ def _refuse_another_run(run: RunFolder, config: DictConfig) -> None:
     """Refuse a folder whose configuration is not this one, and name the keys that differ."""
     there, here = leaves(run.config), leaves(OmegaConf.to_container(config, resolve=True))
     keys = (there.keys() | here.keys()) - NOT_OF_THE_RUN
-    different = sorted(key for key in keys if there.get(key, here) != here.get(key, there))
+    # a key that is null now may be one that an earlier version did not have
+    different = sorted(key for key in keys if there.get(key) != here.get(key))
     if different:
         shown = "; ".join(f"{key} was {_shown(there, key)}, is {_shown(here, key)}" for key in different[:5])
         more = f" and {len(different) - 5} more" if len(different) > 5 else ""

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 CLONE = Path(__file__).resolve().parents[2]
-PACKAGES = ("cellseg", "torch", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow", "scipy")
+PACKAGES = ("cellseg", "torch", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow", "tifffile", "scipy")
 CODE = ("*.py", "*.yaml", "*.yml", "*.toml")  # new files of the clone that can change a run
 DIFF = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/", "--binary")
 LARGEST_PATCH = 2**24  # bytes, of the changes and of each new file
