@@ -235,7 +235,7 @@ def ids():
         (
             "mask.png",
             255 - square(255),
-            r"warning cell_3/mask\.png looks inverted: 87\.0% is cell, the sides",
+            r"warning cell_3/mask\.png looks inverted: 87\.0% is cell, and surrounds",
         ),
         (
             "mask.png",

@@ -226,3 +226,92 @@ def test_objects_that_vanish_are_told_with_the_size_that_keeps_them(tmp_path):
     side = int(found.split("data.image_size=")[1].split()[0])
     assert count_survivors(mask > 0, side).kept == 2
     assert 64 < side <= 512
+
+
+def discs(share, side=224):
+    rng, mask = np.random.default_rng(0), np.zeros((side, side), bool)
+    y, x = np.mgrid[:side, :side]
+    while mask.mean() < share:
+        mask |= np.hypot(y - rng.uniform(0, side), x - rng.uniform(0, side)) < rng.uniform(8, 14)
+    return mask
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.4, 0.47])
+@pytest.mark.parametrize("frame", [0, 12])
+def test_inverted_masks_are_told_however_full_and_whatever_frame_they_have(tmp_path, share, frame):
+    cells = discs(share)
+    upright, inverted = (np.pad(part, ((0, 0), (frame, frame))) for part in (cells, ~cells))
+    assert not [one for one in findings(tmp_path, upright.astype(np.uint8) * 255) if "inverted" in one]
+    assert [
+        one for one in findings(tmp_path, inverted.astype(np.uint8) * 255) if "warning" in one and "inverted" in one
+    ]
+    classes = np.pad(np.where(cells, 2, 1), ((0, 0), (frame, frame))).astype(np.uint8)
+    if frame:
+        assert [one for one in findings(tmp_path, classes) if "looks inverted" in one]
+
+
+@pytest.mark.parametrize("share", [0.55, 0.7, 0.85])
+def test_dense_cells_are_not_taken_for_inverted(tmp_path, share):
+    assert not reading(save(tmp_path / "m.png", discs(share).astype(np.uint8) * 255)).inverted
+
+
+def test_of_several_mask_files_each_is_looked_at(tmp_path):
+    cells, exif = scene() > 0, Image.Exif()
+    exif[0x0112] = 3
+    blurred = (ndimage.gaussian_filter(cells.astype(float), 2) * 255).astype(np.uint8)
+    paths = [save(tmp_path / "a.png", cells.astype(np.uint8) * 255), save(tmp_path / "b.png", blurred, exif=exif)]
+    both = read_mask(paths, 20)
+    assert (both.kind, both.turned) == ("grey", True)
+
+
+def test_a_palette_with_two_indices_of_one_colour_counts_by_index(tmp_path):
+    ids = scene() % 3
+    path = indexed(tmp_path / "m.png", ids, [0, 0, 0, 255, 255, 255] + [0] * 762)
+    assert np.array_equal(reading(path).cell, ids > 0)
+
+
+def test_a_white_index_0_alone_is_background_where_the_palette_has_colours(tmp_path):
+    path = indexed(tmp_path / "m.png", scene() * 0, [255, 255, 255, 200, 0, 0])
+    assert reading(path).kind == "empty"
+
+
+def test_black_is_background_in_palettes_that_count_colours(tmp_path):
+    cells = scene()
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8)[np.where(cells > 0, cells % 2 + 1, 0)]
+    Image.fromarray(colours).quantize(3).save(tmp_path / "m.png")
+    assert np.array_equal(reading(tmp_path / "m.png").cell, cells > 0)
+
+
+def test_indices_of_soft_colours_are_refused(tmp_path):
+    soft = Image.fromarray((scene(height=320, width=384) > 0).astype(np.uint8) * 255).resize((192, 160))
+    red = np.dstack([np.asarray(soft), np.zeros((160, 192, 2), np.uint8)])
+    Image.fromarray(red).quantize(32).save(tmp_path / "m.png")
+    with pytest.raises(InputError, match=r"m\.png: (the colours of its palette run|index \d+ of its palette)"):
+        reading(tmp_path / "m.png")
+
+
+def test_dithered_masks_are_a_warning(tmp_path):
+    grey = Image.fromarray((scene() > 0).astype(np.uint8) * 76).convert("1")
+    grey.save(tmp_path / "m.png")
+    assert [one for one in findings(tmp_path, tmp_path / "m.png") if one.startswith("warning") and "specks" in one]
+
+
+def test_labels_hardly_above_the_threshold_in_jpeg_are_refused(tmp_path):
+    path = save(tmp_path / "m.jpg", (scene() > 0).astype(np.uint8) * 21, quality=85)
+    with pytest.raises(InputError, match=r"the brightest value is \d+, hardly above data\.mask_threshold=20"):
+        reading(path)
+
+
+def test_lossy_webp_is_cut_at_the_threshold(tmp_path):
+    cells = scene() > 0
+    path = save(tmp_path / "m.webp", np.dstack([cells.astype(np.uint8) * 255] * 3), quality=80)
+    found = reading(path)
+    assert found.kind == "grey"
+    assert iou(found.cell, cells) > 0.9
+
+
+def test_two_shades_are_no_class_that_nobody_judged(tmp_path):
+    ids = scene()
+    assert not [
+        one for one in findings(tmp_path, np.where(ids % 2, 255, 60 * (ids > 0)).astype(np.uint8)) if "judged" in one
+    ]

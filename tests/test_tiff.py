@@ -65,8 +65,8 @@ def test_what_tifffile_wrote_comes_back_or_is_refused_by_name(
     pixels = rng.integers(0, 2 if dtype == "bool" else 100, (*size, channels)).astype(dtype)
     array = np.moveaxis(pixels, 2, 0) if planar else pixels
     array = array.squeeze(0 if planar else 2) if channels == 1 else array
-    if channels == 1 and photometric == "rgb":
-        return  # tifffile takes rows or columns for the colours
+    if (channels == 1 and photometric == "rgb") or (channels > 1 and photometric == "palette"):
+        return  # tifffile takes rows or columns for what there is none of
     options = {"photometric": photometric, "compression": compression, "byteorder": ">" if big_endian else "<"}
     if channels > 1:
         options["planarconfig"] = "separate" if planar else "contig"
@@ -294,3 +294,28 @@ def test_a_rotated_photograph_beside_a_mask_that_is_not_names_the_tag(tmp_path):
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(mask)
     with pytest.raises(InputError, match=r"the camera's orientation tag \(EXIF Orientation\) in a\.jpg is obeyed"):
         inspect_pair(Pair("a", "a", image, (mask,)), Reading())
+
+
+def test_jpeg_cut_short_inside_a_tiff_is_refused(tmp_path):
+    path = tmp_path / "cells.tif"
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    tifffile.imwrite(path, pixels, photometric="rgb", compression="jpeg")
+    with tifffile.TiffFile(path) as tiff:
+        start, length = tiff.pages[0].dataoffsets[0], tiff.pages[0].databytecounts[0]
+    content = bytearray(path.read_bytes())
+    content[start + length // 2 : start + length] = bytes(length - length // 2)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"cells\.tif: cannot be read as an image \(its pixels are truncated\)"):
+        read_image(path)
+
+
+def test_pages_that_the_description_leaves_out_are_other_pictures(tmp_path):
+    path = tmp_path / "cells.ome.tif"
+    tifffile.imwrite(path, np.zeros((20, 30), np.uint8), ome=True)
+    with tifffile.TiffFile(path) as tiff:
+        xml = tiff.ome_metadata
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(np.zeros((20, 30), np.uint8), description=xml, metadata=None)
+        tiff.write(np.ones((20, 30), np.uint8), metadata=None)
+    with pytest.raises(InputError, match=r"holds several pictures \(2 pages, of which its description names 1\)"):
+        read_image(path)

@@ -118,7 +118,7 @@ def _mask_change(facts: PairFacts, files: int) -> str:
     if facts.mask_file_kind != "grey, 8 bits":
         changes.append(f"{facts.mask_file_kind} to grey, 8 bits")
     if facts.mask_kind in (LABELS, RESIZED) and facts.mask_brightest != 255:
-        changes.append(f"labels up to {facts.mask_brightest} made 255")
+        changes.append(f"labels up to {facts.mask_brightest:g} made 255")
     if facts.grey:
         changes.append(f"grey pixels made cell, {facts.grey:.2%} of the cell pixels")
     if facts.faint:

@@ -24,7 +24,7 @@ class Decoded:
         channels: How many channels there are, where they are not grey or RGB, with or without alpha; otherwise 0.
         coloured: Whether the first three of these are RGB.
         turned: Whether the file's orientation tag was obeyed.
-        lossy: Whether the format changes values.
+        lossy: Whether the format changes values: ``yes``, ``maybe`` or empty for no.
         truncated: Whether the lower bits of a colour image of 16 bits are lost.
         white_is_zero: ``stored`` or ``shown`` where the TIFF tag PhotometricInterpretation says that 0 is white: the
             values are those in the file, or were inverted to what a viewer shows. ``unknown`` where nothing tells which
@@ -38,7 +38,7 @@ class Decoded:
     channels: int = 0
     coloured: bool = False
     turned: bool = False
-    lossy: bool = False
+    lossy: str = ""
     truncated: bool = False
     white_is_zero: str = ""
 

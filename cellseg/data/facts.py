@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cellseg.data.decoded import Pixels
 from cellseg.data.images import MOST_SHOWN, ImageReading, as_rgb, content_hash, is_grey, read_image
 from cellseg.data.kinship import Likeness, measure_likeness
-from cellseg.data.masks import MaskReading, count_survivors, read_mask
+from cellseg.data.masks import GREY, MaskReading, count_survivors, read_mask
 from cellseg.data.pairs import Pair
 from cellseg.storage.errors import InputError
 
@@ -77,7 +77,7 @@ class PairFacts(ImageFacts):
         mask_kind: As ``MaskReading.kind``.
         mask_values: How many values above 0 the mask files hold, at most in one.
         mask_smallest, mask_second, mask_brightest: The smallest value above 0, the second largest, and the largest.
-        not_judged, by_index: As ``MaskReading``.
+        not_judged, by_index, inverted: As ``MaskReading``.
         grey: Share of the cell pixels that are grey in the file.
         faint: Share of all pixels that were above 0 and became background.
         faint_areas: Share of all pixels that did so far from any cell.
@@ -85,6 +85,7 @@ class PairFacts(ImageFacts):
         border: Share of the pixels along the four sides that are cell.
         resized_to: Side in pixels to which a run resizes; 0 where nothing is resized.
         objects, kept: How many objects the mask has at full size, and how many have a pixel left when it is resized.
+        specks: How many objects have at most three pixels.
         keeps_all_at: Side in pixels at which all of them have one.
     """
 
@@ -95,11 +96,12 @@ class PairFacts(ImageFacts):
     mask_white_is_zero: str
     mask_kind: str
     mask_values: int
-    mask_smallest: int
-    mask_second: int
-    mask_brightest: int
+    mask_smallest: float
+    mask_second: float
+    mask_brightest: float
     not_judged: int
     by_index: bool
+    inverted: bool
     grey: float
     faint: float
     faint_areas: float
@@ -108,6 +110,7 @@ class PairFacts(ImageFacts):
     resized_to: int
     objects: int
     kept: int
+    specks: int
     keeps_all_at: int
 
     @property
@@ -137,14 +140,14 @@ def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
     if mask.shape != image.pixels.shape[:2]:
         raise InputError(_unequal(pair, image, reading))
     sides = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    survival = count_survivors(mask, how.image_size)
+    survival = count_survivors(mask, how.image_size, noisy=reading.kind == GREY)
     facts = PairFacts(
         **vars(inspect_image(image, how)),
         sha256=content_hash(image.whole),
         mask_sha256=content_hash(mask),
         mask_file_kind=reading.decoded.kind,
-        mask_turned=reading.decoded.turned,
-        mask_white_is_zero=reading.decoded.white_is_zero,
+        mask_turned=reading.turned,
+        mask_white_is_zero=reading.white_is_zero,
         mask_kind=reading.kind,
         mask_values=reading.values,
         mask_smallest=reading.smallest,
@@ -152,6 +155,7 @@ def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
         mask_brightest=reading.brightest,
         not_judged=reading.not_judged,
         by_index=reading.by_index,
+        inverted=reading.inverted,
         grey=reading.grey_pixels / max(int(mask.sum()), 1),
         faint=reading.faint_pixels / mask.size,
         faint_areas=reading.faint_areas / mask.size,
@@ -160,6 +164,7 @@ def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
         resized_to=how.image_size or 0,
         objects=survival.objects,
         kept=survival.kept,
+        specks=survival.specks,
         keeps_all_at=survival.side,
     )
     return CleanPair(image.pixels, mask, facts, measure_likeness(as_rgb(image.whole)))

@@ -18,6 +18,7 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 DARK = 70  # mean brightness of 255: fluorescence lies below, stained tissue and brightfield above
 COLOURED = 5  # mean colourfulness of 255; a grey picture saved as JPEG in colour has up to 2
 LONGEST_NAME = 36
+FEW_SPECKS = 20  # of a mask, that may be cells
 INVERTED_CELLS, INVERTED_BORDER = 0.5, 0.8  # more cell than that, most of all along the sides, looks like background
 
 
@@ -73,9 +74,9 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
     Trait(WARNING, lambda fact: fact.cells == 1, "the mask is cell everywhere", "kept as it is; look at it"),
     Trait(
         WARNING,
-        lambda fact: 1 > fact.cells > INVERTED_CELLS and fact.border > INVERTED_BORDER,
-        lambda facts: f"looks inverted: {_range(fact.cells for fact in facts)} is cell, the sides most of all",
-        "kept as it is: white is cell; invert it if cells are black",
+        lambda fact: fact.inverted or (1 > fact.cells > INVERTED_CELLS and fact.border > INVERTED_BORDER),
+        lambda facts: f"looks inverted: {_range(fact.cells for fact in facts)} is cell, and surrounds what is not",
+        "kept as it is: every value above 0 is cell; save background as 0",
     ),
     Trait(
         WARNING,
@@ -83,8 +84,17 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
         lambda facts: _vanishing(facts),
         lambda facts: (
             "they are neither learnt nor scored, and an image that loses all of them scores 0; "
-            f"none vanishes from data.image_size={max(fact.keeps_all_at for fact in facts)} on"
+            f"at data.image_size={max(fact.keeps_all_at for fact in facts)} each keeps a pixel"
         ),
+    ),
+    Trait(
+        WARNING,
+        lambda fact: fact.mask_kind == LABELS and fact.specks > max(FEW_SPECKS, fact.objects / 2),
+        lambda facts: (
+            f"specks of at most 3 pixels, {sum(fact.specks for fact in facts)} of "
+            f"{sum(fact.objects for fact in facts)} objects"
+        ),
+        "kept as they are; a mask that was dithered, or has noise in it, must be saved anew",
     ),
     Trait(
         WARNING,
@@ -95,7 +105,9 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
     Trait(
         WARNING,
         lambda fact: fact.not_judged,
-        lambda facts: f"value {facts[0].not_judged} beside labels up to {_second(facts)}, which may mean 'not judged'",
+        lambda facts: (
+            f"value {facts[0].not_judged} beside labels up to {_second(facts):g}, which may mean 'not judged'"
+        ),
         "it is cell, as every value above 0; if nobody decided about these pixels, save them as 0",
     ),
     Trait(
@@ -138,7 +150,7 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
     Trait(
         NOTE,
         lambda fact: fact.mask_kind == LABELS and fact.mask_values == 1 and fact.mask_brightest not in (1, 255),
-        lambda facts: f"values 0 and {facts[0].mask_brightest}",
+        lambda facts: f"values 0 and {facts[0].mask_brightest:g}",
         "everything above 0 is cell",
     ),
     Trait(
@@ -280,7 +292,7 @@ def _vanishing(facts: Sequence[PairFacts]) -> str:
     return f"{said}; {count(emptied, 'mask')} {'loses' if emptied == 1 else 'lose'} all" if emptied else said
 
 
-def _second(facts: Sequence[PairFacts]) -> int:
+def _second(facts: Sequence[PairFacts]) -> float:
     return max(fact.mask_second for fact in facts)
 
 
@@ -291,7 +303,7 @@ def _of_zero(meaning: str) -> str:
 
 
 def _ids(fact: PairFacts) -> str:
-    return f"labels such as instance ids: up to {fact.mask_values} values, {fact.mask_brightest} the largest"
+    return f"labels such as instance ids: up to {fact.mask_values} values, {fact.mask_brightest:g} the largest"
 
 
 @dataclass(frozen=True)
@@ -382,7 +394,7 @@ def nothing_to_learn(training: Sequence[PairFacts]) -> str | None:
         size, side = training[0].resized_to, max(fact.keeps_all_at for fact in training)
         return (
             f"none of the training masks keeps a cell when it is resized to {size}x{size} pixels; "
-            f"set data.image_size={side}, from which on all cells are kept"
+            f"set data.image_size={side}, at which every cell keeps a pixel"
         )
     if all(fact.cells == 1 for fact in training):
         return "every training mask is cell everywhere; background must be 0, or black"

@@ -22,6 +22,7 @@ LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
 ORIENTATION = 0x0112  # of the camera, in EXIF
 STRETCH = (0.1, 99.9)  # percentiles that become black and white in images of more than 8 bits
 SMALLEST_RANGE = 256  # levels of an image of more than 8 bits that become black to white at least: a blank stays blank
+WEBP_CHUNKS = 2**12  # bytes in which a WebP file names the chunk of its pixels
 MOST_SHOWN = 3  # channels that red, green and blue can show
 
 Source = Path | Image.Image | NDArray[np.generic]
@@ -161,7 +162,7 @@ def _decode_by_pillow(source: Path | Image.Image) -> Decoded:
             raise InputError(f"{source}: holds several pictures; save the one to use as a file of its own")
         if mode not in EIGHT_BIT_MODES | DEEP_MODES:
             raise InputError(f"{source}: has pixels of kind {mode}; save it as an RGB or grey file")
-        lossy = picture.format in LOSSY_FORMATS
+        lossy = "yes" if picture.format in LOSSY_FORMATS or _is_lossy_webp(picture, source) else ""
         truncated = re.search(";16[BLN]", str(getattr(picture, "tile", ""))) is not None and mode not in DEEP_MODES
         turned = picture.getexif().get(ORIENTATION, 1) != 1
         picture.load()
@@ -189,6 +190,13 @@ def _of_array(values: Values) -> Decoded:
     values = values if values.ndim == 3 else values[..., None]
     count, bits = values.shape[2], 1 if values.dtype == bool else values.dtype.itemsize * 8
     return Decoded(values, alpha=count == 4, bits=bits, channels=count if count == 2 or count > 4 else 0)
+
+
+def _is_lossy_webp(picture: Image.Image, source: Path | Image.Image) -> bool:
+    if picture.format != "WEBP" or not isinstance(source, Path):
+        return False
+    with source.open("rb") as file:
+        return b"VP8 " in file.read(WEBP_CHUNKS)  # of a lossless one it is VP8L
 
 
 def _has_second(picture: Image.Image) -> bool:

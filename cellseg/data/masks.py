@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+from scipy.spatial import ConvexHull
 
 from cellseg.data.decoded import Decoded, Values
 from cellseg.data.images import decode
@@ -26,6 +27,9 @@ REACH = 3  # pixels, in which a label's edge fades where it was resized
 SPECK = 3  # pixels, of noise
 NOISE_REACH = 16  # pixels, from an edge to the farthest noise that JPEG makes of it
 NOISE = 3  # a value up to which a blank area of a JPEG file may be off
+MOST = 1 / 3  # of a picture, that cells of one value rarely cover
+SMALLEST_HOLE, MOST_HOLES = 12, 200  # pixels; the largest that are looked at
+SOLID_HOLES = 0.85  # of their convex hulls that holes fill where they are cells; gaps between cells fill less
 SIDE_STEP, SIDE_GROWTH = 32, 1.2  # sides that are tried: multiples of what any network here pools to, each larger
 NOT_JUDGED = {255, 65535}  # may mean so where no other value is larger than this share of it
 NOT_JUDGED_SHARE = 0.45
@@ -40,6 +44,8 @@ class MaskReading:
         decoded: What the first file holds.
         kind: ``empty``; ``labels``, where every value above 0 is cell; ``resized labels``, where labels fade at their
             edges and half of a label's value is cell; ``grey``, where values above the threshold are.
+        turned: Whether an orientation tag was obeyed in any of them.
+        white_is_zero: As ``Decoded.white_is_zero``, of any of them.
         values: How many values above 0.
         smallest: The smallest of them.
         second, brightest: The second largest, and the largest one.
@@ -48,20 +54,24 @@ class MaskReading:
         faint_areas: Those of them that are too far from any cell to be noise around it.
         not_judged: A value of a label that may mean that nobody decided; 0 without one.
         by_index: Whether a palette's indices are the labels, and its colours mean nothing.
+        inverted: Whether a value above 0 covers most of the picture and surrounds what it does not cover.
     """
 
     cell: NDArray[np.bool_]
     decoded: Decoded
     kind: str
+    turned: bool = False
+    white_is_zero: str = ""
     values: int = 0
-    smallest: int = 0
-    second: int = 0
-    brightest: int = 0
+    smallest: float = 0
+    second: float = 0
+    brightest: float = 0
     grey_pixels: int = 0
     faint_pixels: int = 0
     faint_areas: int = 0
     not_judged: int = 0
     by_index: bool = False
+    inverted: bool = False
 
 
 def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
@@ -93,10 +103,13 @@ def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
                 f"{path}: the mask is {reading.decoded.size} pixels, but {paths[0].name} is {first.decoded.size}; "
                 "export all masks of an image at the same size"
             )
+    kinds = [reading.kind for reading in readings]
     return MaskReading(
         cell=np.logical_or.reduce([reading.cell for reading in readings]),
         decoded=first.decoded,
-        kind=next((reading.kind for reading in readings if reading.kind != EMPTY), EMPTY),
+        kind=next(kind for kind in (RESIZED, GREY, LABELS, EMPTY) if kind in kinds),
+        turned=any(reading.turned for reading in readings),
+        white_is_zero=next((reading.white_is_zero for reading in readings if reading.white_is_zero), ""),
         values=max(reading.values for reading in readings),
         smallest=min((reading.smallest for reading in readings if reading.smallest), default=0),
         second=max(reading.second for reading in readings),
@@ -106,6 +119,7 @@ def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
         faint_areas=sum(reading.faint_areas for reading in readings),
         not_judged=max(reading.not_judged for reading in readings),
         by_index=any(reading.by_index for reading in readings),
+        inverted=any(reading.inverted for reading in readings),
     )
 
 
@@ -117,21 +131,34 @@ def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Survival:
-    """How many objects of a mask are there, how many are left when it is resized, and the side at which all are."""
+    """How many objects a mask has, how many are left when it is resized, the side at which all are, and specks.
+
+    Attributes:
+        objects: At full size.
+        kept: With a pixel left.
+        side: In pixels; all objects have a pixel left there.
+        specks: Objects of at most three pixels.
+    """
 
     objects: int
     kept: int
     side: int
+    specks: int
 
 
-def count_survivors(mask: NDArray[np.bool_], size: int | None) -> Survival:
+def count_survivors(mask: NDArray[np.bool_], size: int | None, *, noisy: bool = False) -> Survival:
     """Count the objects of a mask, and those that ``resize_mask`` leaves a pixel.
 
     Args:
         mask: Shape (H, W); an object is what is connected by side or corner.
         size: Side in pixels that it is resized to; None where it is not resized.
+        noisy: Whether specks are noise and no objects.
     """
     labels, objects = ndimage.label(mask, np.ones((3, 3)))
+    small = np.bincount(labels.ravel())[1:] <= SPECK
+    specks = int(small.sum())
+    if noisy and specks:
+        labels, objects = np.concatenate([[0], np.where(small, 0, np.cumsum(~small))])[labels], objects - specks
     picture = Image.fromarray(labels.astype(np.int32))
 
     def kept(side: int) -> int:
@@ -139,11 +166,11 @@ def count_survivors(mask: NDArray[np.bool_], size: int | None) -> Survival:
         return int(np.count_nonzero(np.bincount(left.ravel(), minlength=1)[1:]))
 
     if size is None or not objects or (left := kept(size)) == objects:
-        return Survival(objects, objects, size or 0)
+        return Survival(objects, objects, size or 0, specks)
     whole, side = SIDE_STEP * -(-max(mask.shape) // SIDE_STEP), size
     while side < whole and kept(side) < objects:
         side = SIDE_STEP * -(-int(side * SIDE_GROWTH) // SIDE_STEP)
-    return Survival(objects, left, min(side, whole))
+    return Survival(objects, left, min(side, whole), specks)
 
 
 def _read_mask(path: Path, threshold: int) -> MaskReading:
@@ -156,27 +183,39 @@ def _read_mask(path: Path, threshold: int) -> MaskReading:
     values, by_index = _one_value_a_pixel(decoded, path)
     present = _values_present(values)
     if present.size == 0:
-        return MaskReading(values > 0, decoded, EMPTY, by_index=by_index)
+        empty = MaskReading(values > 0, decoded, EMPTY, decoded.turned, decoded.white_is_zero)
+        return replace(empty, by_index=by_index)
     found = MaskReading(
         cell=values > 0,
         decoded=decoded,
-        kind=GREY if decoded.lossy else _meaning(values, present),
+        kind=GREY if decoded.lossy == "yes" else _meaning(values, present),
+        turned=decoded.turned,
+        white_is_zero=decoded.white_is_zero,
         values=present.size,
-        smallest=int(present[0]),
-        second=int(present[-2]) if present.size > 1 else 0,
-        brightest=int(present[-1]),
+        smallest=present[0].item(),
+        second=present[-2].item() if present.size > 1 else 0,
+        brightest=present[-1].item(),
         by_index=by_index,
+        inverted=_looks_inverted(values),
     )
+    if by_index and found.kind != LABELS:
+        raise InputError(
+            f"{path}: the colours of its palette run into each other, so its indices are no labels; "
+            "save the mask as a grey file, background 0"
+        )
+    if decoded.lossy and found.kind == RESIZED:
+        found = replace(found, kind=GREY)
     if found.kind == LABELS:
         return _labelled(found, values, path)
     if found.kind == RESIZED:
         cell = _half_of_each_label(values)
         return replace(found, cell=cell, faint_pixels=int((found.cell & ~cell).sum()))
-    brightest = present[-1].item()
+    brightest = found.brightest
     limit = threshold * (1 if values.dtype == np.uint8 else brightest / 255)
-    if brightest <= limit:
+    if brightest <= (2 if decoded.lossy else 1) * limit:
+        what = "so no pixel is" if brightest <= limit else "hardly"
         raise InputError(
-            f"{path}: the brightest value is {brightest:g}, so no pixel is above data.mask_threshold={threshold}; "
+            f"{path}: the brightest value is {brightest:g}, {what} above data.mask_threshold={threshold}; "
             "if these are labels such as 0 and 1, save them as 0 and 255 in a PNG file or set data.mask_threshold=0"
         )
     cell = values > limit
@@ -228,31 +267,70 @@ def _by_palette(index: Values, palette: NDArray[np.uint8], path: Path) -> tuple[
     used = np.flatnonzero(np.bincount(index.ravel()))
     if used[-1] >= len(palette):
         raise InputError(f"{path}: an index has no colour in its palette; export it again or leave it out")
-    colours = palette[used]
-    grey = bool((colours[:, :3].min(axis=1) == colours[:, :3].max(axis=1)).all())
-    value = (
-        palette[:, :3].max(axis=1) * (palette[:, 3] / 255) if grey else np.arange(len(palette)) * (palette[:, 3] > 0)
-    )
-    values = value.round().astype(np.uint16 if len(palette) > 256 else np.uint8)[index]
-    if palette[0, :3].any() and palette[0, 3] and used.size > 1:  # or 0 is black, and background by both readings
-        border = np.concatenate([index[0], index[-1], index[:, 0], index[:, -1]])
-        usual = int(np.bincount(border).argmax())
-        if (grey and 2 * (border == 0).sum() > border.size) or (not grey and usual != 0):
-            colour = "#{:02x}{:02x}{:02x}".format(*palette[usual, :3])
-            raise InputError(
-                f"{path}: index {usual} of its palette ({colour}) is most frequent along the border and would be cell; "
-                "save background as index 0, or black"
-            )
-    return values, not grey
+    seen, opaque = palette[used, :3].astype(int), palette[:, 3] > 0
+    # with index 0 alone, or a colour that stands for two indices, the colours used tell nothing
+    told = palette[:, :3].astype(int) if used.tolist() == [0] else seen
+    grey = not np.ptp(told, axis=1).any() and len(np.unique(seen, axis=0)) == len(seen)
+    border = np.bincount(np.concatenate([index[0], index[-1], index[:, 0], index[:, -1]]), minlength=len(palette))
+    usual = int(border.argmax())
+    numbers = np.arange(len(palette)) * opaque
+    ambiguous = bool(
+        palette[0, :3].any() and opaque[0] and opaque[usual] and used.size > 1
+    )  # or 0 is background anyway
+    inverted = 2 * border[0] > border.sum() if grey else usual != 0
+    if not grey and usual and 0 not in index[0] and palette[0, :3].any() and not palette[usual, :3].any():
+        numbers = (np.arange(len(palette)) + 1) * opaque  # made by a program that counts colours: background is black
+        numbers[usual] = 0
+    elif ambiguous and inverted:
+        colour = "#{:02x}{:02x}{:02x}".format(*palette[usual, :3])
+        raise InputError(
+            f"{path}: index {usual} of its palette ({colour}) is most frequent along the border and would be cell; "
+            "save the mask as a grey file, background 0"
+        )
+    value = palette[:, :3].max(axis=1) * (palette[:, 3] / 255) if grey else numbers
+    return value.round().astype(np.uint16 if len(palette) >= 256 else np.uint8)[index], not grey
+
+
+def _looks_inverted(values: Values) -> bool:
+    """Tell background that is not 0: one value covers much of the picture, and the holes in it are shaped as cells are.
+
+    Gaps between dense cells are holes too, but pointed where cells touch, so that they fill less of their convex hull.
+    """
+    if np.count_nonzero(values) <= MOST * values.size:
+        return False
+    if values.dtype == np.uint8:
+        counts = np.bincount(values.ravel())
+        counts[0] = 0
+        region = values == counts.argmax()
+    else:
+        found, counts = np.unique(values[values > 0], return_counts=True)
+        region = values == found[counts.argmax()]
+    if region.mean() <= MOST:
+        return False
+    holes, count = ndimage.label(~region)
+    at_border = np.unique(np.concatenate([holes[0], holes[-1], holes[:, 0], holes[:, -1]]))
+    sizes = np.bincount(holes.ravel(), minlength=count + 1)
+    sizes[[0, *at_border]] = 0
+    largest = [number for number in np.argsort(sizes)[::-1][:MOST_HOLES] if sizes[number] >= SMALLEST_HOLE]
+    boxes = ndimage.find_objects(holes)
+    hulls = [_hull_area(holes[boxes[number - 1]] == number) for number in largest]
+    return bool(hulls) and float(np.median(sizes[largest] / np.array(hulls))) > SOLID_HOLES
+
+
+def _hull_area(region: NDArray[np.bool_]) -> float:
+    """Return the area of the convex hull of a region's pixels, in pixels."""
+    y, x = np.nonzero(region)
+    corners = np.concatenate([np.stack([y + down, x + right], axis=1) for down in (0, 1) for right in (0, 1)])
+    return float(ConvexHull(corners).volume)  # of two dimensions, the area
 
 
 def _labelled(found: MaskReading, values: Values, path: Path) -> MaskReading:
     """Look closer at labels: is there background, and does a value stand for something else?"""
     if found.values > 1 and found.cell.all():
         raise InputError(f"{path}: no pixel is 0, so nothing is background; save background as 0, or black")
-    highest = NOT_JUDGED_SHARE * found.brightest
-    if found.brightest in NOT_JUDGED and 0 < found.second <= highest:
-        return replace(found, not_judged=found.brightest)
+    numbered = 0 < found.second <= 2 * found.values  # and not shades such as 60 and 255
+    if found.brightest in NOT_JUDGED and numbered and found.second <= NOT_JUDGED_SHARE * found.brightest:
+        return replace(found, not_judged=int(found.brightest))
     cells, full = int(found.cell.sum()), int((values == found.brightest).sum())
     if found.brightest == 255 and full < cells < 2 * full:  # flat grey on an otherwise white mask, not ids
         return replace(found, kind=GREY, grey_pixels=cells - full)

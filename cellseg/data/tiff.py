@@ -17,6 +17,17 @@ from cellseg.storage.errors import InputError
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 FAX = {COMPRESSION.CCITTRLE, COMPRESSION.CCITT_T4, COMPRESSION.CCITT_T6}
 LOSSY = {COMPRESSION.OJPEG, COMPRESSION.JPEG}
+MAYBE_LOSSY = {
+    COMPRESSION.WEBP,
+    COMPRESSION.JPEGXL,
+    COMPRESSION.JPEGXL_DNG,
+    COMPRESSION.JPEG2000,
+    COMPRESSION.APERIO_JP2000_RGB,
+    COMPRESSION.APERIO_JP2000_YCBC,
+    COMPRESSION.JPEG_2000_LOSSY,
+    COMPRESSION.LERC,
+}
+END_OF_JPEG, PADDING = b"\xff\xd9", 16  # bytes that may follow it
 READ = {
     PHOTOMETRIC.MINISWHITE,
     PHOTOMETRIC.MINISBLACK,
@@ -92,7 +103,7 @@ def decode_tiff(path: Path, most_pixels: int, *, stacked: bool = False) -> Decod
             channels=0 if plain else values.shape[2],
             coloured=coloured,
             turned=orientation in range(2, 9),
-            lossy=page.compression in LOSSY,
+            lossy="yes" if page.compression in LOSSY else "maybe" if page.compression in MAYBE_LOSSY else "",
             white_is_zero=zero,
         )
 
@@ -104,11 +115,19 @@ def _only(path: Path, tiff: TiffFile) -> TiffPageSeries:
     ome = tiff.is_ome
     series = [one for one in tiff.series if not (one.keyframe.is_reduced or one.keyframe.is_mask)] or tiff.series
     if ome and series[0].kind != "ome":
-        raise InputError(f"{path}: its OME-XML refers to other files; save the picture as one OME-TIFF file")
+        raise InputError(
+            f"{path}: its OME-XML is damaged or refers to other files; save the picture as one OME-TIFF file"
+        )
     if len(series) > 1:
         shown = ", ".join(f"{one.name or one.kind} {_size_of(one)}" for one in series[:3])
         raise InputError(
             f"{path}: holds several pictures ({len(series)} series: {shown}{', ...' if len(series) > 3 else ''}); "
+            "save the one to use as a file of its own"
+        )
+    described = sum(len(one.pages) for one in tiff.series)
+    if described < len(tiff.pages):
+        raise InputError(
+            f"{path}: holds several pictures ({len(tiff.pages)} pages, of which its description names {described}); "
             "save the one to use as a file of its own"
         )
     if any(page is None for page in series[0].pages):
@@ -159,6 +178,20 @@ def _require_whole(path: Path, series: TiffPageSeries) -> None:
         ends = (start + length for start, length in zip(page.dataoffsets, page.databytecounts, strict=False))
         if missing or 0 in page.databytecounts or max(ends, default=0) > size:
             raise InputError(TRUNCATED.format(path))
+        if keyframe.compression in LOSSY and not all(
+            _ends_as_jpeg(series, start, length)
+            for start, length in zip(page.dataoffsets, page.databytecounts, strict=True)
+        ):
+            raise InputError(TRUNCATED.format(path))
+
+
+def _ends_as_jpeg(series: TiffPageSeries, start: int, length: int) -> bool:
+    """Tell whether a strip or tile is whole: its decoder fills in what is missing."""
+    assert series.parent is not None
+    file = series.parent.filehandle
+    count = min(length, PADDING)
+    file.seek(start + length - count)
+    return END_OF_JPEG in file.read(count)
 
 
 def _as_picture(values: Values, axes: str, series: TiffPageSeries, kept: str) -> Values:
