@@ -120,7 +120,8 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
     if process.SWEPT not in os.environ:  # what a sweep passes on is in Hydra's grammar already
-        sys.argv[1:] = as_typed(sys.argv[1:])
+        flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]  # first: Hydra reads no keys after them
+        sys.argv[1:] = as_typed([*flags[:1], *(word for word in sys.argv[1:] if word not in flags)])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors; otherwise it prints them and exits
     try:
         main()

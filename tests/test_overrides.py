@@ -138,7 +138,10 @@ def test_train_takes_paths_as_typed(tmp_path):
         (["trainer.min_epochs=1"], "to add an argument of lightning.Trainer: +trainer.min_epochs=1"),
         (["experiment=original", "callbacks.ema.decay=1"], "but not together with experiment=original"),
         (["+seed=1"], "seed is a key of the configuration already, so remove the +: seed=1"),
-        (["seed=0,1"], "seed=0,1 has several values, which only a sweep (-m) takes; for one value: \"seed='0,1'\""),
+        (
+            ["seed=0,1"],
+            "seed=0,1 has several values, which only a sweep takes: put -m first; for one value: \"seed='0,1'\"",
+        ),
         (["trainer.max_epochs=("], "a value with special characters needs quotes: \"trainer.max_epochs='('\""),
         (["seed=foo(1)"], "seed=foo(1) cannot be read: HydraException while evaluating 'foo(1)': Unknown function"),
         (["unet"], "unet cannot be read; write KEY=VALUE, without spaces around ="),

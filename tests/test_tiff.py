@@ -142,7 +142,7 @@ def test_stacks_are_refused_by_the_name_of_their_axes(tmp_path, axes, shape, sai
     path = tmp_path / "stack.tif"
     tifffile.imwrite(path, np.zeros(shape, np.uint8), metadata={"axes": axes}, **{kind: True})
     for read in (read_image, lambda path: read_mask([path], 20)):
-        with pytest.raises(InputError, match=rf"stack\.tif: holds several pictures \({said}; axes {axes}\)"):
+        with pytest.raises(InputError, match=rf"stack\.tif: holds several pictures \({said}, axes {axes}\)"):
             read(path)
 
 

@@ -1,5 +1,6 @@
 """Looking a data set over before training: what training would stumble over, and what it would make of the rest."""
 
+import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -92,12 +93,16 @@ def check_data(
     findings += look_at_pairs(pairs, facts, scan.root)
     findings += look_at_kin(pairs, kin, subsets, grouped=scan.grouped)
     return Check(
-        headline=f"found {count(len(scan.pairs), 'pair')}, {scan.layout}",
+        headline=f"found {count(len(scan.pairs), 'pair')}{_in_groups(scan)}, {scan.layout}",
         findings=sorted(findings, key=lambda finding: (ERROR, WARNING, NOTE).index(finding.severity)),
         meaning=describe_masks(facts, how.mask_threshold) if facts else "",
         groups={pair.name: pair.group for pair in scan.pairs} | together,
         tiles=[look.tile for look in seen if look.tile],
     )
+
+
+def _in_groups(scan: Scan) -> str:
+    return f" in {count(len({pair.group for pair in scan.pairs}), 'group')}" if scan.grouped else ""
 
 
 @dataclass(frozen=True)
@@ -190,7 +195,8 @@ def next_command(check: Check, root: Path, groups: Path | None, how: Reading) ->
     if any("--write-groups" in finding.effect for finding in check.findings if finding.severity == ERROR):
         return shlex.join(["cellseg", "check", str(root), "--write-groups", str(usual)])
     if check.failed:
-        return shlex.join(["cellseg", "check", str(root)])
+        chosen = re.search(r"data\.channels=\[([\d,]+)\]", " ".join(finding.effect for finding in check.findings))
+        return shlex.join(["cellseg", "check", str(root), *(["--channels", chosen[1]] if chosen else [])])
     settings = {
         "data.root": root,
         "data.groups": None if groups == usual else groups,

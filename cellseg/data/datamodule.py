@@ -69,9 +69,11 @@ class CellDataModule(L.LightningDataModule):
         ):
             if not isinstance(value, int) or not least <= value <= most:
                 raise InputError(f"data.{name} must be a whole number from {least} to {most}, but is {value!r}")
-        self.root = EMBEDDED_ROOT if root is None else Path(str(root)).expanduser()
+        if root is not None and not str(root).strip():
+            raise InputError("data.root is empty; name a folder, or leave it out for the embedded smears")
+        self.root = EMBEDDED_ROOT if root is None else _expanded(root)
         self.embedded = root is None
-        self.groups, self.cache = (Path(str(path)).expanduser() if path else None for path in (groups, cache))
+        self.groups, self.cache = (_expanded(path) if path else None for path in (groups, cache))
         self.batch_size = batch_size
         self.reading = Reading(mask_threshold, _checked(channels), image_size)
         self.origin = origin
@@ -192,6 +194,13 @@ class CellDataModule(L.LightningDataModule):
 
     def _scoring_loader(self, subset: str) -> DataLoader[dict[str, Any]]:
         return DataLoader(CellDataset(self.decoded, self._subsets[subset], augmentation=None, seed=self.seed))
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(str(path)).expanduser()
+    except RuntimeError:  # no user has this name: the ~ is part of a file's
+        return Path(str(path))
 
 
 def _checked(channels: Sequence[int] | None) -> tuple[int, ...] | None:

@@ -1,6 +1,7 @@
 """One pair read, cleaned and measured: everything any later question about it needs, without opening it again."""
 
 import math
+import shlex
 from dataclasses import dataclass
 from functools import reduce
 
@@ -206,5 +207,5 @@ def _unequal(pair: Pair, image: ImageReading, mask: MaskReading) -> str:
     turned = pair.image if image.decoded.turned else pair.masks[0]
     return (
         f"{said} once the camera's orientation tag (EXIF Orientation) in {turned.name} is obeyed, which the other file "
-        f"lacks; take the tag away, as exiftool -Orientation= {turned} does"
+        f"lacks; take the tag away, as exiftool -Orientation= {shlex.quote(str(turned))} does"
     )

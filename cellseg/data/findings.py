@@ -126,7 +126,7 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
         WARNING,
         lambda fact: fact.mask_kind == GREY and fact.grey > 0.5,
         lambda facts: f"shades of grey without a usual value, {_range(fact.grey for fact in facts)} of the cell pixels",
-        "values above data.mask_threshold are cell; see with --montage if cells are missing",
+        "values above data.mask_threshold are cell; look with --montage; are images and masks swapped?",
     ),
     Trait(
         NOTE,
@@ -434,7 +434,7 @@ def _mixtures(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
     )
     if len(kinds) > 1:
         seen = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        yield Finding(WARNING, "the data set", f"mixed modalities: {seen}", "trained together; compare scores by group")
+        yield Finding(WARNING, "the data set", f"mixed modalities: {seen}", "treated alike; compare scores by group")
 
 
 def _range(shares: Iterator[float]) -> str:

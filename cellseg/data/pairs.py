@@ -1,5 +1,6 @@
 """Which images belong to which masks: listed in a table, or read from the names in a folder, whatever its layout."""
 
+import difflib
 import shlex
 from dataclasses import dataclass
 from itertools import chain
@@ -94,8 +95,11 @@ def scan_pairs(root: Path, groups: Path | None = None) -> Scan:
         raise InputError(f"a data set must be a folder, but {root} cannot be looked into ({error.strerror})") from error
     if not is_folder and not is_table:
         refuse_foreign(root)
-        what = "is a file" if root.exists() else "does not exist"
-        raise InputError(f"a data set must be a folder, but {root} {what}; expected {LAYOUTS}")
+        if root.exists():
+            raise InputError(f"a data set must be a folder or a pairs.csv, but {root} is a file; expected {LAYOUTS}")
+        near = difflib.get_close_matches(root.name, [path.name for path in _beside(root)], 1)
+        meant = f"; did you mean {root.with_name(near[0])}?" if near else "; name another folder"
+        raise InputError(f"a data set must be a folder, but {root} does not exist{meant}")
     folder = root.parent if is_table else root
     listed = root if is_table else find_table(root)
     found, group_of = read_pairs_table(listed) if listed else (_read_folder(root), {})
@@ -110,6 +114,13 @@ def scan_pairs(root: Path, groups: Path | None = None) -> Scan:
     pairs = [Pair(name, group_of[name], image, masks) for name, image, masks in found.pairs]
     pairs.sort(key=lambda pair: natural(pair.name))
     return Scan(found.layout, pairs, found.problems, found.left_out, grouped, folder, listed is not None)
+
+
+def _beside(root: Path) -> list[Path]:
+    try:
+        return [path for path in root.absolute().parent.iterdir() if path.is_dir()]
+    except OSError:
+        return []
 
 
 def shown(path: Path, root: Path) -> str:
@@ -143,6 +154,9 @@ def _read_folder(root: Path) -> Found:
         data_sets = {
             folder: usable for folder, several in nested.items() if (usable := [one for one in several if one.pairs])
         }
+        alone = len(inside) == 1 and not top.pictures and not folder_role(inside[0].path.name)
+        if alone and not data_sets and not meant:  # as an archive unpacked into a folder of its name
+            return _read_folder(inside[0].path)
         if len(data_sets) > 1:
             counts = {f"{folder.path.name}/": len(several[0].pairs) for folder, several in data_sets.items()}
             raise InputError(_choose(top.path, counts, in_folders=True))
@@ -193,7 +207,7 @@ def _choose(root: Path, counts: dict[str, int], *, in_folders: bool) -> str:
     each = [f"{name} ({number} pair{'' if number == 1 else 's'})" for name, number in counts.items()]
     found = ", ".join(each[:MOST]) + (f" and {len(each) - MOST} more" if len(each) > MOST else "")
     remedy = (
-        f"name one folder (data.root={root / max(counts, key=counts.__getitem__)})"
+        f"name one folder, such as {root / max(counts, key=counts.__getitem__)}"
         if in_folders
         else "keep the folders of one part in the data set"
     )

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from cellseg.data.matching import Found, Problem, refuse_name, told_apart
 from cellseg.storage.csv_files import from_text, write_csv
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import read_bounded
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("image", "mask", "group")
 HEADER = "image,mask"
@@ -107,6 +110,9 @@ def _read(path: Path) -> list[tuple[int, tuple[str, str, str]]]:
             f"{path}: has no column {' and no column '.join(missing)}, only: {header.strip() or 'nothing'}; "
             f"its first line must be {HEADER} or {HEADER},group"
         )
+    unknown = [cell for cell in columns if cell and cell not in COLUMNS]
+    if unknown and "group" not in columns:
+        log.warning("%s: column %s is not used; groups are read from a column called group", path, ", ".join(unknown))
     if twice := [column for column in COLUMNS if columns.count(column) > 1]:
         raise InputError(f"{path}: has the column {twice[0]} more than once; keep one")
     places = [columns.index(column) if column in columns else -1 for column in COLUMNS]
@@ -121,6 +127,8 @@ def _read(path: Path) -> list[tuple[int, tuple[str, str, str]]]:
 def _file(folder: Path, text: str) -> Path:
     """Return the file that a cell names, written with slashes or as Windows does."""
     plain = folder / text
+    if PureWindowsPath(text).drive and not plain.exists():
+        return Path(text)  # of another machine
     if "\\" in text and "\0" not in text and not plain.exists():
         plain = folder / PureWindowsPath(text).as_posix()
     return Path(os.path.normpath(plain))

@@ -160,7 +160,7 @@ def _kept(path: Path, series: TiffPageSeries, *, stacked: bool) -> str:
         remedy = f"if they are channels, data.channels=[{some}] uses them; or save the one to use as a file of its own"
     else:
         remedy = "save the one to use as a file of its own, a projection, or the channels of one picture"
-    raise InputError(f"{path}: holds several pictures ({seen}; axes {series.axes}); {remedy}")
+    raise InputError(f"{path}: holds several pictures ({seen}, axes {series.axes}); {remedy}")
 
 
 def _require_whole(path: Path, series: TiffPageSeries) -> None:

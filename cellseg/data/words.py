@@ -1,6 +1,7 @@
 """The words by which file and folder names tell images from masks."""
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ _PART_WORDS = "|".join(sorted((word for word in _PART if len(word) > 2), key=len
 _FOLDER = re.compile(
     rf"(?P<before>{_PART_WORDS})?(?:raw|original|tissue|cell|nuclei|binary|instance|manual|gt)?"
     r"(?:(?P<image>images?|imgs?|pictures?|photos?|raws?|originals?|inputs?|sources?)|"
-    r"(?P<mask>masks?|labels?|annotations?|annots?|segs?|segmentations?|gts?|ground ?truths?|truths?))"
+    r"(?P<mask>masks?|targets?|labels?|annotations?|annots?|segs?|segmentations?|gts?|ground ?truths?|truths?))"
     rf"(?P<after>{_PART_WORDS}|tr|ts|te)?(?:png|tiff?|jpe?g|bmp)?"
 )
 PLAIN = frozenset(  # preferred where a folder has a second name of the same kind beside it
@@ -63,21 +64,31 @@ def part_of(name: str) -> str:
 
 def stem_of(path: Path) -> str:
     """Return a file's name without its ending, ``.ome.tif`` being one."""
-    return re.sub(r"\.ome$", "", path.stem, flags=re.IGNORECASE)
+    # macOS writes an umlaut as two characters, others as one
+    return unicodedata.normalize("NFC", re.sub(r"\.ome$", "", path.stem, flags=re.IGNORECASE))
 
 
 def mask_keys(path: Path) -> list[str]:
     """Return what an image may be called for a picture to be its mask: its own name, and less the words for mask."""
     stem = stem_of(path)
     words = (MASK_SUFFIX, QUALIFIED_SUFFIX, MASK_PREFIX)
-    return list(dict.fromkeys([stem, path.stem, *(word.sub("", stem) for word in words)]))
+    return list(dict.fromkeys([stem, unicodedata.normalize("NFC", path.stem), *(word.sub("", stem) for word in words)]))
 
 
 def image_keys(path: Path) -> list[str]:
     """Return the names under which the mask of an image is looked for, the best first."""
     stem = stem_of(path)
     words = (IMAGE_SUFFIX, IMAGE_PREFIX)
-    return list(dict.fromkeys([path.stem, stem, stem.removesuffix("_0000"), *(word.sub("", stem) for word in words)]))
+    return list(
+        dict.fromkeys(
+            [
+                unicodedata.normalize("NFC", path.stem),
+                stem,
+                stem.removesuffix("_0000"),
+                *(word.sub("", stem) for word in words),
+            ]
+        )
+    )
 
 
 def named_as_mask(path: Path) -> bool:

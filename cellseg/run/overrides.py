@@ -137,7 +137,8 @@ def explain(error: CompactHydraException, words: Sequence[str], conf: Path) -> s
             return f"{key} is a key of the configuration already, so remove the +: {typed[1:]}"
         if override.is_sweep_override() and not sweep:
             name, _, value = typed.partition("=")
-            return f'{typed} has several values, which only a sweep (-m) takes; for one value: "{name}={quoted(value)}"'
+            one = f"{name}=[{value}]" if name.endswith("channels") else f"{name}={quoted(value)}"
+            return f'{typed} has several values, which only a sweep takes: put -m first; for one value: "{one}"'
     return one_line(error, error.__cause__)
 
 

@@ -174,7 +174,7 @@ def require_inputs(config: DictConfig) -> None:
             if missing := next(
                 (path for path in paths if not Path(path).expanduser().exists() and "${" not in path), None
             ):
-                whole = ",".join(paths)
+                whole = str(override.input_line).partition("=")[2]
                 sys.exit(
                     f"error: {key} has {len(paths)} values here, and {missing} does not exist; "
                     f'if the comma is part of one name, quote it: -m "{key}={quoted(whole)}"'

@@ -25,7 +25,7 @@ from cellseg.data.decoded import Pixels
 from cellseg.data.drawing import draw_outlines
 from cellseg.data.facts import ImageFacts, Reading, inspect_image
 from cellseg.data.findings import WARNING, count, look_at_images
-from cellseg.data.formats import IMAGE_SUFFIXES, describe_foreign, foreign_suffix, refuse_foreign
+from cellseg.data.formats import BYSTANDERS, IMAGE_SUFFIXES, describe_foreign, foreign_suffix, refuse_foreign
 from cellseg.data.groups import natural
 from cellseg.data.images import as_rgb, read_image
 from cellseg.data.matching import LONGEST_NAME
@@ -86,10 +86,13 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
             continue
         found, left_out = _in_folder(path)
         sources += found
+        foreign = [file for file in sorted(path.rglob("*")) if _must_be_converted(file)]
+        if found:  # each is told at the end, as other files that cannot be read
+            sources += [Source(str(file.relative_to(path).with_suffix("")), file) for file in foreign]
         if left_out:
             said.append(f"{path}: {count(len(left_out), 'picture')} left out as masks or the like, {left_out[0]} first")
         if not found:
-            others = describe_foreign(file for file in sorted(path.rglob("*")) if foreign_suffix(file.name))
+            others = describe_foreign(foreign)
             said.append("; ".join([f"{path}: holds no image; images end in {', '.join(IMAGE_SUFFIXES)}", *others]))
     once = {_absolute(source.path): source for source in reversed(sources)}  # however often an image was named
     return _told_apart([source for source in sources if once[_absolute(source.path)] is source]), said
@@ -212,6 +215,11 @@ class _Writer:
 
 def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links, absolute() leaves ".." in names)
+
+
+def _must_be_converted(file: Path) -> bool:
+    """Tell an image in a format that is not read from files that lie beside images for other reasons."""
+    return foreign_suffix(file.name) is not None and not file.name.lower().endswith(BYSTANDERS)
 
 
 def _in_folder(folder: Path) -> tuple[list[Source], list[Path]]:
