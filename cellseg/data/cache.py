@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -125,6 +125,7 @@ def load_pairs(pairs: Sequence[Pair], how: Reading, folder: Path | None = None) 
     size, channels = how.image_size or 0, len(how.channels or (0, 1, 2))
     settings = {
         "version": VERSION,
+        "facts": [field.name for field in fields(PairFacts)],
         **{name: version(name) for name in ("pillow", "tifffile", "imagecodecs")},
         **asdict(how),
     }
