@@ -74,7 +74,14 @@ RunFolder = Annotated[
 Ensemble = Annotated[
     bool, typer.Option("--ensemble", help="Of a folder of runs, average over all runs of its best configuration.")
 ]
-Model = Annotated[str | None, typer.Option(help="For a bare file of weights, its network: unet, potinet or xopinet.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="For a bare file of weights, its network: unet, potinet, xopinet, or a configuration file."),
+]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Import and build the network of another package that the configuration names."),
+]
 Threshold = Annotated[int, typer.Option(min=0, max=254, help="Pixels of a grey mask above it are cell.")]
 Channels = Annotated[
     str | None, typer.Option(help="Channels of the images to use, as 0,1.", show_default="RGB, grey as RGB")
@@ -214,13 +221,14 @@ def predict(
     ] = False,
     ensemble: Ensemble = False,
     model: Model = None,
+    trust: Trust = False,
 ) -> None:
     """Find cells in images: masks, overlays, a table of all objects. Exits with 1 if an image could not be read."""
     from cellseg.data.findings import count
     from cellseg.use.predict import find_sources, predict_files
     from cellseg.use.trained import find_trained
 
-    trained = find_trained(run, model=model, ensemble=ensemble)
+    trained = find_trained(run, model=model, ensemble=ensemble, trust=trust)
     predictor = trained.predictor(tiles=tiles, turned=tta)
     typer.echo(trained.in_words(predictor))
     sources, said = find_sources(images)
@@ -251,6 +259,7 @@ def evaluate(
     data: Data,
     groups: Groups = None,
     ensemble: Ensemble = False,
+    trust: Trust = False,
     output: Annotated[Path | None, typer.Option(help="Folder to make, for per_image.csv and evaluation.json.")] = None,
 ) -> None:
     """Score on labelled images. Those the weights have seen, and their relatives, are named and left out.
@@ -263,7 +272,7 @@ def evaluate(
 
     if output and output.exists():
         raise InputError(f"{output} exists already, and nothing is written over it; name a new folder")
-    trained = find_runs(run, ensemble=ensemble)
+    trained = find_runs(run, ensemble=ensemble, trust=trust)
     result = score(trained, data, groups)
     scores = score_all(result.unseen) if len(result.unseen) else {}
     print_evaluation(trained.name, scores, result.images, result.caveats)
@@ -280,13 +289,14 @@ def evaluate(
 def review(
     run: RunFolder,
     output: Annotated[Path | None, typer.Option(help="Folder to make.", show_default="RUN/review")] = None,
+    trust: Trust = False,
 ) -> None:
     """Show where a run and the labels of its test images see other cells, with a table for a person to fill."""
     from cellseg.use.review import KINDS
     from cellseg.use.review import review as look
     from cellseg.use.trained import find_runs
 
-    trained = find_runs(run)
+    trained = find_runs(run, trust=trust)
     typer.echo(trained.name)
     found = look(trained, output)
     for kind, title in KINDS.items():
@@ -300,13 +310,14 @@ def export(
     file: Annotated[Path, typer.Argument(help="File to make: .onnx, or .pt2 for an exported torch program.")],
     ensemble: Ensemble = False,
     model: Model = None,
+    trust: Trust = False,
 ) -> None:
     """Write a network for programs without cellseg: images of any size in, probabilities out, checked against it."""
     from cellseg.data.findings import count
     from cellseg.use.export import export as write
     from cellseg.use.trained import find_trained
 
-    trained = find_trained(run, model=model, ensemble=ensemble)
+    trained = find_trained(run, model=model, ensemble=ensemble, trust=trust)
     worst, images = write(trained, file)
     typer.echo(
         f"wrote {trained.name} to {file}; max |difference| {worst:.1g} in {count(images, 'image')}, some of noise"

@@ -24,11 +24,13 @@ from torch import Tensor, nn
 from cellseg.data import CellDataModule
 from cellseg.data.dataset import derived_seed
 from cellseg.run.begin import finished, occupied, start_run
+from cellseg.run.building import origin_of
 from cellseg.run.callbacks import EpochTable, ImageRecords, StopWhenAsked
 from cellseg.run.checkpoints import PREVIOUS, WholeCheckpoints, last_intact, load_best, load_weights, steps_done
-from cellseg.run.folder import leaves
+from cellseg.run.folder import NetworkFacts, leaves
 from cellseg.run.hardware import describe_device, keep_freed_memory, out_of_memory
 from cellseg.run.module import SegmentationModule
+from cellseg.run.probing import probe
 from cellseg.run.provenance import code_patch, provenance
 from cellseg.run.results import print_results
 from cellseg.run.signals import StopRequest
@@ -50,6 +52,7 @@ class Prepared:
         timer: Measures the training, also that before an interruption.
         asked: Ends training where a stop was asked for.
         checkpoint: The file to go on from; None to begin.
+        network: What is known of the network.
         origin: Seed, command, versions and commit.
     """
 
@@ -61,6 +64,7 @@ class Prepared:
     timer: Timer
     asked: StopWhenAsked
     checkpoint: Path | None
+    network: NetworkFacts
     origin: Mapping[str, Any]
 
 
@@ -103,8 +107,15 @@ def prepare(cfg: DictConfig, folder: Path, stop: StopRequest, origin: Mapping[st
         torch.set_num_threads(cfg.threads)
     L.seed_everything(stream_of(cfg), workers=True)
     datamodule, module, callbacks = instantiate(cfg.data), instantiate(cfg.module), instantiate(cfg.callbacks)
+    network = probe(
+        module.network,
+        len(datamodule.reading.channels or "RGB"),
+        cfg.data.image_size,
+        origin_of(dict(OmegaConf.to_container(cfg.model, resolve=True)), module.network),  # type: ignore[arg-type]
+    )
     datamodule.prepare_data()
     datamodule.setup()
+    _refuse_small_batches(network, datamodule)
     if not datamodule.has_validation:
         _refuse_choosing(callbacks)
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # the others are started by it, after this
@@ -128,7 +139,7 @@ def prepare(cfg: DictConfig, folder: Path, stop: StopRequest, origin: Mapping[st
         begun = "going on with" if checkpoint else "training"
         log.info("%s %s on %s in %s", begun, module.network_name, device, trainer.precision)
     epochs = next((callback for callback in callbacks.values() if isinstance(callback, EpochTable)), None)
-    return Prepared(trainer, module, datamodule, epochs, scored, timer, asked, checkpoint, origin)
+    return Prepared(trainer, module, datamodule, epochs, scored, timer, asked, checkpoint, network, origin)
 
 
 def fit(run: Prepared, stop: StopRequest) -> dict[str, Tensor]:
@@ -161,6 +172,7 @@ def record(
         metrics=metrics,
         image_rows=run.scored.rows,
         seconds=seconds,
+        network=run.network,
         origin=run.origin,
     )
     log_hyperparameters(run.trainer, cfg, run.module.network_name, summary.metrics)
@@ -240,6 +252,18 @@ def _without_disk_errors(arguments: threading.ExceptHookArgs) -> None:
     """Leave it to the main thread to say that TensorBoard's cannot write: it hears of it, and says it once."""
     if not isinstance(arguments.exc_value, OSError):
         threading.__excepthook__(arguments)
+
+
+def _refuse_small_batches(network: NetworkFacts, datamodule: CellDataModule) -> None:
+    """Refuse batches of one image for a network that needs two, where the last one of an epoch has what is left."""
+    images, size, side = datamodule.counts["train"], datamodule.batch_size, datamodule.reading.image_size
+    if network.least_batch > 1 and (size == 1 or images % size == 1):
+        fitting = next((other for other in range(2, images + 1) if images % other != 1), images)
+        raise InputError(
+            f"the network cannot be trained on one image of {side}x{side}, and with "
+            f"data.batch_size={size} a batch of the {images} training images has one; set data.batch_size={fitting}, "
+            "or a larger data.image_size"
+        )
 
 
 def _refuse_choosing(callbacks: dict[str, L.Callback]) -> None:

@@ -79,6 +79,26 @@ class DataFacts(Record):
     leaks: list[str]
 
 
+class NetworkFacts(Record):
+    """What is known of a network by trying.
+
+    Attributes:
+        target: The class or function that it was built from.
+        place: The folder from which that was imported; None for this package's own.
+        side_multiple: Image sides must be a multiple of it.
+        side_least: The smallest side that works.
+        side_fixed: Whether no side works but ``side_least``, that of training.
+        least_batch: Images that a training step needs.
+    """
+
+    target: str
+    place: Line | None
+    side_multiple: Positive
+    side_least: Positive
+    side_fixed: bool
+    least_batch: Positive
+
+
 class Summary(Record):
     """What ``summary.json`` holds; it is written last, so a run that has one is finished.
 
@@ -88,6 +108,7 @@ class Summary(Record):
         metrics: Final values by logged key.
         spread_over_test_images: Standard deviation of each score over the test images.
         seconds: Wall time by phase.
+        network: What is known of the network; None in runs of versions that trained U-Nets only.
     """
 
     schema_version: Literal[1]
@@ -114,6 +135,7 @@ class Summary(Record):
     platform: str
     git_commit: str | None
     git_dirty: bool
+    network: NetworkFacts | None = None
 
     @property
     def commit(self) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cellseg.data import CellDataModule
-from cellseg.run.folder import SCHEMA, SCORES, Counts, DataFacts, PeakMemory, Summary
+from cellseg.run.folder import SCHEMA, SCORES, Counts, DataFacts, NetworkFacts, PeakMemory, Summary
 from cellseg.run.hardware import describe_device
 from cellseg.run.module import SegmentationModule
 from cellseg.storage.errors import InputError
@@ -36,6 +36,7 @@ def summarise(
     metrics: Mapping[str, Tensor],
     image_rows: Sequence[Mapping[str, Any]],
     seconds: Mapping[str, float],
+    network: NetworkFacts,
     origin: Mapping[str, Any],
 ) -> Summary:
     """Return the record of a tested run.
@@ -47,6 +48,7 @@ def summarise(
         metrics: Final values by logged key.
         image_rows: The rows of ``per_image.csv``.
         seconds: Wall time by phase.
+        network: What is known of the network.
         origin: Seed and command, and what ``provenance`` gave when the run began.
 
     Raises:
@@ -73,6 +75,7 @@ def summarise(
         devices=trainer.world_size,
         precision=str(trainer.precision),
         data=DataFacts(**datamodule.data_record()),
+        network=network,
         **origin,
     )
 

@@ -196,6 +196,7 @@ def _facts(run: RunFolder) -> dict[str, Any]:
         "loss": summary.metrics["test/loss"],
         "train_loss": summary.metrics.get("train/loss"),
         "model": summary.model,
+        "network": json.dumps({key: value for key, value in leaves(run.config).items() if key.startswith("model.")}),
         "experiment": run.config.get("experiment"),
         "epochs": summary.counts.epochs,
         "training_images": summary.counts.train,

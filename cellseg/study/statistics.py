@@ -56,7 +56,7 @@ class Differences:
             b: The same of the other configuration.
             score: Column to compare.
             test_share: Number of test images over that of training images.
-            alike: Whether their networks have the same shape.
+            alike: Whether their networks have the same configuration.
 
         Raises:
             ValueError: If the two have no seed and fold in common, or scored different images in one.

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cellseg.metrics import THRESHOLD
+from cellseg.run.folder import NetworkFacts
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_file
 from cellseg.use.load import Run
@@ -54,14 +56,14 @@ def export(trained: Trained, path: Path) -> tuple[float, int]:
     if path.suffix not in (".onnx", ".pt2"):
         raise InputError(f"{path}: must end in .onnx, or in .pt2 for an exported torch program")
     module = _Probability(list(trained.networks)).eval()
-    step = 2 ** trained.networks[0].depth
-    facts, channels = describe(trained, step), len(trained.reading.channels or "RGB")
+    network = trained.facts
+    facts, channels = describe(trained), len(trained.reading.channels or "RGB")
     write, load = (_write_onnx, _load_onnx) if path.suffix == ".onnx" else (_write_pt2, _load_pt2)
     with new_file(path) as unfinished, _quiet():
-        write(_traced(module, channels, step), unfinished, facts)
+        write(_traced(module, channels, network), unfinished, facts)
         answer = load(unfinished)
         worst, images = 0.0, 0
-        for batch in _probes(trained, channels, step):
+        for batch in _probes(trained, channels):
             with torch.inference_mode():
                 expected = module(torch.from_numpy(batch)).numpy()
             worst, images = max(worst, float(np.abs(answer(batch) - expected).max())), images + len(batch)
@@ -72,7 +74,7 @@ def export(trained: Trained, path: Path) -> tuple[float, int]:
     return worst, images
 
 
-def describe(trained: Trained, step: int) -> dict[str, str]:
+def describe(trained: Trained) -> dict[str, str]:
     """Return what a file says of itself."""
     chosen = trained.reading.channels
     count, what = (len(chosen), f"channels {', '.join(map(str, chosen))} of the file") if chosen else (3, "RGB")
@@ -85,18 +87,33 @@ def describe(trained: Trained, step: int) -> dict[str, str]:
         "scaling": "8-bit values divided by 255",
         "image_size": str(trained.image_size),
         "resizing": f"seen whole, resized to {trained.image_size}x{trained.image_size}, bilinear, antialiased",
-        "side_multiple": str(step),
-        "side_least": str(LEAST_STEPS * step),
+        "side_multiple": str(trained.facts.side_multiple),
+        "side_least": str(_least(trained.facts)),
         "output": "probability: float32 (batch, 1, height, width), of cell, 0 to 1",
         "threshold": str(THRESHOLD),
     }
 
 
-def _traced(module: nn.Module, channels: int, step: int) -> torch.export.ExportedProgram:
+def _least(network: NetworkFacts) -> int:
+    """Return the smallest side of an exported network."""
+    if network.side_fixed:
+        return network.side_least
+    steps = max(LEAST_STEPS, -(-network.side_least // network.side_multiple))
+    return steps * network.side_multiple
+
+
+def _traced(module: nn.Module, channels: int, network: NetworkFacts) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1)
-    height, width = (torch.export.Dim(name, min=LEAST_STEPS, max=MOST_STEPS) for name in ("height", "width"))
-    shape = {"image": {0: batch, 2: step * height, 3: step * width}}
-    example = torch.rand(2, channels, 3 * step, 2 * step)  # a dimension of 1 would be taken for fixed
+    step, least = network.side_multiple, _least(network)
+    if network.side_fixed:
+        shape: dict[str, dict[int, Any]] = {"image": {0: batch}}
+        example = torch.rand(2, channels, least, least)
+    else:
+        fewest = least // step
+        height, width = (torch.export.Dim(name, min=fewest, max=MOST_STEPS) for name in ("height", "width"))
+        shape = {"image": {0: batch, 2: step * height, 3: step * width}}
+        sides = ((fewest + more) * step for more in (1, 0))
+        example = torch.rand(2, channels, *sides)  # a dimension of 1 would be taken for fixed
     with torch.no_grad():
         return torch.export.export(module, (example,), dynamic_shapes=shape)
 
@@ -139,14 +156,14 @@ def _load_pt2(path: Path) -> Answer:
     return lambda images: module(torch.from_numpy(images)).detach().numpy()
 
 
-def _probes(trained: Trained, channels: int, step: int) -> Iterator[Floats]:
+def _probes(trained: Trained, channels: int) -> Iterator[Floats]:
     """Yield noise, and the test images of the runs at three sizes."""
     rng = np.random.default_rng(0)
-    least = LEAST_STEPS * step
-    usual = max(least, trained.image_size)
-    yield rng.random((2, channels, usual, 2 * usual), np.float32)
+    step, least, fixed = trained.facts.side_multiple, _least(trained.facts), trained.facts.side_fixed
+    usual = max(least, -(-trained.image_size // step) * step)
+    yield rng.random((2, channels, usual, usual if fixed else 2 * usual), np.float32)
     for image in _real_images(trained.runs):
-        for size in (usual, max(least, usual // 2 // step * step), usual + step):
+        for size in (usual,) if fixed else (usual, max(least, usual // 2 // step * step), usual + step):
             yield torch.nn.functional.interpolate(
                 torch.from_numpy(image), (size, size), mode="bilinear", antialias=True
             ).numpy()

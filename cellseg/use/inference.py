@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from cellseg.data.decoded import Pixels
 from cellseg.data.images import resize_image
+from cellseg.run.folder import NetworkFacts
 from cellseg.run.hardware import keep_freed_memory, native_precision
+from cellseg.storage.errors import InputError
 
 Floats = NDArray[np.float32]
 Item = TypeVar("Item")
@@ -35,11 +37,14 @@ class Predictor:
     Args:
         networks: From images (N, C, H, W) in [0, 1] to logits (N, 1, H, W).
         image_size: Side in pixels of the square they were trained on.
-        step: Image sides must be a multiple of it, as ``2**depth``.
+        facts: What they ask of image sides; tiles keep to it.
         precision: Lightning's name of what they were tested in; float32 where the device does not compute it natively.
         tiles: Whether to see pictures in tiles at native scale instead of whole.
         turned: Whether to average over the eight flips and quarter turns.
         device: Where to compute; by default an accelerator, where there is one.
+
+    Raises:
+        InputError: If tiles are asked for and the networks see images of one size only.
     """
 
     def __init__(
@@ -47,7 +52,7 @@ class Predictor:
         networks: Sequence[nn.Module],
         image_size: int,
         *,
-        step: int,
+        facts: NetworkFacts,
         precision: str = "32-true",
         tiles: bool = False,
         turned: bool = False,
@@ -58,7 +63,10 @@ class Predictor:
         native = native_precision("cpu" if self.device.type == "cpu" else "auto")
         possible = {native, "16-mixed"} if self.device.type == "cuda" else {native}
         self.precision = precision if precision in possible else "32-true"
-        self.image_size, self.step, self.tiles, self.turned = image_size, step, tiles, turned
+        if tiles and facts.side_fixed:
+            raise InputError(f"the network sees images of {image_size}x{image_size} only, so predict without tiles")
+        self.image_size, self.facts, self.step = image_size, facts, facts.side_multiple
+        self.tiles, self.turned = tiles, turned
         layout = torch.contiguous_format if self.device.type == "mps" else torch.channels_last  # as in training
         self.networks = [deepcopy(network).to(self.device, memory_format=layout).eval() for network in networks]  # type: ignore[call-overload]  # torch leaves it out
 
@@ -109,7 +117,7 @@ class Predictor:
     def _seen_in_tiles(self, picture: Pixels) -> Iterator[Floats]:
         """Blend overlapping tiles, each weighing most in its middle; a row of tiles is in memory at once."""
         height, width, _ = picture.shape
-        side = min(TILE, max(width, height)) + self.step - 1
+        side = max(min(TILE, max(width, height)), self.facts.side_least) + self.step - 1
         side -= side % self.step
         lefts, tops = _starts(width, side, self.step), _starts(height, side, self.step)
         hill = np.sin(np.pi * (np.arange(side, dtype=np.float32) + 0.5) / side) ** 2

@@ -1,25 +1,30 @@
 """A finished run with its network, read back from its folder; and files of weights."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from cellseg.data.images import read_image
 from cellseg.networks import UNet
-from cellseg.run.folder import RunFolder
+from cellseg.run.building import OWN, build_foreign, build_own, is_own, origin_of, targets_of
+from cellseg.run.folder import NetworkFacts, RunFolder
+from cellseg.run.probing import probe
 from cellseg.storage.errors import InputError
 from cellseg.storage.tensors import read_tensors
 from cellseg.use.inference import Predictor
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,12 @@ class Run:
     Attributes:
         files: Its folder, by the schema.
         network: The network with the weights that were scored, in evaluation mode, on the CPU.
+        facts: What is known of the network by trying.
     """
 
     files: RunFolder
-    network: UNet
+    network: nn.Module
+    facts: NetworkFacts
 
     @property
     def folder(self) -> Path:
@@ -82,16 +89,20 @@ class Run:
 
     @cached_property
     def _predictor(self) -> Predictor:
-        step, precision = 2**self.network.depth, self.files.summary.precision
-        return Predictor([self.network], self.image_size, step=step, precision=precision)
+        return Predictor([self.network], self.image_size, facts=self.facts, precision=self.files.summary.precision)
 
 
-def load_run(path: Path | str) -> Run:
+def load_run(path: Path | str, *, trust: bool = False, network: nn.Module | None = None) -> Run:
     """Read a finished run; nothing stored in its files is executed.
 
+    Args:
+        path: Its folder.
+        trust: Whether a network of another package is imported and built as the configuration of the run says.
+        network: A network to load the weights into, instead of building one; it is changed.
+
     Raises:
-        InputError: If the folder holds no finished run, one of a network that is not from this package, or files of it
-            are damaged.
+        InputError: If the folder holds no finished run, one of a network that is not from this package and not trusted,
+            or files of it are damaged.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -99,15 +110,48 @@ def load_run(path: Path | str) -> Run:
     run = RunFolder(folder)
     if not run.finished:
         raise InputError(f"{folder} is no finished run: {_why_no_run(folder)}")
-    model = run.config.get("model")
-    settings = dict(model) if isinstance(model, dict) else {}
-    if (target := settings.pop("_target_", "nothing")) != "cellseg.UNet":
-        raise InputError(f"{folder}: was trained with {target}; build it yourself and load weights.pth into it")
-    _ = run.settings, run.summary, run.split  # damage is reported here, not when they are first used
-    network = with_weights(partial(UNet, **settings), folder / "weights.pth")
-    if network.conv.out_channels != 1:
-        raise InputError(f"{folder}: its network predicts {network.conv.out_channels} masks, where train.py trains one")
-    return Run(run, network)
+    settings, facts = run.settings.model, run.summary.network
+    _ = run.split  # damage is reported here, not when it is first used
+    weights = folder / "weights.pth"
+    if network is not None:
+        return Run(run, with_weights(network, weights), facts or _tried(run, network))
+    if not is_own(settings):
+        if not trust:
+            raise InputError(_untrusted(folder, settings, facts))
+        network = with_weights(build_foreign(settings, facts.place if facts else None, folder), weights)
+        return Run(run, network, facts or _tried(run, network))
+    own = with_weights(build_own(settings), weights)
+    if own.conv.out_channels != 1:
+        raise InputError(f"{folder}: its network predicts {own.conv.out_channels} masks, where train.py trains one")
+    return Run(run, own, own_facts(own))
+
+
+def own_facts(network: UNet) -> NetworkFacts:
+    """Return what is known of a network of this package without trying it."""
+    step = 2**network.depth
+    return NetworkFacts(
+        target="cellseg.UNet", place=None, side_multiple=step, side_least=step, side_fixed=False, least_batch=1
+    )
+
+
+def _tried(run: RunFolder, network: nn.Module) -> NetworkFacts:
+    """Try what the run did not record."""
+    settings = run.settings
+    channels = len(settings.data.channels or "RGB")
+    return probe(network, channels, settings.data.image_size, origin_of(settings.model, network))
+
+
+def _untrusted(folder: Path, settings: Mapping[str, Any], facts: NetworkFacts | None) -> str:
+    targets = targets_of(settings)
+    if not targets:
+        return f"{folder}: its configuration names no network (model._target_)"
+    packages = ", ".join(sorted({target.split(".")[0] for target in targets if target not in OWN}))
+    place = f" (from {facts.place})" if facts and facts.place else ""
+    return (
+        f"{folder}: was trained with {settings.get('_target_')}, and to build it the package {packages}{place} must be "
+        "imported and run; if you trust it and the run folder, add --trust, in Python load_run(path, trust=True), "
+        "or load_run(path, network=...)"
+    )
 
 
 def _why_no_run(folder: Path) -> str:
@@ -121,22 +165,16 @@ def _why_no_run(folder: Path) -> str:
     return "it holds no summary.json"
 
 
-def with_weights(make: Callable[[], UNet], path: Path) -> UNet:
+def with_weights(network: Network, path: Path) -> Network:
     """Return a network in evaluation mode with the weights of a plain ``state_dict``; nothing in it is executed.
 
-    The network is made without memory of its own, so that settings from a file cannot ask for more than the file holds.
-
     Raises:
-        InputError: If the settings are none of a UNet, or the file cannot be read or is of another network.
+        InputError: If the file cannot be read, or is of another network.
     """
     weights = read_weights(path)
+    on_meta = any(weight.is_meta for weight in network.parameters())
     try:
-        with torch.device("meta"):
-            network = make()
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise InputError(f"{path}: the settings beside it are not those of a UNet ({error})") from error
-    try:
-        network.load_state_dict(weights, assign=True)
+        network.load_state_dict(weights, assign=on_meta)
     except RuntimeError as error:
         seen = " ".join(str(error).split(":", 1)[-1].split())[:200]
         raise InputError(f"{path}: holds the weights of another network ({seen})") from error

@@ -104,10 +104,10 @@ def review(trained: Trained, output: Path | None = None) -> Review:
 
 def _seen_beyond_borders(predictor: Predictor, image: Pixels) -> NDArray[np.float32]:
     """Return the probability of cell in an image (H, W, C) continued by its mirror image on all sides."""
-    margin = -(-MARGIN // predictor.step) * predictor.step
+    margin = 0 if predictor.facts.side_fixed else -(-MARGIN // predictor.step) * predictor.step
     wide = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
     seen = predictor.see(torch.from_numpy(wide.transpose(2, 0, 1).copy())[None] / 255)[0, 0].numpy()
-    return seen[margin:-margin, margin:-margin]
+    return seen[margin : len(seen) - margin, margin : len(seen) - margin]
 
 
 def _place(

@@ -4,21 +4,26 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
+
+from torch import nn
 
 from cellseg.data.facts import Reading
 from cellseg.data.findings import count
 from cellseg.data.formats import IMAGE_SUFFIXES
 from cellseg.data.splits import SplitEntry
 from cellseg.networks import PotiNet, UNet, XopiNet
-from cellseg.run.folder import RunFolder
+from cellseg.run.building import build_foreign, build_own, is_own, origin_of, read_network
+from cellseg.run.folder import NetworkFacts, RunFolder
+from cellseg.run.probing import probe
 from cellseg.storage.errors import InputError
 from cellseg.study.collect import Study, read_study
 from cellseg.use.inference import Predictor
-from cellseg.use.load import Run, load_run, read_weights, with_weights
+from cellseg.use.load import Run, load_run, own_facts, read_weights, with_weights
 
 PUBLISHED = {"unet": UNet, "potinet": PotiNet, "xopinet": XopiNet}
+IMAGE_CHANNELS = 3  # of pictures that are read without a run
 PUBLISHED_SIZE = 224  # pixels a side, in the original study
 FAR_SCALE = 1.5  # times larger or smaller than in training is worth telling
 FIRST_LAYER = "encoder1.enc1conv1.weight"
@@ -36,6 +41,7 @@ class Trained:
         name: What to call it.
         runs: The runs it comes from; none for a bare file of weights.
         networks: With their weights.
+        facts: What they ask of images.
         image_size: Side in pixels of the square they were trained on.
         precision: They were tested in.
         judges: Folders of the runs by whose test images this configuration was chosen among others.
@@ -43,7 +49,8 @@ class Trained:
 
     name: str
     runs: Sequence[Run]
-    networks: Sequence[UNet]
+    networks: Sequence[nn.Module]
+    facts: NetworkFacts
     image_size: int
     precision: str
     judges: Sequence[RunFolder] = ()
@@ -107,19 +114,19 @@ class Trained:
 
     def predictor(self, *, tiles: bool = False, turned: bool = False) -> Predictor:
         """Return what predicts with it; the arguments are those of ``Predictor``."""
-        step = 2 ** self.networks[0].depth
         return Predictor(
-            self.networks, self.image_size, step=step, precision=self.precision, tiles=tiles, turned=turned
+            self.networks, self.image_size, facts=self.facts, precision=self.precision, tiles=tiles, turned=turned
         )
 
 
-def find_trained(path: Path, *, model: str | None = None, ensemble: bool = False) -> Trained:
+def find_trained(path: Path, *, model: str | None = None, ensemble: bool = False, trust: bool = False) -> Trained:
     """Read what a user named.
 
     Args:
         path: A run folder, a folder of runs, or a file of weights.
-        model: For a file of weights, which network they are of: unet, potinet or xopinet.
+        model: For a file of weights, which network they are of: unet, potinet or xopinet, or a configuration file.
         ensemble: Of a folder of runs, whether to use all runs of the best configuration, not only its first.
+        trust: Whether a network of another package is imported and built.
 
     Raises:
         InputError: If it is none of these, or the options do not fit it.
@@ -130,15 +137,17 @@ def find_trained(path: Path, *, model: str | None = None, ensemble: bool = False
             raise InputError(f"{path} does not exist; name a file of weights")
         if model is not None:
             raise InputError(f"{path} is a run folder, which names its network; leave out --model")
-        return find_runs(path, ensemble=ensemble)
+        return find_runs(path, ensemble=ensemble, trust=trust)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise InputError(f"{path} is a picture; what predicts comes first: a run folder, or a file of weights")
     if ensemble:
         raise InputError(f"{path} is a file of weights, and --ensemble is for a folder of runs")
+    if model is not None and model.lower().endswith((".yaml", ".yml")):
+        return _configured(path, Path(model), trust=trust)
     return _published(path, model)
 
 
-def find_runs(path: Path, *, ensemble: bool = False) -> Trained:
+def find_runs(path: Path, *, ensemble: bool = False, trust: bool = False) -> Trained:
     """Read what a user named where the images it was trained on must be known: as ``find_trained``, but no bare file.
 
     Raises:
@@ -151,10 +160,10 @@ def find_runs(path: Path, *, ensemble: bool = False) -> Trained:
             "could be trusted; name the run folder it comes from"
         )
     if path.is_dir() and not (path / "config.yaml").exists() and any(path.glob("*/config.yaml")):
-        return _best_of(read_study(path), ensemble=ensemble)
+        return _best_of(read_study(path), ensemble=ensemble, trust=trust)
     if ensemble:
         raise InputError(f"{path} is no folder of runs, and --ensemble averages over several; name logs/STUDY")
-    run = load_run(path)
+    run = load_run(path, trust=trust)
     return _together(f"{run.files.summary.model} of {path}", [run])
 
 
@@ -164,7 +173,7 @@ def _run_of(path: Path) -> Path:
     return next((folder for folder in folders if (folder / "summary.json").exists()), path)
 
 
-def _best_of(study: Study, *, ensemble: bool) -> Trained:
+def _best_of(study: Study, *, ensemble: bool, trust: bool) -> Trained:
     """Take the configuration with the highest Dice, mean over test images, in the seeds and folds that all have."""
     have = study.runs.groupby(["fold", "seed"])["configuration"].transform("nunique")
     shared = study.runs.loc[have == len(study.configurations), ["fold", "seed"]].drop_duplicates()
@@ -180,7 +189,7 @@ def _best_of(study: Study, *, ensemble: bool) -> Trained:
     beaten = beaten if others else ""
     name = f"{best}{beaten} in {study.folder} by mean test Dice ({dice[best]:.4f}), {of}"
     judges = [RunFolder(study.folder / run) for run in study.runs["run"]] if len(study.configurations) > 1 else []
-    return _together(name, [load_run(study.folder / run) for run in chosen], judges)
+    return _together(name, [load_run(study.folder / run, trust=trust) for run in chosen], judges)
 
 
 def _together(name: str, runs: Sequence[Run], judges: Sequence[RunFolder] = ()) -> Trained:
@@ -190,16 +199,19 @@ def _together(name: str, runs: Sequence[Run], judges: Sequence[RunFolder] = ()) 
     if other := [run for run in runs if run.files.settings.data.channels != first.files.settings.data.channels]:
         raise InputError(f"{other[0].folder} was trained on other data.channels than {first.folder}")
     networks = [run.network for run in runs]
-    return Trained(name, runs, networks, first.image_size, first.files.summary.precision, judges)
+    return Trained(name, runs, networks, first.facts, first.image_size, first.files.summary.precision, judges)
 
 
 def _published(path: Path, model: str | None) -> Trained:
     """Read a bare ``state_dict``: how many features and channels its network has, the first layer tells."""
     if model is None:
-        raise InputError(f"{path} does not say which network its weights are of; add --model {'|'.join(PUBLISHED)}")
+        raise InputError(
+            f"{path} does not say which network its weights are of; add --model {'|'.join(PUBLISHED)}, "
+            "or --model FILE.yaml with the configuration of another network"
+        )
     model = model.lower()
     if model not in PUBLISHED:
-        raise InputError(f"--model must be one of {', '.join(PUBLISHED)}, but is {model}")
+        raise InputError(f"--model must be one of {', '.join(PUBLISHED)}, or a .yaml file, but is {model}")
     weights = read_weights(path)
     first = weights.get(FIRST_LAYER)
     if first is None or first.ndim != 4:
@@ -207,5 +219,20 @@ def _published(path: Path, model: str | None) -> Trained:
     features, channels = first.shape[:2]
     if channels != 3:
         raise InputError(f"{path}: is for images of {channels} channels, but pictures are read as RGB")
-    network = with_weights(partial(PUBLISHED[model], channels, 1, features), path)
-    return Trained(f"{network.name} with the weights of {path}", [], [network], PUBLISHED_SIZE, "32-true")
+    settings = {"in_channels": channels, "out_channels": 1, "init_features": features}
+    network = with_weights(build_own({"_target_": f"cellseg.{PUBLISHED[model].__name__}", **settings}), path)
+    facts = own_facts(network)
+    return Trained(f"{network.name} with the weights of {path}", [], [network], facts, PUBLISHED_SIZE, "32-true")
+
+
+def _configured(path: Path, file: Path, *, trust: bool) -> Trained:
+    """Read a bare ``state_dict`` of the network that a configuration file names."""
+    settings = read_network(file)
+    if is_own(settings):
+        network: nn.Module = with_weights(build_own(settings), path)
+    elif trust:
+        network = with_weights(build_foreign(settings, str(file.resolve().parent.parent.parent), path.parent), path)
+    else:
+        raise InputError(f"{file}: to build {settings['_target_']}, its package must be imported; add --trust")
+    facts = probe(network, IMAGE_CHANNELS, PUBLISHED_SIZE, origin_of(settings, network))
+    return Trained(f"{file.stem} with the weights of {path}", [], [network], facts, PUBLISHED_SIZE, "32-true")

@@ -32,7 +32,7 @@ def main(root: str) -> None:
         train.run(compose("config", overrides), Path(folder) / "run")
         run = load_run(Path(folder) / "run")
     precision = run.summary["precision"]
-    predictor = Predictor([run.network], SIDE, step=16, precision=precision, device=torch.device("cpu"))
+    predictor = Predictor([run.network], SIDE, facts=run.facts, precision=precision, device=torch.device("cpu"))
     sources, _ = find_sources([Path(root)])
     [network] = predictor.networks
     batch = torch.rand(predictor.at_once, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)

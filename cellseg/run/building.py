@@ -1,0 +1,163 @@
+"""Building the network that a configuration names: this package's own at once, any other only where it is trusted."""
+
+import importlib
+import importlib.util
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from cellseg.networks import PotiNet, UNet, XopiNet
+from cellseg.storage.errors import InputError
+from cellseg.storage.files import read_bounded
+
+OWN = {
+    f"{module}.{kind.__name__}": kind for module in ("cellseg", "cellseg.networks") for kind in (UNet, PotiNet, XopiNet)
+}
+
+log = logging.getLogger(__name__)
+
+
+def targets_of(settings: Any) -> list[str]:
+    """Return every class and function that a configuration builds from, those inside others too."""
+    return list(dict.fromkeys(_targets(settings)))
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        node = list(node.values())
+    for child in node if isinstance(node, list | tuple) else ():
+        yield from _targets(child)
+
+
+def is_own(settings: Mapping[str, Any]) -> bool:
+    """Tell whether a network and all its parts come from this package."""
+    targets = targets_of(settings)
+    return bool(targets) and set(targets) <= OWN.keys()
+
+
+def build_own(settings: Mapping[str, Any]) -> UNet:
+    """Build a network of this package without memory of its own: settings from a file cannot ask for more than weights.
+
+    Raises:
+        InputError: If the settings are none of it.
+    """
+    arguments = {key: value for key, value in settings.items() if key != "_target_"}
+    try:
+        with torch.device("meta"):
+            return OWN[settings["_target_"]](**arguments)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise InputError(f"the settings are not those of a {settings['_target_']} ({error})") from error
+
+
+def build_foreign(settings: Mapping[str, Any], place: str | None, run: Path) -> nn.Module:
+    """Import and build a network of another package, because the user trusts it.
+
+    Its modules are looked for on Python's path and then in the folder that the run recorded; never in the run folder,
+    which may be a stranger's.
+
+    Args:
+        settings: Of the network, with ``_target_``.
+        place: The folder that the run recorded.
+        run: The run folder.
+
+    Raises:
+        InputError: If something cannot be imported or built.
+    """
+    for target in targets_of(settings):
+        _import(target, place, run)
+    try:
+        network = instantiate(dict(settings), _convert_="all")
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = error.__cause__ or error
+        raise InputError(f"{settings['_target_']} cannot be built: {' '.join(str(cause).split())}") from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"{settings['_target_']} gives a {type(network).__name__} and not an nn.Module")
+    return network
+
+
+def _import(target: str, place: str | None, run: Path) -> None:
+    top = target.split(".")[0]
+    if top in sys.modules:
+        return
+    spec = _found(top)
+    if spec is None and place and Path(place).is_dir() and not _inside(Path(place), run):
+        sys.path.append(place)
+        importlib.invalidate_caches()
+        spec = _found(top)
+    origin = spec and (spec.origin or next(iter(spec.submodule_search_locations or ()), None))
+    if spec is None or origin is None:
+        where = f", and not in {place}, where the run found it" if place else ""
+        raise InputError(f"{target}: no module {top} is on Python's path{where}; install it, or set PYTHONPATH=FOLDER")
+    if _inside(Path(origin), run):
+        raise InputError(f"{target}: would be imported from the run folder ({origin}), and nothing there is executed")
+    log.warning("importing %s from %s", top, origin)
+    try:
+        importlib.import_module(top)
+    except Exception as error:
+        raise InputError(f"{origin}: cannot be imported ({type(error).__name__}: {error})") from error
+
+
+def _found(module: str) -> Any:
+    try:
+        return importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def read_network(file: Path) -> dict[str, Any]:
+    """Read the configuration of one network, as files in conf/model are.
+
+    Raises:
+        InputError: If it is none, or takes values from elsewhere that a file alone does not have.
+    """
+    try:
+        config = OmegaConf.create({"model": _with_defaults(file), "data": {"channels": None}})
+        settings: Any = OmegaConf.to_container(config, resolve=True)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"{file}: is no configuration of a network ({' '.join(str(error).split())})") from error
+    found = settings["model"]
+    if not isinstance(found, dict) or not isinstance(found.get("_target_"), str):
+        raise InputError(f"{file}: names no network (_target_)")
+    return found
+
+
+def _with_defaults(file: Path) -> dict[str, Any]:
+    """Return what a file says over what the files beside it say that its list of defaults names."""
+    content = yaml.safe_load(read_bounded(file, "a configuration").decode())
+    if not isinstance(content, dict):
+        raise ValueError("it is no mapping")
+    beside = [name for name in content.pop("defaults", None) or [] if isinstance(name, str) and name != "_self_"]
+    settings: dict[str, Any] = {}
+    for name in beside:
+        settings |= _with_defaults(file.with_name(f"{Path(name).name}.yaml"))
+    return settings | content
+
+
+def origin_of(settings: Mapping[str, Any], network: nn.Module) -> tuple[str, str | None]:
+    """Return what a network was built from, and the folder from which that was imported; None for this package."""
+    target = str(settings.get("_target_", f"{type(network).__module__}.{type(network).__qualname__}"))
+    if is_own(settings):
+        return target, None
+    top = sys.modules.get(target.split(".")[0])
+    file = getattr(top, "__file__", None) or next(iter(getattr(top, "__path__", ())), None)
+    if file is None:
+        return target, None
+    path = Path(file).resolve()
+    home = path.parent.parent if path.name == "__init__.py" or path.is_dir() else path.parent
+    return target, str(home)

@@ -1,0 +1,112 @@
+"""What a network asks of its images, found by trying: which sides, how many of them in a batch; and what it gives."""
+
+import copy
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from cellseg.run.folder import NetworkFacts
+from cellseg.storage.errors import InputError
+
+MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128, 3, 6, 12, 24, 48, 96, 7, 14, 28, 56)  # tried in this order
+TRIED_SIDE = 64  # pixels at least: many networks fail on smaller images for reasons of their own
+FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, ArithmeticError, InputError)
+
+
+def probe(network: nn.Module, channels: int, image_size: int, origin: tuple[str, str | None]) -> NetworkFacts:
+    """Try a network on images of several sizes; its weights, statistics and the random numbers stay as they are.
+
+    Args:
+        network: From images (N, C, H, W) in [0, 1] to logits (N, 1, H, W).
+        channels: Of the images.
+        image_size: Side in pixels of the images it will train on.
+        origin: The name of what it was built from, and the folder from which that was imported.
+
+    Raises:
+        InputError: If it fails on images of ``image_size``, or gives something else than one logit a pixel.
+    """
+    device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        training = network.training
+        network.eval()
+        try:
+            problem = _problem(network, channels, image_size, image_size, device)
+            if problem:
+                raise InputError(f"model: {problem}")
+            multiple = _multiple(network, channels, device)
+            least = _least(network, channels, multiple, image_size, device) if multiple else image_size
+        finally:
+            network.train(training)
+        alone = _trains_alone(network, channels, image_size, device)
+    name, place = origin
+    return NetworkFacts(
+        target=name,
+        place=place,
+        side_multiple=multiple or image_size,
+        side_least=least,
+        side_fixed=multiple is None,
+        least_batch=1 if alone else 2,
+    )
+
+
+def _problem(network: nn.Module, channels: int, height: int, width: int, device: torch.device) -> str | None:
+    """Say why a network cannot be used on images of a size; None if it can."""
+    images = torch.rand(2, channels, height, width, device=device)
+    try:
+        with torch.no_grad():
+            logits = network(images)
+    except FAILURES as error:
+        if isinstance(error, InputError):
+            return str(error)
+        said = " ".join(str(error).split())[:200]
+        return f"the network fails on images {tuple(images.shape)}: {said or type(error).__name__}"
+    wanted = (2, 1, height, width)
+    if not isinstance(logits, torch.Tensor):
+        return (
+            f"the network gives a {type(logits).__name__} and not one tensor of logits {wanted}; "
+            "wrap it in a class whose forward returns the one to use"
+        )
+    if tuple(logits.shape) != wanted:
+        return (
+            f"the network gives {tuple(logits.shape)} for images {tuple(images.shape)}, "
+            f"where one logit a pixel is needed, {wanted}"
+        )
+    return None
+
+
+def _multiple(network: nn.Module, channels: int, device: torch.device) -> int | None:
+    """Return the number of which sides must be a multiple; None if no size but that of training works."""
+    for multiple in MULTIPLES:
+        times = -(-TRIED_SIDE // multiple)
+        times += 1 - times % 2  # odd, so that it is no multiple of twice as much
+        if _problem(network, channels, multiple * times, multiple * (times + 2), device) is None:
+            return multiple
+    return None
+
+
+def _least(network: nn.Module, channels: int, multiple: int, image_size: int, device: torch.device) -> int:
+    """Return the smallest side that works, among doublings of the multiple."""
+    for side in _doublings(multiple, image_size):
+        if _problem(network, channels, side, side, device) is None:
+            return side
+    return image_size
+
+
+def _doublings(start: int, end: int) -> Iterator[int]:
+    while start < end:
+        yield start
+        start *= 2
+
+
+def _trains_alone(network: nn.Module, channels: int, image_size: int, device: torch.device) -> bool:
+    """Tell whether a network can be trained on one image at a time; batch norm may need more values."""
+    trial = copy.deepcopy(network).train()
+    try:
+        with torch.no_grad():
+            trial(torch.rand(1, channels, image_size, image_size, device=device))
+    except FAILURES:
+        return False
+    return True
