@@ -12,10 +12,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-import train  # registers the resolver that names run folders
+from cellseg import train  # registers the resolver that names run folders
 from cellseg.data.synthetic import SmearStyle, write_synthetic
 
-CONF = Path(train.__file__).parent / "conf"
+CONF = Path(train.__file__).parents[1] / "conf"
 TINY = SmearStyle(width=96, height=72, radius=9, cells=(6, 10))
 
 

@@ -6,10 +6,10 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-import train
+from cellseg import train
 from conftest import smoke
 
-NOTEBOOK = Path(train.__file__).parent / "notebooks" / "study.ipynb"
+NOTEBOOK = Path(train.__file__).parents[1] / "notebooks" / "study.ipynb"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages

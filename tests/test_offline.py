@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import train
+from cellseg import train
 
 BLOCK = """
 import runpy, socket, sys
@@ -30,9 +30,11 @@ def offline(code, *words, cwd):
 @pytest.mark.slow
 def test_training_a_sweep_and_the_commands_use_no_network(smears, tmp_path):
     settings = ("experiment=smoke", f"data.root={smears}", "study=s", "model=unet,potinet", "-m")
-    told = [offline(TRAIN, Path(train.__file__), *settings, cwd=tmp_path)]
+    told = [offline(TRAIN, Path(train.__file__).parents[1] / "train.py", *settings, cwd=tmp_path)]
     one = next((tmp_path / "logs" / "s").glob("unet*"))
-    told.append(offline(TRAIN, Path(train.__file__), *settings[:2], cwd=tmp_path))  # in the process itself
+    told.append(
+        offline(TRAIN, Path(train.__file__).parents[1] / "train.py", *settings[:2], cwd=tmp_path)
+    )  # in the process itself
     for words in (
         ("check", smears),
         ("report", tmp_path / "logs" / "s"),

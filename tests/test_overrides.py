@@ -10,11 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-import train
+from cellseg import train
 from cellseg.run.naming import run_name
 from cellseg.run.overrides import TYPED, as_typed, to_type, values
 
-TRAIN = Path(train.__file__)
+TRAIN = Path(train.__file__).parents[1] / "train.py"
 PARSER = OverridesParser.create()
 PIECES = st.sampled_from(
     [*"abZ019_-. ~/\\'\"[](){},:=#%$@?*+|&;!é像\t\n", "2023_01", "1e5", "true", "null", "\\'", "C:\\"]

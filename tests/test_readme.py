@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-import train
+from cellseg import train
 from cellseg.cli import app
 from cellseg.run.overrides import as_typed
 from conftest import composed
 
-ROOT = Path(train.__file__).parent
+ROOT = Path(train.__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 COMMANDS = sorted(

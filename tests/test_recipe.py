@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-import train
+from cellseg import train
 from cellseg.data.masks import resize_mask
 from cellseg.data.synthetic import write_synthetic
 from cellseg.objects import RIM, SMALLEST_OBJECT
@@ -24,7 +24,7 @@ from cellseg.use.trained import find_runs
 def trained(folder):
     """The default recipe on the embedded smears, drawn with the exact masks beside them."""
     write_synthetic(folder / "smears", exact=True)
-    command = [sys.executable, train.__file__, "study=default", "data.root=smears"]
+    command = [sys.executable, str(Path(train.__file__).parents[1] / "train.py"), "study=default", "data.root=smears"]
     # all CPUs, as it is typed; its threads do not spin where other tests are at work
     threads = {"OMP_NUM_THREADS": str(os.cpu_count()), "OMP_WAIT_POLICY": "passive"}
     subprocess.run(command, cwd=folder, check=True, env=os.environ | threads)

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-import train
-from cellseg import UNet, load_run
+from cellseg import UNet, load_run, train
 from cellseg.run.callbacks import WarmEMA
 from cellseg.run.checkpoints import LastCheckpoint
 from cellseg.run.hardware import keep_freed_memory
@@ -27,7 +26,7 @@ def test_commands_that_train_nothing_import_nothing_heavy(command):
         "except SystemExit: pass\n"
         "print({'torch', 'lightning', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules))"
     )
-    folder = train.__file__.removesuffix("train.py")
+    folder = str(Path(train.__file__).parents[1])
     arguments = [sys.executable, "-c", script, *command]
     said = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=True).stdout
     assert said.splitlines()[-1] == "set()"

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-import train
+from cellseg import train
 from cellseg.cli import app
 from cellseg.data.pairs import scan_pairs
 from cellseg.use.predict import find_sources
@@ -247,7 +247,13 @@ def test_a_table_that_is_none_is_refused(run, smears, tmp_path, table):
 
 
 def test_what_lightning_refuses_is_told_in_one_line(smears, tmp_path):
-    words = [sys.executable, train.__file__, "experiment=smoke", f"data.root={smears}", "trainer.devices=0"]
+    words = [
+        sys.executable,
+        str(Path(train.__file__).parents[1] / "train.py"),
+        "experiment=smoke",
+        f"data.root={smears}",
+        "trainer.devices=0",
+    ]
     result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr + result.stdout

@@ -16,7 +16,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import train
+from cellseg import train
 from cellseg.run.begin import occupied
 from cellseg.run.naming import run_name
 from cellseg.run.signals import Interrupted, StopRequest
@@ -26,7 +26,7 @@ from cellseg.sweep.process import ACCOUNT, SWEEP, write_outcome
 from conftest import smoke
 from test_report import images, write_run
 
-TRAIN = Path(train.__file__)
+TRAIN = Path(train.__file__).parents[1] / "train.py"
 SMOKE = ("experiment=smoke", "+trainer.enable_progress_bar=false")  # as ``smoke`` has it, so that it goes on with a run
 QUICK = "trainer.precision=32-true"  # a sweep needs torch only to settle what is left to the machine
 PATIENCE = 600  # seconds for what takes a few on a machine with nothing else to do

@@ -17,8 +17,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import train
-from cellseg import UNet, load_run
+from cellseg import UNet, load_run, train
 from cellseg.data.clean import write_cleaned
 from cellseg.data.images import read_image, resize_image
 from cellseg.losses import DiceLoss
@@ -28,7 +27,7 @@ from cellseg.run.hardware import native_precision
 from cellseg.storage.errors import InputError
 from conftest import smoke
 
-TRAIN = Path(train.__file__)
+TRAIN = Path(train.__file__).parents[1] / "train.py"
 
 
 def rows(path):

@@ -19,8 +19,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-import train
-from cellseg import PotiNet, UNet, XopiNet, load_run
+from cellseg import PotiNet, UNet, XopiNet, load_run, train
 from cellseg.cli import app
 from cellseg.objects import UNLABELLED
 from cellseg.run.folder import RunFolder

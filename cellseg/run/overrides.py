@@ -98,22 +98,27 @@ def _read(word: str) -> Any:
         return None
 
 
-def explain(error: CompactHydraException, words: Sequence[str], conf: Path) -> str:
+def explain(error: CompactHydraException, words: Sequence[str], conf: Path, own: Sequence[Path] = ()) -> str:
     """Say in one sentence why Hydra refused a command line, with the nearest right key or option.
 
     Args:
         error: What Hydra raised.
         words: The command line without the name of the program, as Hydra got it.
         conf: The folder of the configuration.
+        own: Folders of the user's configuration.
     """
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
     with initialize_config_dir(str(conf), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         parser = OverridesParser.create(config_loader=loader)
-        overrides = parser.parse_overrides([word for word in words if "=" in word.lstrip("-") or word[:1] == "~"])
+        overrides = parser.parse_overrides(
+            [word for word in words if word[:1] != "-" and ("=" in word or word[:1] == "~")]
+        )
         groups = dict(_groups(loader))
-        chosen = []
+        for file in (file for folder in own for file in sorted(folder.glob("*/*.yaml"))):
+            groups[file.parent.name] = [*groups.get(file.parent.name, []), file.stem]
+        chosen = [f"hydra.searchpath=[{','.join(quoted(f'file://{folder}') for folder in own)}]"] if own else []
         for override in overrides:
             if not (options := groups.get(override.key_or_group)) or override.is_delete():
                 continue

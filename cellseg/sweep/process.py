@@ -6,18 +6,19 @@ numbers, and whatever ends one, an exception, ``sys.exit``, ``kill -9``, leaves 
 """
 
 import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from cellseg.run.home import START
 from cellseg.run.overrides import quoted
 from cellseg.run.signals import say
 from cellseg.storage.errors import InputError
@@ -28,17 +29,21 @@ SWEEP = "CELLSEG_SWEEP"  # the name of that folder, for all that a sweep starts
 FAILURE = "failure.txt"
 STOP = "stop"  # in that folder: a person has stopped the sweep
 SWEPT = "CELLSEG_SWEPT"  # set for a run whose standard input ends when its sweep does
+FLAGS = {"-cd": "--config-dir", "-cn": "--config-name", "-cp": "--config-path"}  # of Hydra, that runs must have too
+PASSED_ON = "CELLSEG_FLAGS"  # those of a sweep, for all that it starts
 GLANCE = 1.0  # seconds between looks at whether the sweep is still there
 LAST_LINES = 60  # of what a failed run said, kept in its failure.txt
 
 
-def run_isolated(
-    script: Path, overrides: Sequence[str], folder: Path, was_finished: Callable[[], bool], n_jobs: int = 1
-) -> None:
+def pass_on(flags: Mapping[str, str]) -> None:
+    """Let the runs of a sweep have Hydra's flags that say where the configuration is, whoever starts them."""
+    os.environ[PASSED_ON] = json.dumps(flags)
+
+
+def run_isolated(overrides: Sequence[str], folder: Path, was_finished: Callable[[], bool], n_jobs: int = 1) -> None:
     """Start one run as a process of its own, wait for it, and write down what became of it.
 
     Args:
-        script: train.py.
         overrides: What sets this run apart, as typed.
         folder: Its run folder.
         was_finished: Whether there is nothing left to do; raises InputError if the folder holds another run.
@@ -50,7 +55,7 @@ def run_isolated(
         elif stop_file(folder.parent).exists():
             outcome, why = "stopped", "before it began"
         else:
-            outcome, why = _run(script, overrides, folder, n_jobs)
+            outcome, why = _run(overrides, folder, n_jobs)
     except (InputError, OSError) as error:
         outcome, why = "failed", str(error)
         if not (folder / "config.yaml").exists():  # otherwise it is another run's folder
@@ -77,9 +82,10 @@ def write_outcome(folder: Path, outcome: str, why: str) -> None:
         say(f"{folder.name}: {outcome} {why}, which cannot be written down ({error.strerror})")
 
 
-def _run(script: Path, overrides: Sequence[str], folder: Path, n_jobs: int) -> tuple[str, str]:
+def _run(overrides: Sequence[str], folder: Path, n_jobs: int) -> tuple[str, str]:
     """Return how the run ended, and why or after how long."""
-    command = [sys.executable, str(script), *overrides, f"hydra.run.dir={quoted(str(folder))}"]
+    flags = [word for flag in json.loads(os.environ.get(PASSED_ON, "{}")).items() for word in flag]
+    command = [*START, *flags, *overrides, f"hydra.run.dir={quoted(str(folder))}"]
     began = time.monotonic()
     console = folder / "console.log"
     with console.open("ab") as output, _own_gpu(folder.parent / ACCOUNT, n_jobs) as gpu, _ended_by_slurm() as ended:

@@ -102,7 +102,7 @@ def trained(*overrides: str) -> Iterator[float]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    import train
+    from cellseg import train
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("config", [*overrides, "trainer.accelerator=cpu", "+trainer.enable_progress_bar=false"])

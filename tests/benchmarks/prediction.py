@@ -14,12 +14,11 @@ from hydra import compose, initialize_config_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import train
-from cellseg import load_run
+from cellseg import load_run, train
 from cellseg.use.inference import AUTOCAST, Predictor
 from cellseg.use.predict import find_sources, predict_files
 
-CONF = Path(train.__file__).resolve().parent / "conf"
+CONF = Path(train.__file__).resolve().parents[1] / "conf"
 SIDE = 224
 EPOCHS = 8
 ROUNDS = 5

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from typer.testing import CliRunner
 
-import train
+from cellseg import train
 from cellseg.cli import app
 from cellseg.data.groups import read_groups
 from cellseg.data.images import read_image

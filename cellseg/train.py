@@ -1,0 +1,162 @@
+"""What ``python train.py`` and ``cellseg train`` do: train and test one run, or start a sweep of many."""
+
+import argparse
+import logging
+import os
+import re
+import shlex
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, InstantiationException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from cellseg.run.home import CONF, TYPED
+from cellseg.run.overrides import as_typed, explain, nearest, one_line, to_type
+from cellseg.run.signals import Interrupted, StopRequest, leave
+from cellseg.storage.errors import InputError
+from cellseg.sweep import account, process
+
+log = logging.getLogger("train")
+
+# torch and Lightning are imported where training begins: --help and --cfg need neither
+
+
+def run(cfg: DictConfig, folder: Path, stop: StopRequest | None = None, command: str | None = None) -> float:
+    """Train, test and record one run in ``folder``; return the mean Dice over its test images.
+
+    A finished run prints its results again; an interrupted one goes on from its last checkpoint.
+    """
+    from cellseg.run.execution import execute
+
+    settle(cfg)
+    return execute(cfg, folder, stop or StopRequest(), command)
+
+
+def was_finished(cfg: DictConfig, folder: Path) -> bool:
+    """Tell whether the folder holds this run, finished."""
+    from cellseg.run.begin import finished
+
+    settle(cfg)
+    return finished(folder, cfg) is not None
+
+
+def typed() -> str:
+    """Return the command of this run, to be pasted; that of a sweep's run as it would be typed alone."""
+    words = dict.fromkeys(sys.argv[1:])  # a sweep adds its study, also where it is there already, and the folder
+    mine = [word for word in words if process.SWEPT not in os.environ or not word.startswith("hydra.run.dir=")]
+    return shlex.join([*TYPED, *map(to_type, mine)])
+
+
+def settle(cfg: DictConfig) -> None:
+    """Decide what is left to the machine, and refuse what nothing further down would refuse by name."""
+    if cfg.trainer.precision == "auto":
+        from cellseg.run.hardware import native_precision
+
+        cfg.trainer.precision = native_precision(cfg.trainer.accelerator)
+    root = OmegaConf.load(CONF / "config.yaml")
+    known = {*root, *(group for entry in root.defaults if entry != "_self_" for group in entry)}
+    if unknown := sorted(set(cfg) - known):
+        near = nearest(unknown[0], sorted(known))
+        then = f"did you mean {near}?" if near else "see --help"
+        raise InputError(f"{unknown[0]} is no key of this project, so adding it with + changes nothing; {then}")
+    if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**32:
+        raise InputError(f"seed must be a whole number from 0 to {2**32 - 1}, but is {cfg.seed}")
+    if not re.fullmatch(r"\w[\w.,+-]*", str(cfg.study)):
+        raise InputError(
+            f"study must be a name of letters, digits, _ and, after the first, any of . , + -, but is {cfg.study}"
+        )
+    if cfg.threads is not None and (type(cfg.threads) is not int or cfg.threads < 1):
+        raise InputError(f"threads must be a whole number from 1, or null for all there are, but is {cfg.threads}")
+    if type(cfg.n_jobs) is not int or cfg.n_jobs < 1:
+        raise InputError(f"n_jobs must be a whole number from 1, the runs at once, but is {cfg.n_jobs}")
+    if cfg.trainer.precision in (16, "16", "16-true"):
+        raise InputError(
+            "trainer.precision=16-true cannot train: what Adam adds to a weight vanishes in float16; "
+            "set bf16-mixed, bf16-true, 16-mixed or 32-true"
+        )
+    epochs = cfg.trainer.max_epochs
+    if epochs is not None and (type(epochs) is not int or epochs == 0 or epochs < -1):
+        raise InputError(f"trainer.max_epochs must be at least 1, but is {epochs}")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def main(cfg: DictConfig) -> float | None:
+    """Run what the command line composed; say what is wrong with its input without a traceback."""
+    job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
+    if job.mode == RunMode.MULTIRUN:
+        overrides = [*job.overrides.task, *as_typed([f"study={cfg.study}"])]
+        return process.run_isolated(overrides, folder, partial(was_finished, cfg, folder), cfg.n_jobs)
+    process.end_with_the_sweep()
+    import cellseg.run.execution  # noqa: F401 (takes seconds, in which a signal is best taken by leaving)
+
+    try:
+        with StopRequest() as stop:
+            return run(cfg, folder, stop, typed())
+    except (InputError, InstantiationException) as error:
+        ours = error.__cause__ if isinstance(error.__cause__, InputError) else error
+        root = str(OmegaConf.select(cfg, "data.root"))
+        several = "," in root and not Path(root).expanduser().exists()  # a person may have forgotten -m
+        hint = "; for a sweep over several folders add -m" if several else ""
+        sys.exit(f"error: {one_line(ours)}{hint}")  # raised, Hydra would add advice on stack traces
+    except Interrupted as interruption:
+        kept = sorted((folder / "checkpoints").glob("[!.]*.ckpt"))
+        what = f"what is trained is kept in {folder}" if kept else "nothing is kept yet"
+        then = "goes on from there" if kept else "starts anew"
+        log.warning("%s; %s, and the same command with study=%s %s", interruption, what, cfg.study, then)
+        sys.exit(interruption.exit_code)
+
+
+def start() -> None:
+    """Do what is typed after ``python train.py`` or ``cellseg train``, and end the process.
+
+    A user's own configuration lies in the folder that ``--config-dir`` names; Python finds modules in it and beside it.
+    """
+    logging.raiseExceptions = False  # a log that cannot be written is no reason to fill the console
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
+    if process.SWEPT not in os.environ:  # what a sweep passes on is in Hydra's grammar already
+        flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]  # first: Hydra reads no keys after them
+        sys.argv[1:] = as_typed([*flags[:1], *(word for word in sys.argv[1:] if word not in flags)])
+    folders = _use_own_configuration(sys.argv[1:])
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors; otherwise it prints them and exits
+    try:
+        main()
+    except (ConfigCompositionException, OverrideParseException) as error:
+        sys.exit(f"error: {explain(error, sys.argv[1:], CONF, folders)}")
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):
+            raise
+        sys.exit("error: a group cannot be null; ~GROUP takes it away, as ~scheduler does")
+    sys.exit(account.SweepAccount.complaint)  # none: exit code 0
+
+
+def _use_own_configuration(words: list[str]) -> list[Path]:
+    """Put the folder of a user's configuration and the one it lies in on Python's path; tell the runs of a sweep of it.
+
+    Returns:
+        The folder, if one is named.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for short, name in process.FLAGS.items():
+        parser.add_argument(short, name, dest=name)
+    flags = {name: value for name, value in vars(parser.parse_known_args(words)[0]).items() if value}
+    if not (named := flags.get("--config-dir")):
+        process.pass_on(flags)
+        return []
+    folder = Path(named).expanduser().resolve()
+    if not folder.is_dir():
+        sys.exit(f"error: --config-dir {named}: there is no such folder")
+    sys.path += [str(place) for place in (folder, folder.parent) if str(place) not in sys.path]
+    process.pass_on(flags | {"--config-dir": str(folder)})
+    return [folder]
+
+
+if __name__ == "__main__":
+    start()
