@@ -92,7 +92,8 @@ def main(cfg: DictConfig) -> float | None:
     folder = Path(job.runtime.output_dir)
     if job.mode == RunMode.MULTIRUN:
         overrides = [*job.overrides.task, *as_typed([f"study={cfg.study}"])]
-        return process.run_isolated(overrides, folder, partial(was_finished, cfg, folder), cfg.n_jobs)
+        process.run_isolated(overrides, folder, partial(was_finished, cfg, folder), cfg.n_jobs)
+        return None
     process.end_with_the_sweep()
     import cellseg.run.execution  # noqa: F401 (takes seconds, in which a signal is best taken by leaving)
 

@@ -58,7 +58,8 @@ def build_own(settings: Mapping[str, Any]) -> UNet:
         with torch.device("meta"):
             return OWN[settings["_target_"]](**arguments)
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise InputError(f"the settings are not those of a {settings['_target_']} ({error})") from error
+        kind = OWN[settings["_target_"]].__name__
+        raise InputError(f"the settings are not those of a {kind} ({error})") from error
 
 
 def build_foreign(settings: Mapping[str, Any], place: str | None, run: Path) -> nn.Module:

@@ -70,9 +70,11 @@ def _problem(network: nn.Module, channels: int, height: int, width: int, device:
             "wrap it in a class whose forward returns the one to use"
         )
     if tuple(logits.shape) != wanted:
+        classes = logits.ndim == 4 and logits.shape[1] > 1 and logits.shape[2:] == images.shape[2:]
+        remedy = "; for masks of one class set model.out_channels=1, or what the network calls it" if classes else ""
         return (
             f"the network gives {tuple(logits.shape)} for images {tuple(images.shape)}, "
-            f"where one logit a pixel is needed, {wanted}"
+            f"where one logit a pixel is needed, {wanted}{remedy}"
         )
     return None
 

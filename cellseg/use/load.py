@@ -110,14 +110,15 @@ def load_run(path: Path | str, *, trust: bool = False, network: nn.Module | None
     run = RunFolder(folder)
     if not run.finished:
         raise InputError(f"{folder} is no finished run: {_why_no_run(folder)}")
-    settings, facts = run.settings.model, run.summary.network
-    _ = run.split  # damage is reported here, not when it is first used
+    model = run.config.get("model")
+    settings, facts = model if isinstance(model, dict) else {}, run.summary.network
+    if network is None and not trust and not is_own(settings):
+        raise InputError(_untrusted(folder, settings, facts))
+    _ = run.settings, run.split  # damage is reported here, not when it is first used
     weights = folder / "weights.pth"
     if network is not None:
         return Run(run, with_weights(network, weights), facts or _tried(run, network))
     if not is_own(settings):
-        if not trust:
-            raise InputError(_untrusted(folder, settings, facts))
         network = with_weights(build_foreign(settings, facts.place if facts else None, folder), weights)
         return Run(run, network, facts or _tried(run, network))
     own = with_weights(build_own(settings), weights)
