@@ -1,9 +1,11 @@
 """The ``cellseg`` command: what is done around training."""
 
 import io
+import os
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +58,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Data before training, runs after it. Training itself: python train.py --help",
+    help="Data before training, training (cellseg train --help lists its keys), and runs after it.",
 )
 
 Data = Annotated[Path, typer.Argument(help="Folder of images and masks, in any of the known layouts, or a pairs.csv.")]
@@ -102,6 +104,28 @@ def _main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name the terminal cannot show is no reason to stop
     warnings.filterwarnings("ignore", module="PIL")  # what matters of them is said as a finding
+
+
+def main() -> None:
+    """Do what is typed after ``cellseg``; what follows ``train`` is Hydra's to read."""
+    if sys.argv[1:2] == ["train"]:
+        _train(sys.argv[2:])
+    app()
+
+
+def _train(words: Sequence[str]) -> None:
+    from cellseg.run.home import INSTALLED
+    from cellseg.train import start
+
+    os.environ[INSTALLED] = "1"
+    sys.argv[1:] = words
+    start()
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def train(ctx: typer.Context) -> None:
+    """Train and test one run, or with -m a sweep of many, as python train.py does: cellseg train model=xopinet."""
+    _train(ctx.args)
 
 
 @app.command()

@@ -16,7 +16,8 @@ from hydra.errors import ConfigCompositionException, InstantiationException, Ove
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cellseg.run.home import CONF, TYPED
+from cellseg.run import home
+from cellseg.run.home import CONF
 from cellseg.run.overrides import as_typed, explain, nearest, one_line, to_type
 from cellseg.run.signals import Interrupted, StopRequest, leave
 from cellseg.storage.errors import InputError
@@ -50,7 +51,7 @@ def typed() -> str:
     """Return the command of this run, to be pasted; that of a sweep's run as it would be typed alone."""
     words = dict.fromkeys(sys.argv[1:])  # a sweep adds its study, also where it is there already, and the folder
     mine = [word for word in words if process.SWEPT not in os.environ or not word.startswith("hydra.run.dir=")]
-    return shlex.join([*TYPED, *map(to_type, mine)])
+    return shlex.join([*home.typed(), *map(to_type, mine)])
 
 
 def settle(cfg: DictConfig) -> None:

@@ -34,7 +34,7 @@ ROOMS = {  # room: rooms it may use, packages it may import
         {"torch", "hydra", "omegaconf", "submitit", "rich", "filelock"},
     ),
     "train": ({"storage", "run", "sweep"}, {"hydra", "omegaconf"}),
-    "cli": ({"storage", "data", "run", "study", "use"}, {"typer", "rich"}),
+    "cli": ({"storage", "data", "run", "study", "use", "train"}, {"typer", "rich"}),
     "__init__": ({"science", "data", "run", "use"}, set()),
 }
 SCIENCE = {"networks", "losses", "metrics", "objects"}

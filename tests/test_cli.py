@@ -40,7 +40,7 @@ def test_check_of_synthetic_smears_finds_no_relatives_and_nothing_wrong(smears):
 
 
 def test_check_ends_with_the_command_to_give_next(smears, own_smears, sheets, tmp_path):
-    assert run("check", smears)[1].rstrip().endswith(f"next: python train.py data.root={smears}")
+    assert run("check", smears)[1].rstrip().endswith(f"next: cellseg train data.root={smears}")
     (own_smears / "cell_3" / "mask.jpg").unlink()
     assert run("check", own_smears)[1].rstrip().endswith(f"once that is fixed, check again: cellseg check {own_smears}")
     groups = sheets / "groups.csv"
@@ -50,7 +50,7 @@ def test_check_ends_with_the_command_to_give_next(smears, own_smears, sheets, tm
         1
     ]
     settings = "data.mask_threshold=9 'data.channels=[0,2]' data.image_size=96"
-    assert f"next: python train.py data.root={sheets} 'data.groups={out}' {settings}" in said
+    assert f"next: cellseg train data.root={sheets} 'data.groups={out}' {settings}" in said
 
 
 def test_check_tells_siblings_and_writes_groups_that_make_training_possible(sheets):

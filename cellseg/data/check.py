@@ -205,7 +205,7 @@ def next_command(check: Check, root: Path, groups: Path | None, how: Reading) ->
         "data.image_size": how.image_size if how.image_size != USUAL_SIZE else None,
     }
     words = [f"{key}={value}" for key, value in settings.items() if value is not None]
-    return shlex.join(["python", "train.py", *words])
+    return shlex.join(["cellseg", "train", *words])
 
 
 def print_check(check: Check, then: str) -> None:

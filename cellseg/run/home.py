@@ -1,5 +1,6 @@
 """Where this package lies: in a clone, or installed; its configuration, and how a process of its own is started."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,4 +10,9 @@ CLONE = _ABOVE if (_ABOVE / "pyproject.toml").exists() and (_ABOVE / "conf" / "c
 CONF = (CLONE or PACKAGE) / "conf"
 # -P: the folder in which a person works is no place to import from
 START = [sys.executable, str(CLONE / "train.py")] if CLONE else [sys.executable, "-P", "-m", "cellseg.train"]
-TYPED = ["python", "train.py"] if CLONE else ["cellseg", "train"]  # what a person types
+INSTALLED = "CELLSEG_INSTALLED"  # set where a person typed cellseg train
+
+
+def typed() -> list[str]:
+    """Return what a person types to train."""
+    return ["python", "train.py"] if CLONE and INSTALLED not in os.environ else ["cellseg", "train"]
