@@ -18,9 +18,7 @@ EXPERIMENTS = [path.stem for path in OPTIONS if path.parent.name == "experiment"
 
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_every_option_composes_and_instantiates(option, tmp_path):
-    experiment, _, model = option.stem.partition("-")  # of a smaller network
-    chosen = {"smaller": [f"experiment={experiment}", f"model={model}"]}
-    cfg = composed(*chosen.get(option.parent.name, [f"{option.parent.name}={option.stem}"]))
+    cfg = composed(f"{option.parent.name}={option.stem}")
     instantiate(cfg.data)
     instantiate(cfg.module)
     instantiate(cfg.callbacks)

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from cellseg.networks import PotiNet, UNet, XopiNet
+from cellseg.run.resolvers import register_resolvers
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import read_bounded
 
@@ -128,6 +129,7 @@ def read_network(file: Path) -> dict[str, Any]:
         InputError: If it is none, or takes values from elsewhere that a file alone does not have.
     """
     try:
+        register_resolvers()
         config = OmegaConf.create({"model": _with_defaults(file), "data": {"channels": None}})
         settings: Any = OmegaConf.to_container(config, resolve=True)
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:

@@ -21,14 +21,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from cellseg.run.naming import run_name
 from cellseg.run.overrides import INPUTS, quoted, values
+from cellseg.run.resolvers import register_resolvers
 from cellseg.run.signals import say
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import write_text
@@ -42,8 +42,7 @@ log = logging.getLogger(__name__)
 Outcomes = Mapping[str, Mapping[str, Any]]
 
 # here and not in train.py: a launcher's worker process imports this module, and needs the resolver to name the folder
-OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-OmegaConf.register_new_resolver("channels", lambda chosen: len(chosen or "RGB"), replace=True)
+register_resolvers()
 
 
 class SweepAccount(Callback):

@@ -1,0 +1,279 @@
+"""Any network: from a user's own folder or another package, all the way from training to the verdict and to use."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from typer.testing import CliRunner
+
+from cellseg import UNet, load_run, train
+from cellseg.cli import app
+from cellseg.run.folder import RunFolder
+from cellseg.run.probing import probe
+from cellseg.storage.errors import InputError
+from cellseg.study.collect import read_study
+from conftest import smoke
+
+ROOT = Path(train.__file__).parents[1]
+EXAMPLE = ROOT / "examples" / "own"
+ORIGIN = ("a.B", None)
+
+
+class Deep(nn.Module):
+    """A network that needs sides of 32."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.up = nn.Conv2d(3, 2, 32, 32), nn.ConvTranspose2d(2, 1, 32, 32)
+
+    def forward(self, image):
+        return self.up(self.down(image))
+
+
+class Fixed(nn.Module):
+    """A network that sees one size only."""
+
+    def __init__(self, side=48):
+        super().__init__()
+        self.position = nn.Parameter(torch.zeros(1, 3, side, side))
+        self.conv = nn.Conv2d(3, 1, 1)
+
+    def forward(self, image):
+        return self.conv(image + self.position)
+
+
+class Normed(nn.Module):
+    """A network whose batch norm has one value for an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 1, 1), nn.BatchNorm1d(1)
+
+    def forward(self, image):
+        return self.conv(image) + self.norm(image.mean((2, 3))[:, :1])[:, :, None, None]
+
+
+class Several(nn.Module):
+    """A network with deep supervision: it gives a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 1)
+
+    def forward(self, image):
+        return [self.conv(image), self.conv(image)]
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "multiple", "least", "fixed", "batch"),
+    [
+        (nn.Conv2d(3, 1, 1), 64, 1, 1, False, 1),
+        (UNet(init_features=2, depth=3), 64, 8, 8, False, 1),
+        (Deep(), 64, 32, 32, False, 1),
+        (Fixed(), 48, 48, 48, True, 1),
+        (Normed(), 32, 1, 1, False, 2),
+    ],
+)
+def test_what_a_network_asks_of_images_is_found_by_trying(network, size, multiple, least, fixed, batch):
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = torch.get_rng_state()
+    facts = probe(network, 3, size, ORIGIN)
+    found = (facts.side_multiple, facts.side_least, facts.side_fixed, facts.least_batch)
+    assert found == (multiple, least, fixed, batch)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert network.training
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (Several(), "gives a list and not one tensor of logits"),
+        (nn.Conv2d(3, 2, 1), r"gives \(2, 2, 32, 32\) .* set model\.out_channels=1"),
+        (nn.Conv2d(4, 1, 1), "fails on images"),
+        (nn.Conv2d(3, 1, 1, stride=2), r"gives \(2, 1, 16, 16\)"),
+    ],
+)
+def test_a_network_that_gives_something_else_is_refused_before_training(network, said):
+    with pytest.raises(InputError, match=said):
+        probe(network, 3, 32, ORIGIN)
+
+
+def test_batches_of_one_are_refused_for_a_network_that_needs_two(smears, tmp_path):
+    with pytest.raises(InputError, match=r"data\.batch_size=7 a batch of the 8 .* has one; set data\.batch_size=2"):
+        train.run(
+            smoke(f"data.root={smears}", "~model", "+model._target_=test_open.Normed", "data.batch_size=7"), tmp_path
+        )
+
+
+@pytest.fixture(scope="module")
+def own(smears, tmp_path_factory):
+    """A study of the network and the loss in examples/own, beside a U-Net, by a sweep far from the clone."""
+    folder = tmp_path_factory.mktemp("own")
+    shutil.copytree(EXAMPLE, folder / "my own")
+    settings = (
+        "experiment=smoke",
+        f"data.root={smears}",
+        "trainer.max_epochs=1",
+        "model=mine,unet",
+        "seed=0,1",
+        "study=s",
+    )
+    result = typed("-m", "--config-dir", "my own/conf", *settings, cwd=folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+def typed(*words, cwd, env=None):
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=os.environ | (env or {}))
+
+
+def invoke(*words, code=0):
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == code, result.output + str(result.exception)
+    return result.output
+
+
+def run_of(own, name="mine_seed-0"):
+    return next((own / "logs" / "s").glob(f"{name}*"))
+
+
+def test_a_sweep_over_a_network_of_ones_own_is_reported(own):
+    study = read_study(own / "logs" / "s")
+    assert study.configurations == ["Hourglass", "UNet"]
+    assert "Hourglass" in invoke("report", own / "logs" / "s")
+    facts = RunFolder(run_of(own)).summary.network
+    assert (facts.target, Path(facts.place).name) == ("mine.Hourglass", "my own")
+    assert (facts.side_multiple, facts.least_batch) == (4, 1)
+
+
+def test_a_sweep_goes_on_with_the_folder_of_ones_own(own, smears):
+    (run_of(own, "mine_seed-1") / "summary.json").unlink()
+    settings = (
+        "experiment=smoke",
+        f"data.root={smears}",
+        "trainer.max_epochs=1",
+        "model=mine,unet",
+        "seed=0,1",
+        "study=s",
+    )
+    result = typed("-m", "--config-dir", "my own/conf", *settings, cwd=own)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (run_of(own, "mine_seed-1") / "summary.json").exists()
+
+
+UNTRUSTED = r"""
+import sys
+from typer.testing import CliRunner
+from cellseg.cli import app
+before = set(sys.modules)
+result = CliRunner().invoke(app, sys.argv[1:])
+print(result.exit_code, result.output)
+print("IMPORTED", "mine" in sys.modules, "torch.distributed.rpc" in set(sys.modules) - before)
+"""
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "review", "export"])
+def test_without_trust_nothing_of_another_package_is_imported(own, smears, tmp_path, command):
+    words = {
+        "predict": [smears, "--output", tmp_path / "out"],
+        "evaluate": [smears],
+        "review": ["--output", tmp_path / "review"],
+        "export": [tmp_path / "net.pt2"],
+    }[command]
+    code = [sys.executable, "-c", UNTRUSTED, command, run_of(own), *words]
+    place = own / "my own"
+    said = subprocess.run(
+        list(map(str, code)), capture_output=True, text=True, env=os.environ | {"PYTHONPATH": f"{ROOT}:{place}"}
+    ).stdout
+    assert said.startswith("1 error: "), said
+    assert "was trained with mine.Hourglass" in said
+    assert "add --trust" in said
+    assert str(place) in said
+    assert "IMPORTED False" in said
+
+
+def test_a_trusted_network_is_used_as_any_other(own, smears, tmp_path):
+    run = run_of(own)
+    place = str(own / "my own")
+    said = invoke("predict", run, smears, "--output", tmp_path / "out", "--trust")
+    assert "wrote 10 masks" in said
+    assert place in sys.path
+    assert "mean Dice on them" in invoke("evaluate", run, smears, "--trust")
+    invoke("predict", own / "logs" / "s", smears, "--output", tmp_path / "best", "--trust", "--tiles", "--tta")
+    invoke("review", run, "--output", tmp_path / "review", "--trust")
+    invoke("export", run, tmp_path / "net.pt2", "--trust")
+    loaded = load_run(run, trust=True)
+    from mine import Hourglass  # what was imported above
+
+    given = load_run(run, network=Hourglass(width=32))
+    image = next(smears.glob("*/source.jpg"))
+    assert np.array_equal(loaded.predict(image), given.predict(image))
+    shutil.copy(run / "weights.pth", tmp_path / "w.pth")
+    model = own / "my own" / "conf" / "model" / "mine.yaml"
+    assert "add --trust" in invoke(
+        "predict", tmp_path / "w.pth", image, "--output", tmp_path / "o", "--model", model, code=1
+    )
+    invoke("predict", tmp_path / "w.pth", image, "--output", tmp_path / "o", "--model", model, "--trust")
+
+
+def test_nothing_is_imported_from_a_run_folder(own, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(run_of(own), folder)
+    config = (folder / "config.yaml").read_text().replace("mine.Hourglass", "evil.Network")
+    (folder / "config.yaml").write_text(config)
+    (folder / "evil.py").write_text("raise SystemExit('executed')")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["network"]["place"] = str(folder)
+    (folder / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(InputError, match=r"evil\.Network: no module evil is on Python's path"):
+        load_run(folder, trust=True)
+    monkeypatch.syspath_prepend(str(folder))
+    with pytest.raises(InputError, match=r"would be imported from the run folder .*nothing there is executed"):
+        load_run(folder, trust=True)
+
+
+def test_fixed_sizes_are_kept_to(smears, tmp_path):
+    train.run(
+        smoke(f"data.root={smears}", "~model", "+model._target_=test_open.Fixed", "data.image_size=48"),
+        tmp_path / "run",
+    )
+    image = next(smears.glob("*/source.jpg"))
+    with Image.open(image) as opened:
+        size = opened.size
+    assert load_run(tmp_path / "run", trust=True).predict(image).shape == size[::-1]
+    assert "48x48 only" in invoke(
+        "predict", tmp_path / "run", image, "--output", tmp_path / "o", "--trust", "--tiles", code=1
+    )
+    invoke("review", tmp_path / "run", "--trust")
+    invoke("export", tmp_path / "run", tmp_path / "net.pt2", "--trust")
+
+
+@pytest.mark.parametrize("model", ["attention_unet", "segresnet"])
+def test_networks_of_monai_go_all_the_way(smears, tmp_path, model):
+    train.run(smoke(f"data.root={smears}", f"model={model}", "trainer.max_epochs=1"), tmp_path / "run")
+    assert "wrote 10 masks" in invoke("predict", tmp_path / "run", smears, "--output", tmp_path / "out", "--trust")
+    invoke("export", tmp_path / "run", tmp_path / "net.onnx", "--trust")
+
+
+def test_a_missing_folder_of_configuration_is_named(tmp_path):
+    said = typed("--config-dir", "nowhere", "model=mine", cwd=tmp_path)
+    assert (said.returncode, said.stderr.strip()) == (1, "error: --config-dir nowhere: there is no such folder")
+
+
+def test_the_package_carries_its_configuration():
+    """Every folder of Python files is listed, since the configuration is mapped into the package."""
+    import tomllib
+
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "cellseg").rglob("*.py")}
+    assert set(listed) == folders | {"cellseg.conf"}
