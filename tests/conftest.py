@@ -61,7 +61,7 @@ def smoke(*overrides: str) -> DictConfig:
 
 
 # what waits for many processes begins first, so that no worker is left with it at the end
-LONGEST = ("test_recipe", "test_faults", "test_statistics", "test_sweep", "test_train", "test_notebook", "test_use")
+LONGEST = ("test_recipe", "test_faults", "test_statistics", "test_sweep", "test_open", "test_train", "test_notebook", "test_use")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
