@@ -61,7 +61,8 @@ def smoke(*overrides: str) -> DictConfig:
 
 
 # what waits for many processes begins first, so that no worker is left with it at the end
-LONGEST = ("test_recipe", "test_faults", "test_statistics", "test_sweep", "test_open", "test_train", "test_notebook", "test_use")
+NAMES = "recipe faults statistics sweep open train notebook use"
+LONGEST = tuple(f"test_{name}" for name in NAMES.split())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

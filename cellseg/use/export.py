@@ -26,6 +26,7 @@ from cellseg.use.trained import Trained
 
 TOLERANCE = 1e-4  # of a probability, between the file and the network
 REAL_IMAGES = 20  # the file is checked on
+MOST_DOUBLINGS, MOST_MULTIPLE = 8, 128  # of the multiple that a network needs, tried where it cannot be traced
 LEAST_STEPS, MOST_STEPS = 2, 4096  # multiples in a side; torch takes one for a case of its own
 
 Floats = NDArray[np.float32]
@@ -56,26 +57,47 @@ def export(trained: Trained, path: Path) -> tuple[float, int]:
     if path.suffix not in (".onnx", ".pt2"):
         raise InputError(f"{path}: must end in .onnx, or in .pt2 for an exported torch program")
     module = _Probability(list(trained.networks)).eval()
-    network = trained.facts
-    facts, channels = describe(trained), len(trained.reading.channels or "RGB")
     write, load = (_write_onnx, _load_onnx) if path.suffix == ".onnx" else (_write_pt2, _load_pt2)
+    first: Exception | None = None
     with new_file(path) as unfinished, _quiet():
-        write(_traced(module, channels, network), unfinished, facts)
-        answer = load(unfinished)
-        worst, images = 0.0, 0
-        for batch in _probes(trained, channels):
-            with torch.inference_mode():
-                expected = module(torch.from_numpy(batch)).numpy()
-            worst, images = max(worst, float(np.abs(answer(batch) - expected).max())), images + len(batch)
-            if not worst <= TOLERANCE:
-                raise InputError(
-                    f"{path}: would answer otherwise than the network, by {worst:.2g}, so it was not written"
-                )
+        for network in _asked(trained):
+            try:
+                write(_traced(module, trained, network), unfinished, describe(trained, network))
+                return _compared(load(unfinished), module, trained, network, path)
+            except InputError:
+                raise
+            except Exception as error:  # what torch and ONNX cannot trace they name by errors of many kinds
+                first = first or error
+        said = " ".join(str(first).split())[:300]
+        raise InputError(f"{path}: the network cannot be exported ({type(first).__name__}: {said})")
+
+
+def _asked(trained: Trained) -> Iterator[NetworkFacts]:
+    """Yield what to ask of image sides, the least first: one that pads inside is traced for some multiples only."""
+    network = trained.facts
+    for power in range(0 if network.side_fixed else MOST_DOUBLINGS):
+        if power == 0 or network.side_multiple * 2**power <= MOST_MULTIPLE:
+            yield network.model_copy(update={"side_multiple": network.side_multiple * 2**power})
+    size = trained.image_size
+    yield network.model_copy(update={"side_fixed": True, "side_multiple": size, "side_least": size})
+
+
+def _compared(
+    answer: Answer, module: nn.Module, trained: Trained, network: NetworkFacts, path: Path
+) -> tuple[float, int]:
+    """Return the largest difference between a file and its network, and on how many images it was looked for."""
+    worst, images = 0.0, 0
+    for batch in _probes(trained, network):
+        with torch.inference_mode():
+            expected = module(torch.from_numpy(batch)).numpy()
+        worst, images = max(worst, float(np.abs(answer(batch) - expected).max())), images + len(batch)
+        if not worst <= TOLERANCE:
+            raise InputError(f"{path}: would answer otherwise than the network, by {worst:.2g}, so it was not written")
     return worst, images
 
 
-def describe(trained: Trained) -> dict[str, str]:
-    """Return what a file says of itself."""
+def describe(trained: Trained, network: NetworkFacts) -> dict[str, str]:
+    """Return what a file says of itself; ``network`` is what it asks of images once it is exported."""
     chosen = trained.reading.channels
     count, what = (len(chosen), f"channels {', '.join(map(str, chosen))} of the file") if chosen else (3, "RGB")
     return {
@@ -87,11 +109,15 @@ def describe(trained: Trained) -> dict[str, str]:
         "scaling": "8-bit values divided by 255",
         "image_size": str(trained.image_size),
         "resizing": f"seen whole, resized to {trained.image_size}x{trained.image_size}, bilinear, antialiased",
-        "side_multiple": str(trained.facts.side_multiple),
-        "side_least": str(_least(trained.facts)),
+        "side_multiple": str(network.side_multiple),
+        "side_least": str(_least(network)),
         "output": "probability: float32 (batch, 1, height, width), of cell, 0 to 1",
         "threshold": str(THRESHOLD),
     }
+
+
+def _channels(trained: Trained) -> int:
+    return len(trained.reading.channels or "RGB")
 
 
 def _least(network: NetworkFacts) -> int:
@@ -102,8 +128,8 @@ def _least(network: NetworkFacts) -> int:
     return steps * network.side_multiple
 
 
-def _traced(module: nn.Module, channels: int, network: NetworkFacts) -> torch.export.ExportedProgram:
-    batch = torch.export.Dim("batch", min=1)
+def _traced(module: nn.Module, trained: Trained, network: NetworkFacts) -> torch.export.ExportedProgram:
+    batch, channels = torch.export.Dim("batch", min=1), _channels(trained)
     step, least = network.side_multiple, _least(network)
     if network.side_fixed:
         shape: dict[str, dict[int, Any]] = {"image": {0: batch}}
@@ -156,12 +182,12 @@ def _load_pt2(path: Path) -> Answer:
     return lambda images: module(torch.from_numpy(images)).detach().numpy()
 
 
-def _probes(trained: Trained, channels: int) -> Iterator[Floats]:
+def _probes(trained: Trained, network: NetworkFacts) -> Iterator[Floats]:
     """Yield noise, and the test images of the runs at three sizes."""
     rng = np.random.default_rng(0)
-    step, least, fixed = trained.facts.side_multiple, _least(trained.facts), trained.facts.side_fixed
+    step, least, fixed = network.side_multiple, _least(network), network.side_fixed
     usual = max(least, -(-trained.image_size // step) * step)
-    yield rng.random((2, channels, usual, usual if fixed else 2 * usual), np.float32)
+    yield rng.random((2, _channels(trained), usual, usual if fixed else 2 * usual), np.float32)
     for image in _real_images(trained.runs):
         for size in (usual,) if fixed else (usual, max(least, usual // 2 // step * step), usual + step):
             yield torch.nn.functional.interpolate(
