@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
@@ -61,6 +62,19 @@ class Normed(nn.Module):
 
     def forward(self, image):
         return self.conv(image) + self.norm(image.mean((2, 3))[:, :1])[:, :, None, None]
+
+
+class Odd(nn.Module):
+    """A network with buffers that are no plain weights, and with weights made of others."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 1, 1))
+        self.register_buffer("on", torch.tensor([True]))
+        self.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
+
+    def forward(self, image):
+        return self.conv(image)
 
 
 class Several(nn.Module):
@@ -237,7 +251,7 @@ def test_nothing_is_imported_from_a_run_folder(own, tmp_path, monkeypatch):
     summary = json.loads((folder / "summary.json").read_text())
     summary["network"]["place"] = str(folder)
     (folder / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(InputError, match=r"evil\.Network: no module evil is on Python's path"):
+    with pytest.raises(InputError, match=r"evil\.Network: no module evil is on Python's path, nor in "):
         load_run(folder, trust=True)
     monkeypatch.syspath_prepend(str(folder))
     with pytest.raises(InputError, match=r"would be imported from the run folder .*nothing there is executed"):
@@ -279,3 +293,42 @@ def test_the_package_carries_its_configuration():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "cellseg").rglob("*.py")}
     assert set(listed) == folders | {"cellseg.conf"}
+
+
+def test_what_a_run_recorded_of_a_foreign_network_is_tried_anew(own, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run_of(own), folder)
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["network"] |= {"side_multiple": 10**9, "side_least": 10**9}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert load_run(folder, trust=True).facts.side_multiple == 4
+
+
+def test_a_module_of_the_same_name_elsewhere_is_refused(own, tmp_path):
+    folder, twin = tmp_path / "run", tmp_path / "twin"
+    load_run(run_of(own), trust=True)
+    shutil.copytree(run_of(own), folder)
+    twin.mkdir()
+    (twin / "mine.py").write_text("class Hourglass: ...")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["network"]["place"] = str(twin)
+    (folder / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(InputError, match=r"both have a module mine, and the second is meant"):
+        load_run(folder, trust=True)
+
+
+@pytest.mark.parametrize("model", [{}, {"a": {"_target_": "cellseg.UNet"}}, {"_target_": "sys.exit"}])
+def test_configurations_that_name_no_network_are_refused(own, tmp_path, model):
+    folder = tmp_path / "run"
+    shutil.copytree(run_of(own), folder)
+    config = OmegaConf.load(folder / "config.yaml")
+    config.model = model
+    OmegaConf.save(config, folder / "config.yaml")
+    for trust in (False, True):
+        with pytest.raises(InputError):
+            load_run(folder, trust=trust)
+
+
+def test_networks_with_odd_weights_load_again(smears, tmp_path):
+    train.run(smoke(f"data.root={smears}", "~model", "+model._target_=test_open.Odd"), tmp_path / "run")
+    assert load_run(tmp_path / "run", trust=True).predict(next(smears.glob("*/source.jpg"))).ndim == 2

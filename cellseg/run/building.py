@@ -4,8 +4,9 @@ import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -44,8 +45,7 @@ def _targets(node: Any) -> Iterator[str]:
 
 def is_own(settings: Mapping[str, Any]) -> bool:
     """Tell whether a network and all its parts come from this package."""
-    targets = targets_of(settings)
-    return bool(targets) and set(targets) <= OWN.keys()
+    return settings.get("_target_") in OWN and set(targets_of(settings)) <= OWN.keys()
 
 
 def build_own(settings: Mapping[str, Any]) -> UNet:
@@ -63,25 +63,27 @@ def build_own(settings: Mapping[str, Any]) -> UNet:
         raise InputError(f"the settings are not those of a {kind} ({error})") from error
 
 
-def build_foreign(settings: Mapping[str, Any], place: str | None, run: Path) -> nn.Module:
+def build_foreign(settings: Mapping[str, Any], places: Sequence[str], run: Path | None) -> nn.Module:
     """Import and build a network of another package, because the user trusts it.
 
-    Its modules are looked for on Python's path and then in the folder that the run recorded; never in the run folder,
-    which may be a stranger's.
+    Its modules are looked for on Python's path and then in the given folders; never in a run folder, which may be a
+    stranger's.
 
     Args:
         settings: Of the network, with ``_target_``.
-        place: The folder that the run recorded.
-        run: The run folder.
+        places: Folders: the one that the run recorded, or those around a configuration file.
+        run: The run folder; None for a bare file of weights.
 
     Raises:
         InputError: If something cannot be imported or built.
     """
+    if not isinstance(settings.get("_target_"), str):
+        raise InputError(f"{run or 'the configuration'}: names no network (model._target_)")
     for target in targets_of(settings):
-        _import(target, place, run)
+        _import(target, places, run)
     try:
         network = instantiate(dict(settings), _convert_="all")
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, SystemExit) as error:
         cause = error.__cause__ or error
         raise InputError(f"{settings['_target_']} cannot be built: {' '.join(str(cause).split())}") from error
     if not isinstance(network, nn.Module):
@@ -89,26 +91,44 @@ def build_foreign(settings: Mapping[str, Any], place: str | None, run: Path) -> 
     return network
 
 
-def _import(target: str, place: str | None, run: Path) -> None:
+def _import(target: str, places: Sequence[str], run: Path | None) -> None:
     top = target.split(".")[0]
     if top in sys.modules:
+        _refuse_twins(target, home_of(sys.modules[top]), places)
         return
-    spec = _found(top)
-    if spec is None and place and Path(place).is_dir() and not _inside(Path(place), run):
-        sys.path.append(place)
-        importlib.invalidate_caches()
-        spec = _found(top)
+    spec, added = _found(top), ""
+    for place in places if spec is None else ():
+        if spec is None and _is_safe(Path(place)):
+            sys.path.append(place)
+            importlib.invalidate_caches()
+            spec, added = _found(top), place
+            if spec is None:
+                sys.path.remove(place)
     origin = spec and (spec.origin or next(iter(spec.submodule_search_locations or ()), None))
     if spec is None or origin is None:
-        where = f", and not in {place}, where the run found it" if place else ""
+        where = f", nor in {' or '.join(places)}" if places else ""
         raise InputError(f"{target}: no module {top} is on Python's path{where}; install it, or set PYTHONPATH=FOLDER")
-    if _inside(Path(origin), run):
+    if not _is_safe(Path(origin).parent) or (run and _inside(Path(origin), run)):
         raise InputError(f"{target}: would be imported from the run folder ({origin}), and nothing there is executed")
+    if not added:
+        path = Path(origin)
+        _refuse_twins(target, path.parent.parent if path.name == "__init__.py" else path.parent, places)
     log.warning("importing %s from %s", top, origin)
     try:
         importlib.import_module(top)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{origin}: cannot be imported ({type(error).__name__}: {error})") from error
+
+
+def _refuse_twins(target: str, home: Path | None, places: Sequence[str]) -> None:
+    """Refuse a module of the same name as the one that a run was trained with, which is still there."""
+    top = target.split(".")[0]
+    there = [place for place in places if any((Path(place) / name).exists() for name in (f"{top}.py", top))]
+    if home and there and home.resolve() not in {Path(place).resolve() for place in there}:
+        raise InputError(
+            f"{target}: {home} and {there[0]} both have a module {top}, and the second is meant; "
+            f"use a process of its own, with PYTHONPATH={there[0]}"
+        )
 
 
 def _found(module: str) -> Any:
@@ -116,6 +136,17 @@ def _found(module: str) -> Any:
         return importlib.util.find_spec(module)
     except (ImportError, ValueError):
         return None
+
+
+def _is_safe(folder: Path) -> bool:
+    """Tell a folder to import from: it is there, and in no run folder, whose files may be a stranger's."""
+    try:
+        around = [folder.resolve(), *folder.resolve().parents]
+        return folder.is_dir() and not any(
+            (place / "config.yaml").exists() and (place / "split.json").exists() for place in around
+        )
+    except (OSError, ValueError):
+        return False
 
 
 def _inside(path: Path, folder: Path) -> bool:
@@ -145,7 +176,10 @@ def _with_defaults(file: Path) -> dict[str, Any]:
     content = yaml.safe_load(read_bounded(file, "a configuration").decode())
     if not isinstance(content, dict):
         raise ValueError("it is no mapping")
-    beside = [name for name in content.pop("defaults", None) or [] if isinstance(name, str) and name != "_self_"]
+    defaults = content.pop("defaults", None) or []
+    if not isinstance(defaults, list) or not all(isinstance(name, str) for name in defaults):
+        raise ValueError("its list of defaults has more than names of files beside it")
+    beside = [name for name in defaults if name != "_self_"]
     settings: dict[str, Any] = {}
     for name in beside:
         settings |= _with_defaults(file.with_name(f"{Path(name).name}.yaml"))
@@ -155,12 +189,14 @@ def _with_defaults(file: Path) -> dict[str, Any]:
 def origin_of(settings: Mapping[str, Any], network: nn.Module) -> tuple[str, str | None]:
     """Return what a network was built from, and the folder from which that was imported; None for this package."""
     target = str(settings.get("_target_", f"{type(network).__module__}.{type(network).__qualname__}"))
-    if is_own(settings):
-        return target, None
-    top = sys.modules.get(target.split(".")[0])
-    file = getattr(top, "__file__", None) or next(iter(getattr(top, "__path__", ())), None)
+    home = home_of(sys.modules.get(target.split(".")[0]))
+    return target, None if is_own(settings) or home is None else str(home)
+
+
+def home_of(module: ModuleType | None) -> Path | None:
+    """Return the folder that must be on Python's path to import a module."""
+    file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
     if file is None:
-        return target, None
+        return None
     path = Path(file).resolve()
-    home = path.parent.parent if path.name == "__init__.py" or path.is_dir() else path.parent
-    return target, str(home)
+    return path.parent.parent if path.name == "__init__.py" else path.parent

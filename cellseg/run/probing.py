@@ -11,8 +11,8 @@ from cellseg.run.folder import NetworkFacts
 from cellseg.storage.errors import InputError
 
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128, 3, 6, 12, 24, 48, 96, 7, 14, 28, 56)  # tried in this order
+MOST_TRIED = 64  # of the divisors of the size of training
 TRIED_SIDE = 64  # pixels at least: many networks fail on smaller images for reasons of their own
-FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, ArithmeticError, InputError)
 
 
 def probe(network: nn.Module, channels: int, image_size: int, origin: tuple[str, str | None]) -> NetworkFacts:
@@ -36,7 +36,7 @@ def probe(network: nn.Module, channels: int, image_size: int, origin: tuple[str,
             problem = _problem(network, channels, image_size, image_size, device)
             if problem:
                 raise InputError(f"model: {problem}")
-            multiple = _multiple(network, channels, device)
+            multiple = _multiple(network, channels, image_size, device)
             least = _least(network, channels, multiple, image_size, device) if multiple else image_size
         finally:
             network.train(training)
@@ -58,7 +58,7 @@ def _problem(network: nn.Module, channels: int, height: int, width: int, device:
     try:
         with torch.no_grad():
             logits = network(images)
-    except FAILURES as error:
+    except Exception as error:  # a network may fail in any way
         if isinstance(error, InputError):
             return str(error)
         said = " ".join(str(error).split())[:200]
@@ -79,9 +79,10 @@ def _problem(network: nn.Module, channels: int, height: int, width: int, device:
     return None
 
 
-def _multiple(network: nn.Module, channels: int, device: torch.device) -> int | None:
+def _multiple(network: nn.Module, channels: int, image_size: int, device: torch.device) -> int | None:
     """Return the number of which sides must be a multiple; None if no size but that of training works."""
-    for multiple in MULTIPLES:
+    divisors = [number for number in range(5, MOST_TRIED + 1) if image_size % number == 0 and number not in MULTIPLES]
+    for multiple in (*MULTIPLES, *divisors):
         times = -(-TRIED_SIDE // multiple)
         times += 1 - times % 2  # odd, so that it is no multiple of twice as much
         if _problem(network, channels, multiple * times, multiple * (times + 2), device) is None:
@@ -105,10 +106,10 @@ def _doublings(start: int, end: int) -> Iterator[int]:
 
 def _trains_alone(network: nn.Module, channels: int, image_size: int, device: torch.device) -> bool:
     """Tell whether a network can be trained on one image at a time; batch norm may need more values."""
-    trial = copy.deepcopy(network).train()
     try:
+        trial = copy.deepcopy(network).train()
         with torch.no_grad():
             trial(torch.rand(1, channels, image_size, image_size, device=device))
-    except FAILURES:
+    except Exception:  # as above
         return False
     return True

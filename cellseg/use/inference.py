@@ -68,7 +68,7 @@ class Predictor:
         self.image_size, self.facts, self.step = image_size, facts, facts.side_multiple
         self.tiles, self.turned = tiles, turned
         layout = torch.contiguous_format if self.device.type == "mps" else torch.channels_last  # as in training
-        self.networks = [deepcopy(network).to(self.device, memory_format=layout).eval() for network in networks]  # type: ignore[call-overload]  # torch leaves it out
+        self.networks = [_copied(network).to(self.device, memory_format=layout).eval() for network in networks]  # type: ignore[call-overload]  # torch leaves it out
 
     @property
     def in_words(self) -> str:
@@ -136,6 +136,13 @@ class Predictor:
 
     def _at_once(self, side: int) -> int:
         return max(1, BATCH_PIXELS.get(self.device.type, BATCH_PIXELS["cuda"]) // side**2)
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    try:
+        return deepcopy(network)
+    except RuntimeError:  # weights computed from others, as by weight_norm, cannot be copied
+        return network
 
 
 def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -24,6 +24,8 @@ from cellseg.use.inference import Predictor
 if TYPE_CHECKING:
     import pandas as pd
 
+DENSE = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8}
+DENSE |= {torch.int8, torch.int16, torch.int32, torch.int64}
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -116,11 +118,13 @@ def load_run(path: Path | str, *, trust: bool = False, network: nn.Module | None
         raise InputError(_untrusted(folder, settings, facts))
     _ = run.settings, run.split  # damage is reported here, not when it is first used
     weights = folder / "weights.pth"
+    if network is not None and not isinstance(network, nn.Module):
+        raise InputError(f"network must be an nn.Module, such as Mine(), but is {network!r}")
+    if network is None and not is_own(settings):
+        network = build_foreign(settings, [facts.place] if facts and facts.place else [], folder)
     if network is not None:
-        return Run(run, with_weights(network, weights), facts or _tried(run, network))
-    if not is_own(settings):
-        network = with_weights(build_foreign(settings, facts.place if facts else None, folder), weights)
-        return Run(run, network, facts or _tried(run, network))
+        network = with_weights(network, weights)
+        return Run(run, network, _tried(run, network))
     own = with_weights(build_own(settings), weights)
     if own.conv.out_channels != 1:
         raise InputError(f"{folder}: its network predicts {own.conv.out_channels} masks, where train.py trains one")
@@ -136,7 +140,7 @@ def own_facts(network: UNet) -> NetworkFacts:
 
 
 def _tried(run: RunFolder, network: nn.Module) -> NetworkFacts:
-    """Try what the run did not record."""
+    """Try a network anew: what its run recorded may be a stranger's words."""
     settings = run.settings
     channels = len(settings.data.channels or "RGB")
     return probe(network, channels, settings.data.image_size, origin_of(settings.model, network))
@@ -179,7 +183,7 @@ def with_weights(network: Network, path: Path) -> Network:
     except RuntimeError as error:
         seen = " ".join(str(error).split(":", 1)[-1].split())[:200]
         raise InputError(f"{path}: holds the weights of another network ({seen})") from error
-    return network.float().eval()  # a run in 64-true or bf16-true wrote others
+    return (network.float() if on_meta else network).eval()  # a run in 64-true or bf16-true wrote others
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -196,13 +200,14 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     )
     if not plain or not all(map(_dense, weights.values())):
         raise InputError(f"{path}: holds something else than a plain state_dict of tensors")
-    if bad := [name for name, value in weights.items() if not value.isfinite().all()]:
+    # a mask of attention may hold -inf
+    if bad := [name for name, value in weights.items() if not (value.isfinite() | value.isneginf()).all()]:
         raise InputError(f"{path}: {bad[0]} holds values that are no numbers, so nothing can be predicted with it")
     return weights
 
 
 def _dense(value: torch.Tensor) -> bool:
     """Tell a tensor that holds each of its numbers: others could take more memory than their file has bytes."""
-    usual = value.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
+    usual = value.dtype in DENSE
     plain = usual and value.layout == torch.strided and value.device.type == "cpu"
     return plain and value.numel() * value.element_size() <= value.untyped_storage().nbytes()

@@ -231,7 +231,9 @@ def _configured(path: Path, file: Path, *, trust: bool) -> Trained:
     if is_own(settings):
         network: nn.Module = with_weights(build_own(settings), path)
     elif trust:
-        network = with_weights(build_foreign(settings, str(file.resolve().parent.parent.parent), path.parent), path)
+        network = with_weights(
+            build_foreign(settings, [str(place) for place in file.resolve().parents[:3]], None), path
+        )
     else:
         raise InputError(f"{file}: to build {settings['_target_']}, its package must be imported; add --trust")
     facts = probe(network, IMAGE_CHANNELS, PUBLISHED_SIZE, origin_of(settings, network))
