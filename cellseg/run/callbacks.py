@@ -108,8 +108,21 @@ class WarmEMA(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.98) -> None:
+        endless: dict[
+            tuple[torch.dtype, int], list[int]
+        ] = {}  # which have -inf from the first, as masks of attention do
+
         def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
             current = [new.to(old.dtype) for new, old in zip(current, averaged, strict=True)]  # float32 where bf16-true
+            key = averaged[0].dtype, len(averaged)
+            if key not in endless:
+                endless[key] = [place for place, old in enumerate(averaged) if old.isneginf().any()]
+            if left := endless[key]:  # the mean of -inf and -inf is no number
+                torch._foreach_copy_([averaged[place] for place in left], [current[place] for place in left])
+                kept = [place for place in range(len(averaged)) if place not in left]
+                averaged, current = ([tensors[place] for place in kept] for tensors in (averaged, current))
+            if not averaged:
+                return
             if averaged[0].is_floating_point():
                 torch._foreach_lerp_(averaged, current, 1 - min((1 + int(count)) / (10 + int(count)), decay))
             else:  # batch norm's count of batches

@@ -111,7 +111,7 @@ def _gflop(network: nn.Module, datamodule: CellDataModule) -> float:
     """Return 10^9 operations of one image's way through the network; a multiplication and its addition count as two."""
     image = next(iter(datamodule.test_dataloader()[0]))["image"][:1]
     weight = next(network.parameters())
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(image.to(weight))
     return counter.get_total_flops() / 1e9
 
