@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cellseg.data import CellDataModule as CellDataModule
+    from cellseg.losses import DiceBCELoss as DiceBCELoss
     from cellseg.losses import DiceLoss as DiceLoss
+    from cellseg.losses import FocalLoss as FocalLoss
+    from cellseg.metrics import Thresholded as Thresholded
     from cellseg.networks import PotiNet as PotiNet
     from cellseg.networks import UNet as UNet
     from cellseg.networks import XopiNet as XopiNet
@@ -14,9 +17,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CellDataModule": "data",
+    "DiceBCELoss": "losses",
     "DiceLoss": "losses",
+    "FocalLoss": "losses",
     "PotiNet": "networks",
     "SegmentationModule": "run.module",
+    "Thresholded": "metrics",
     "UNet": "networks",
     "XopiNet": "networks",
     "load_run": "use.load",

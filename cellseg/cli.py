@@ -290,16 +290,16 @@ def evaluate(
 
     Exits with 1 if none is left.
     """
+    from cellseg.use.evaluate import estimate_scores, print_evaluation, write_evaluation
     from cellseg.use.evaluate import evaluate as score
-    from cellseg.use.evaluate import print_evaluation, score_all, write_evaluation
     from cellseg.use.trained import find_runs
 
     if output and output.exists():
         raise InputError(f"{output} exists already, and nothing is written over it; name a new folder")
     trained = find_runs(run, ensemble=ensemble, trust=trust)
-    result = score(trained, data, groups)
-    scores = score_all(result.unseen) if len(result.unseen) else {}
-    print_evaluation(trained.name, scores, result.images, result.caveats)
+    result = score(trained, data, groups, trust=trust)
+    scores = estimate_scores(result.unseen, result.scores) if len(result.unseen) else {}
+    print_evaluation(trained.name, scores, result)
     for line in result.warnings:
         typer.echo(f"warning: {line}", err=True)
     if output:

@@ -1,4 +1,4 @@
-"""Dice and IoU, per image and pooled, as a torchmetrics metric.
+"""The scores of a segmentation: one list of them, how each is computed per image, and how it is averaged.
 
 One rule for empty masks, everywhere: a score is 1 where truth and prediction are both empty, 0 where only one is. Soft
 Dice follows it too, but probabilities are hardly ever exactly 0: on an image without cells it is nearly always 0.
@@ -7,13 +7,61 @@ Dice and IoU are then those of MONAI with ``ignore_empty=False`` (by default it 
 scikit-learn with ``zero_division=1``.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from cellseg.losses import soft_dice
+from cellseg.storage.errors import InputError
 
 THRESHOLD = 0.5  # a pixel is predicted to be cell above this probability
+
+Direction = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score: what it is called, how it is averaged and read.
+
+    Attributes:
+        name: In logged keys (``test/NAME``), columns and configuration.
+        label: In tables.
+        how: How it is computed and averaged.
+        better: Which values are better; None where that is not known.
+        pooled: Whether it is taken over all pixels of all images together; otherwise it is a mean over images.
+        share: Whether it lies in [0, 1].
+    """
+
+    name: str
+    label: str
+    how: str
+    better: Direction | None = "higher"
+    pooled: bool = False
+    share: bool = True
+
+
+SCORES = (
+    Score("dice", "Dice", "cut at 0.5, mean over images"),
+    Score("iou", "IoU", "cut at 0.5, mean over images"),
+    Score("soft_dice", "soft Dice", "of probabilities, mean over images"),
+    Score("dice_pooled", "Dice, pooled", "cut at 0.5, all pixels of all images together", pooled=True),
+    Score("iou_pooled", "IoU, pooled", "cut at 0.5, all pixels of all images together", pooled=True),
+)
+PER_IMAGE = tuple(score.name for score in SCORES if not score.pooled)
+POOLED = {"dice_pooled": "dice", "iou_pooled": "iou"}  # which of the scores of one image each is, of all pixels
+NOT_NAMES = frozenset(
+    {"loss", "image", "group", "subset", "seen", "seed", "fold", "run", "epoch", "step", "lr", "mean"}
+)
+
+
+def added_score(name: str, better: Direction | None) -> Score:
+    """Describe a score that the configuration adds under ``metrics``."""
+    direction = {"higher": ", higher is better", "lower": ", lower is better", None: ""}[better]
+    return Score(name, name, f"mean over images that have a value{direction}", better, share=False)
 
 
 def image_scores(probability: Tensor, target: Tensor, vanished: Tensor | None = None) -> dict[str, Tensor]:
@@ -34,8 +82,7 @@ def image_scores(probability: Tensor, target: Tensor, vanished: Tensor | None = 
     hit, true, predicted = (found & cell).sum(1), cell.sum(1), found.sum(1)
     counted = torch.ones_like(hit) if vanished is None else ~vanished.to(hit.device)
     return {
-        "dice": _ratio(2 * hit, true + predicted) * counted,
-        "iou": _ratio(hit, true + predicted - hit) * counted,
+        **{name: value * counted for name, value in _from_counts(true, predicted, hit).items()},
         "soft_dice": soft_dice(probability, target) * counted,
         "true_pixels": true,
         "predicted_pixels": predicted,
@@ -43,44 +90,152 @@ def image_scores(probability: Tensor, target: Tensor, vanished: Tensor | None = 
     }
 
 
+class AddedScores:
+    """Scores that the configuration adds: any torchmetrics metric, or a callable, once for every image.
+
+    Args:
+        metrics: By name. Each is called with the probabilities, shape (1, 1, H, W) in [0, 1], and the mask, the same
+            shape, 0 or 1 in whole numbers, and gives one number. Its ``higher_is_better`` tells the direction.
+
+    Raises:
+        InputError: If a name cannot be used.
+    """
+
+    def __init__(self, metrics: Mapping[str, Any]) -> None:
+        known = {score.name for score in SCORES} | NOT_NAMES
+        for name in metrics:
+            if not name.isidentifier() or name in known or name.endswith("_pixels"):
+                raise InputError(f"metrics.{name}: a score cannot be called so; use another name of letters, digits, _")
+        self._metrics = dict(metrics)
+
+    @property
+    def described(self) -> Sequence[Score]:
+        """What they are."""
+        words: dict[Any, Direction] = {True: "higher", False: "lower"}
+        higher = {name: getattr(metric, "higher_is_better", None) for name, metric in self._metrics.items()}
+        return [added_score(name, words.get(value)) for name, value in higher.items()]
+
+    def __call__(self, probability: Tensor, target: Tensor, vanished: Tensor | None = None) -> dict[str, Tensor]:
+        """Score every image by itself.
+
+        Args:
+            probability: As for ``image_scores``.
+            target: The same.
+            vanished: The same.
+
+        Returns:
+            Tensors of shape (N,), NaN where an image has no value: the metric gives NaN or infinity, or all cells of
+            the image were lost to resizing.
+
+        Raises:
+            InputError: If a metric fails, or gives something else than one number.
+        """
+        mask = (target > 0).long()
+        lost = torch.zeros(len(mask), dtype=torch.bool) if vanished is None else vanished.cpu()
+        return {
+            name: torch.tensor(
+                [
+                    float("nan") if gone else _one_number(name, metric, p[None], t[None])
+                    for p, t, gone in zip(probability.detach(), mask, lost.tolist(), strict=True)
+                ],
+                device=probability.device,
+            )
+            for name, metric in self._metrics.items()
+        }
+
+
+class Thresholded:
+    """A metric of two masks: it gets the prediction cut at 0.5, in whole numbers, instead of probabilities.
+
+    Args:
+        metric: Called with prediction and mask, both of shape (1, 1, H, W), 0 or 1, such as the metrics of MONAI.
+        higher_is_better: Which values are better; by default what the metric says of itself.
+    """
+
+    def __init__(self, metric: Callable[..., Any], higher_is_better: bool | None = None) -> None:
+        own = getattr(metric, "higher_is_better", None)
+        self.metric, self.higher_is_better = metric, own if higher_is_better is None else higher_is_better
+
+    def __call__(self, probability: Tensor, target: Tensor) -> Any:
+        """Return what the metric gives."""
+        return _value(self.metric, (probability > THRESHOLD).long(), target)
+
+
 class SegmentationScores(Metric):
     """Mean of the per-image scores over all images seen, and the same scores of all their pixels pooled.
 
-    ``update`` takes what ``image_scores`` returns; ``compute`` returns scalars in [0, 1]: ``dice``, ``iou`` and
-    ``soft_dice`` (every image counts the same) and ``dice_pooled`` and ``iou_pooled`` (every pixel does).
+    ``update`` takes what ``image_scores`` returns, and the values of added scores beside them; ``compute`` returns
+    scalars: ``dice``, ``iou`` and ``soft_dice`` (every image counts the same), ``dice_pooled`` and ``iou_pooled``
+    (every pixel does), and the mean of each added score over the images that have a value, where there are any.
+
+    Args:
+        added: Names of the added scores.
     """
 
     full_state_update = False
     image_sums: Tensor
     pixel_sums: Tensor
     images: Tensor
+    added_sums: Tensor
+    added_images: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, added: Sequence[str] = ()) -> None:
         super().__init__()
-        self.add_state("image_sums", torch.zeros(3), dist_reduce_fx="sum")
+        self.added = tuple(added)
+        self.add_state("image_sums", torch.zeros(len(PER_IMAGE)), dist_reduce_fx="sum")
         self.add_state("pixel_sums", torch.zeros(3, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("added_sums", torch.zeros(len(self.added)), dist_reduce_fx="sum")
+        self.add_state("added_images", torch.zeros(len(self.added), dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, scores: dict[str, Tensor]) -> None:
+    def update(self, scores: Mapping[str, Tensor]) -> None:
         """Add a batch of images."""
-        self.image_sums += torch.stack([scores[name].sum() for name in ("dice", "iou", "soft_dice")])
+        self.image_sums += torch.stack([scores[name].sum() for name in PER_IMAGE])
         self.pixel_sums += torch.stack(
             [scores[name].sum() for name in ("true_pixels", "predicted_pixels", "shared_pixels")]
         )
         self.images += len(scores["dice"])
+        if self.added:
+            values = torch.stack([scores[name] for name in self.added])
+            self.added_sums += values.nan_to_num(0).sum(1)
+            self.added_images += (~values.isnan()).sum(1)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the five scores over everything added so far."""
-        true, predicted, shared = self.pixel_sums
-        dice, iou, soft = self.image_sums / self.images
-        return {
-            "dice": dice,
-            "iou": iou,
-            "soft_dice": soft,
-            "dice_pooled": _ratio(2 * shared, true + predicted),
-            "iou_pooled": _ratio(shared, true + predicted - shared),
-        }
+        """Return the scores over everything added so far."""
+        means = dict(zip(PER_IMAGE, self.image_sums / self.images, strict=True))
+        counts = _from_counts(*self.pixel_sums)
+        pooled = {name: counts[of] for name, of in POOLED.items()}
+        added = zip(self.added, self.added_sums, self.added_images, strict=True)
+        return means | pooled | {name: total / images for name, total, images in added if images}
+
+
+def _from_counts(true: Tensor, predicted: Tensor, shared: Tensor) -> dict[str, Tensor]:
+    return {"dice": _ratio(2 * shared, true + predicted), "iou": _ratio(shared, true + predicted - shared)}
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     return torch.where(whole > 0, part / whole.clamp_min(1), 1.0)
+
+
+def _one_number(name: str, metric: Any, probability: Tensor, target: Tensor) -> float:
+    try:
+        value = torch.as_tensor(_value(metric, probability, target))
+        number = float(value.squeeze()) if value.numel() == 1 else None
+    except Exception as error:  # a metric may fail in any way
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"metrics.{name} fails on an image: {said}") from error
+    if number is None:
+        raise InputError(f"metrics.{name} gives {value.numel()} numbers for an image, and one is needed")
+    return number if torch.isfinite(torch.tensor(number)) else float("nan")
+
+
+def _value(metric: Any, prediction: Tensor, target: Tensor) -> Any:
+    """Return a metric's value for one image; nothing of the images before is left in it."""
+    if hasattr(metric, "to"):
+        metric.to(prediction.device)
+    if hasattr(metric, "reset"):
+        metric.reset()
+    if isinstance(metric, Metric):
+        metric.update(prediction, target)
+        return metric.compute()
+    return metric(prediction, target)

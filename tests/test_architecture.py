@@ -22,7 +22,7 @@ ROOMS = {  # room: rooms it may use, packages it may import
         {"torch", "lightning", "numpy", "pandas", "PIL", "rich", "hydra", "omegaconf", "filelock", "yaml", "pydantic"},
     ),
     "study": (
-        {"storage", "data", "run"},
+        {"storage", "science", "data", "run"},
         {"numpy", "pandas", "scipy", "matplotlib", "PIL", "jinja2", "markupsafe"},
     ),
     "use": (

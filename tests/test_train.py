@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
@@ -217,7 +216,7 @@ def test_nothing_may_choose_on_the_test_images(smears, tmp_path, monitor):
 
 def test_without_best_weights_a_validation_set_is_of_no_use(smears, tmp_path):
     overrides = [f"data.root={smears}", "data.split.val_fraction=0.25", "~callbacks.best"]
-    with pytest.raises(InputError, match=r"best\.ckpt was never written"):
+    with pytest.raises(InputError, match=r"no callback keeps those; keep callbacks\.best"):
         train.run(smoke(*overrides), tmp_path / "run")
 
 
@@ -400,10 +399,8 @@ def test_bad_input_gets_one_message_and_exit_code_1(smears, tmp_path, override, 
 
 @pytest.mark.parametrize(("depth", "message"), [(0, "at least 1, but is 0"), (10**9, f"at most 16, but is {10**9}")])
 def test_a_network_that_cannot_be_built_is_told_in_words_of_ours(smears, tmp_path, depth, message):
-    with pytest.raises(InstantiationException) as raised:  # train.py says what it came from
+    with pytest.raises(InputError, match=f"^model[.]depth must be {message}$"):
         train.run(smoke(f"data.root={smears}", f"model.depth={depth}"), tmp_path / "run")
-    assert isinstance(raised.value.__cause__, InputError)
-    assert str(raised.value.__cause__) == f"model.depth must be {message}"
     assert not list(tmp_path.rglob("summary.json"))
 
 
@@ -420,7 +417,7 @@ def test_a_network_that_cannot_be_built_is_told_in_words_of_ours(smears, tmp_pat
         ("trainer.max_epochs=0", r"trainer\.max_epochs must be at least 1, but is 0"),
         ("trainer.max_epochs=abc", r"trainer\.max_epochs must be at least 1, but is abc"),
         ("+trainer.val_check_interval=1000", "training cannot begin as it is configured: .*val_check_interval"),
-        ("+trainer.limit_test_batches=1", "only 1 of 2 test images were scored, so this is no result"),
+        ("+trainer.limit_test_batches=1", r"trainer\.limit_test_batches cannot be set: a score is of all test images"),
         ("optimizer._target_=torch.optim.RMSprop", "~optimizer.fused takes that key away"),
         ("trainer.precision=16-true", "trainer.precision=16-true cannot train"),
         ("optimizer.lr=-1", "optimizer cannot be built with these values: Invalid learning rate: -1"),

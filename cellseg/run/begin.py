@@ -14,7 +14,7 @@ from cellseg.run.folder import RunFolder, Summary, leaves
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import whole_file, write_text
 
-NOT_OF_THE_RUN = frozenset({"study", "n_jobs", "margin"})  # keys that change nothing in a run
+NOT_OF_THE_RUN = frozenset({"study", "n_jobs", "margin", "logger"})  # keys that change nothing in a run
 
 log = logging.getLogger("train")
 
@@ -96,9 +96,9 @@ def _keep_code(folder: Path, patch: bytes, *, goes_on: bool) -> None:
 def _refuse_another_run(run: RunFolder, config: DictConfig) -> None:
     """Refuse a folder whose configuration is not this one, and name the keys that differ."""
     there, here = leaves(run.config), leaves(OmegaConf.to_container(config, resolve=True))
-    keys = (there.keys() | here.keys()) - NOT_OF_THE_RUN
-    # a key that is null now may be one that an earlier version did not have
-    different = sorted(key for key in keys if there.get(key) != here.get(key))
+    keys = {key for key in there.keys() | here.keys() if key.partition(".")[0] not in NOT_OF_THE_RUN}
+    # a key that is null or empty now may be one that an earlier version did not have
+    different = sorted(key for key in keys if _known(there.get(key)) != _known(here.get(key)))
     if different:
         shown = "; ".join(f"{key} was {_shown(there, key)}, is {_shown(here, key)}" for key in different[:5])
         more = f" and {len(different) - 5} more" if len(different) > 5 else ""
@@ -108,6 +108,10 @@ def _refuse_another_run(run: RunFolder, config: DictConfig) -> None:
             f"{run.path} holds a run with another configuration ({shown}{more}){version}; "
             "choose another study=NAME, or move the folder away"
         )
+
+
+def _known(value: Any) -> Any:
+    return None if value == {} else value
 
 
 def _shown(config: Mapping[str, Any], key: str) -> str:

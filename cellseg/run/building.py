@@ -64,31 +64,40 @@ def build_own(settings: Mapping[str, Any]) -> UNet:
 
 
 def build_foreign(settings: Mapping[str, Any], places: Sequence[str], run: Path | None) -> nn.Module:
-    """Import and build a network of another package, because the user trusts it.
-
-    Its modules are looked for on Python's path and then in the given folders; never in a run folder, which may be a
-    stranger's.
-
-    Args:
-        settings: Of the network, with ``_target_``.
-        places: Folders: the one that the run recorded, or those around a configuration file.
-        run: The run folder; None for a bare file of weights.
+    """Import and build a network of another package, because the user trusts it; see ``build_trusted``.
 
     Raises:
         InputError: If something cannot be imported or built.
     """
     if not isinstance(settings.get("_target_"), str):
         raise InputError(f"{run or 'the configuration'}: names no network (model._target_)")
-    for target in targets_of(settings):
-        _import(target, places, run)
-    try:
-        network = instantiate(dict(settings), _convert_="all")
-    except (HydraException, OmegaConfBaseException, SystemExit) as error:
-        cause = error.__cause__ or error
-        raise InputError(f"{settings['_target_']} cannot be built: {' '.join(str(cause).split())}") from error
+    network = build_trusted(settings, places, run)
     if not isinstance(network, nn.Module):
         raise InputError(f"{settings['_target_']} gives a {type(network).__name__} and not an nn.Module")
     return network
+
+
+def build_trusted(settings: Mapping[str, Any], places: Sequence[str], run: Path | None) -> Any:
+    """Import and build something of another package, because the user trusts it.
+
+    Its modules are looked for on Python's path and then in the given folders; never in a run folder, which may be a
+    stranger's.
+
+    Args:
+        settings: With ``_target_``.
+        places: Folders: the one that the run recorded, or those around a configuration file.
+        run: The run folder; None for a bare file of weights.
+
+    Raises:
+        InputError: If something cannot be imported or built.
+    """
+    for target in targets_of(settings):
+        _import(target, places, run)
+    try:
+        return instantiate(dict(settings), _convert_="all")
+    except (HydraException, OmegaConfBaseException, SystemExit) as error:
+        cause = error.__cause__ or error
+        raise InputError(f"{settings['_target_']} cannot be built: {' '.join(str(cause).split())}") from error
 
 
 def _import(target: str, places: Sequence[str], run: Path | None) -> None:

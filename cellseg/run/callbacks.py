@@ -1,21 +1,23 @@
 """What a run writes while it goes: the table of epochs, pictures to TensorBoard, and a row for every scored image."""
 
 import logging
+import math
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from cellseg.data.drawing import draw_panel
-from cellseg.metrics import THRESHOLD
+from cellseg.data.drawing import Pixels, draw_panel
+from cellseg.metrics import PER_IMAGE, THRESHOLD
 from cellseg.objects import count_unlabelled
-from cellseg.run.folder import SCORES, Prediction, write_prediction
+from cellseg.run.folder import Prediction, write_prediction
 from cellseg.run.signals import Interrupted, StopRequest
 from cellseg.storage.csv_files import write_csv
 
@@ -132,7 +134,7 @@ class WarmEMA(WeightAveraging):
 
 
 class PredictionPanels(L.Callback):
-    """Shows image | truth | prediction of a few validation images in TensorBoard as training goes on.
+    """Shows image | truth | prediction of a few validation images in TensorBoard and W&B as training goes on.
 
     Args:
         images: How many images to follow.
@@ -157,18 +159,23 @@ class PredictionPanels(L.Callback):
         if not (due and batch_idx < self.images and trainer.state.fn == "fit" and trainer.is_global_zero):
             return
         step = trainer.global_step - 1  # as the scores of this epoch: a run that goes on from before it draws it again
+        name = f"predictions/{batch['name'][0]}"
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                drawn = _prediction(batch, outputs, 0)
-                panel = draw_panel(drawn.picture, drawn.truth, drawn.mask)
-                logger.experiment.add_image(f"predictions/{batch['name'][0]}", panel, step, dataformats="HWC")
+                logger.experiment.add_image(name, _panel(batch, outputs), step, dataformats="HWC")
+            elif isinstance(logger, WandbLogger):
+                logger.log_image(name, [_panel(batch, outputs)])
 
 
 class ImageRecords(L.Callback):
-    """Writes ``per_image.csv`` and ``predictions/`` from the scoring that follows training."""
+    """Writes ``per_image.csv`` and ``predictions/`` from the scoring that follows training.
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
+    Args:
+        added: Names of the scores that the configuration adds.
+    """
+
+    def __init__(self, added: Sequence[str] = ()) -> None:
+        self.added, self.rows = added, list[dict[str, Any]]()
 
     def on_test_batch_end(
         self,
@@ -183,7 +190,7 @@ class ImageRecords(L.Callback):
         subset = "val" if dataloader_idx else "test"
         for index, name in enumerate(batch["name"]):
             prediction = _prediction(batch, outputs, index)
-            self.rows.append(_image_row(subset, batch, outputs, index, prediction))
+            self.rows.append(_image_row(subset, batch, outputs, index, prediction, self.added))
             if trainer.is_global_zero and subset == "test":
                 write_prediction(_folder(trainer), name, prediction)
 
@@ -201,14 +208,25 @@ def _prediction(batch: dict[str, Any], outputs: dict[str, Tensor], index: int) -
     )
 
 
+def _panel(batch: dict[str, Any], outputs: dict[str, Tensor]) -> Pixels:
+    drawn = _prediction(batch, outputs, 0)
+    return draw_panel(drawn.picture, drawn.truth, drawn.mask)
+
+
 def _image_row(
-    subset: str, batch: dict[str, Any], outputs: dict[str, Tensor], index: int, prediction: Prediction
+    subset: str,
+    batch: dict[str, Any],
+    outputs: dict[str, Tensor],
+    index: int,
+    prediction: Prediction,
+    added: Sequence[str],
 ) -> dict[str, Any]:
+    values = {score: outputs[score][index].item() for score in (*PER_IMAGE, *added)}
     return {
         "image": batch["name"][index],
         "group": batch["group"][index],
         "subset": subset,
-        **{score: outputs[score][index].item() for score in SCORES},
+        **{score: None if score in added and math.isnan(value) else value for score, value in values.items()},
         **{count: int(outputs[count][index]) for count in ("true_pixels", "predicted_pixels")},
         "unlabelled_objects": count_unlabelled(prediction.mask, prediction.truth),
     }

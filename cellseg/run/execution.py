@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,27 +14,28 @@ from typing import Any
 
 import lightning as L
 import torch
-from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from cellseg.data import CellDataModule
 from cellseg.data.dataset import derived_seed
 from cellseg.run.begin import finished, occupied, start_run
-from cellseg.run.building import origin_of
+from cellseg.run.building import origin_of, targets_of
 from cellseg.run.callbacks import EpochTable, ImageRecords, StopWhenAsked
-from cellseg.run.checkpoints import PREVIOUS, WholeCheckpoints, last_intact, load_best, load_weights, steps_done
+from cellseg.run.checkpoints import BEST, PREVIOUS, last_intact, load_best, load_weights, steps_done
 from cellseg.run.folder import NetworkFacts, leaves
 from cellseg.run.hardware import describe_device, keep_freed_memory, out_of_memory
 from cellseg.run.module import SegmentationModule
-from cellseg.run.probing import probe
+from cellseg.run.parts import build, build_callbacks, build_module
+from cellseg.run.probing import probe, try_loss, try_scores
 from cellseg.run.provenance import code_patch, provenance
 from cellseg.run.results import print_results
 from cellseg.run.signals import StopRequest
 from cellseg.run.summary import summarise
+from cellseg.run.trainer import build_loggers, build_timer, build_trainer, profiles, refuse_arguments
 from cellseg.storage.errors import InputError
 from cellseg.storage.tensors import write_tensors
 
@@ -106,34 +107,34 @@ def prepare(cfg: DictConfig, folder: Path, stop: StopRequest, origin: Mapping[st
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     L.seed_everything(stream_of(cfg), workers=True)
-    datamodule, module, callbacks = instantiate(cfg.data), instantiate(cfg.module), instantiate(cfg.callbacks)
+    refuse_arguments(cfg)
+    datamodule, module, callbacks = build(cfg, "data", CellDataModule), build_module(cfg), build_callbacks(cfg)
+    timer = build_timer(cfg)
     network = probe(
         module.network,
         len(datamodule.reading.channels or "RGB"),
         cfg.data.image_size,
         origin_of(dict(OmegaConf.to_container(cfg.model, resolve=True)), module.network),  # type: ignore[arg-type]
     )
+    try_loss(module.loss, cfg.data.image_size)
+    try_scores(module.added_scores, cfg.data.image_size)
+    checkpoint = last_intact(folder / "checkpoints")
+    # before images are read: a package may be missing
+    loggers = build_loggers(cfg, folder, steps_done(module, checkpoint) if checkpoint else 0)
     datamodule.prepare_data()
     datamodule.setup()
     _refuse_small_batches(network, datamodule)
-    if not datamodule.has_validation:
-        _refuse_choosing(callbacks)
+    _refuse_choosing(callbacks, module, chosen=datamodule.has_validation)
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # the others are started by it, after this
-        targets = [value for key, value in leaves(OmegaConf.to_container(cfg)).items() if key.endswith("._target_")]
+        targets = targets_of(OmegaConf.to_container(cfg))
         start_run(folder, cfg, datamodule.split_record(), code_patch(targets, module.network))
-    checkpoint = last_intact(folder / "checkpoints")
-    scored, timer, asked = ImageRecords(), Timer(), StopWhenAsked(stop)
-    trainer = instantiate(
-        cfg.trainer,
-        default_root_dir=folder,
-        # TensorBoard forgets what comes after the checkpoint
-        logger=instantiate(cfg.logger, save_dir=folder, purge_step=steps_done(module, checkpoint) if checkpoint else 0),
-        callbacks=[*callbacks.values(), scored, timer, asked],
-        plugins=[WholeCheckpoints()],
-    )
+    scored, asked = ImageRecords(module.val_scores.added), StopWhenAsked(stop)
+    trainer = build_trainer(cfg, folder, [*callbacks.values(), scored, timer, asked], loggers)
+    if datamodule.has_validation:
+        _refuse_no_validation(trainer)
     if trainer.strategy.root_device.type != "mps":  # which does not know it
         # before any callback copies the weights: averaging two layouts takes four times as long
-        module.network.to(memory_format=torch.channels_last)
+        module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
     if trainer.is_global_zero:
         device = describe_device(trainer.strategy.root_device)
         begun = "going on with" if checkpoint else "training"
@@ -153,6 +154,9 @@ def fit(run: Prepared, stop: StopRequest) -> dict[str, Tensor]:
             raise
         raise InputError(f"training cannot begin as it is configured: {' '.join(str(error).split())}") from error
     stop.obey()
+    left = run.timer.time_remaining()
+    if left is not None and left <= 0:
+        log.info("trainer.max_time is over after epoch %d: training ends here", run.trainer.current_epoch)
     metrics = {name: value for name, value in run.trainer.callback_metrics.items() if name == "train/loss"}
     if run.checkpoint and not metrics:  # it was interrupted after its last epoch: there was nothing left to train
         load_weights(run.module, run.checkpoint)
@@ -179,6 +183,9 @@ def record(
     summary.write(folder / "summary.json")
     (folder / "checkpoints" / PREVIOUS).unlink(missing_ok=True)
     print_results(summary, folder)
+    for path in profiles(folder):
+        log.info("profile: %s", path)
+    _finish(run.trainer.loggers)
 
 
 def write_weights(path: Path, network: nn.Module) -> None:
@@ -187,7 +194,7 @@ def write_weights(path: Path, network: nn.Module) -> None:
 
 
 def log_hyperparameters(trainer: L.Trainer, cfg: DictConfig, network: str, metrics: Mapping[str, float]) -> None:
-    """Show the run in TensorBoard's HPARAMS tab: the settings people sweep beside the test metrics."""
+    """Show every logger the settings people sweep; TensorBoard's HPARAMS tab has the test metrics beside them."""
     settings = {"network": network}
     for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)).items():
         plumbing = key.startswith(("module.", "callbacks.", "logger.")) or key.endswith("_target_")
@@ -197,7 +204,17 @@ def log_hyperparameters(trainer: L.Trainer, cfg: DictConfig, network: str, metri
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(settings, tested, trainer.global_step)
-            logger.save()
+        else:
+            logger.log_hyperparams(settings)
+        logger.save()
+
+
+def _finish(loggers: Sequence[Logger]) -> None:
+    """End what a logger keeps open: W&B would put the next run of this process into this one."""
+    for logger in loggers:
+        finish = getattr(getattr(logger, "experiment", None), "finish", None)
+        if callable(finish):
+            finish()
 
 
 def stream_of(cfg: DictConfig) -> int:
@@ -266,12 +283,33 @@ def _refuse_small_batches(network: NetworkFacts, datamodule: CellDataModule) -> 
         )
 
 
-def _refuse_choosing(callbacks: dict[str, L.Callback]) -> None:
-    """Let nothing be chosen on the images it is reported on."""
-    callbacks.pop("best", None)
-    for name, callback in callbacks.items():
-        if str(getattr(callback, "monitor", "")).startswith("val/"):
+def _refuse_choosing(callbacks: dict[str, L.Callback], module: SegmentationModule, *, chosen: bool) -> None:
+    """Let nothing be chosen on the images it is reported on, and something where there are images for that."""
+    if chosen:
+        if not any(getattr(callback, "filename", None) == Path(BEST).stem for callback in callbacks.values()):
             raise InputError(
-                f"callbacks.{name} chooses by val/, but there are no images for that apart from the "
-                "test images; set data.split.val_fraction"
+                "data.split.val_fraction sets images aside to choose the best weights on, but no callback keeps those; "
+                "keep callbacks.best, or set data.split.val_fraction=0"
             )
+        return
+    callbacks.pop("best", None)
+    watching = {f"callbacks.{name}": getattr(callback, "monitor", None) for name, callback in callbacks.items()}
+    if module.schedule and module.schedule.on_plateau:
+        watching["scheduler"] = module.schedule.watched
+    for key, monitor in watching.items():
+        if str(monitor).startswith("val/"):
+            other = ", or scheduler.monitor=train/loss scheduler.mode=min" if key == "scheduler" else ""
+            raise InputError(
+                f"{key} chooses by {monitor}, but there are no images for that apart from the "
+                f"test images; set data.split.val_fraction=0.2{other}"
+            )
+
+
+def _refuse_no_validation(trainer: L.Trainer) -> None:
+    """Refuse to train where the best weights are to be chosen, and nothing would ever look at them."""
+    every, last = trainer.check_val_every_n_epoch or 1, trainer.max_epochs
+    if trainer.limit_val_batches == 0 or (last is not None and 0 < last < every):
+        raise InputError(
+            "data.split.val_fraction sets images aside to choose the best weights on, but the Trainer would not look "
+            "at them; take away trainer.limit_val_batches and trainer.check_val_every_n_epoch"
+        )

@@ -19,6 +19,7 @@ from cellseg.data.drawing import Pixels, draw_panel
 from cellseg.data.facts import Reading
 from cellseg.data.images import as_rgb
 from cellseg.data.splits import SplitRecord
+from cellseg.metrics import PER_IMAGE, SCORES, Direction, Score, added_score
 from cellseg.storage.csv_files import from_text
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import read_bounded, require_bounded
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA: Final = 1  # of a run folder; it changes whenever a reader of the old one would be wrong
-SCORES = ("dice", "iou", "soft_dice")
-REQUIRED = ("test/loss", *(f"test/{score}" for score in (*SCORES, "dice_pooled", "iou_pooled")))
+REQUIRED = ("test/loss", *(f"test/{score.name}" for score in SCORES))
 ROUNDING = 1e-5  # by which soft Dice, a ratio of float32 sums, may come out too large
 RGB = (0, 1, 2)  # channels of an image where none are chosen
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # in which PNG holds as many channels
@@ -109,6 +109,7 @@ class Summary(Record):
         spread_over_test_images: Standard deviation of each score over the test images.
         seconds: Wall time by phase.
         network: What is known of the network; None in runs of versions that trained U-Nets only.
+        added_scores: Scores that the configuration adds, and which values of them are better.
     """
 
     schema_version: Literal[1]
@@ -136,6 +137,12 @@ class Summary(Record):
     git_commit: str | None
     git_dirty: bool
     network: NetworkFacts | None = None
+    added_scores: dict[Line, Direction | None] = Field(default_factory=dict)
+
+    @property
+    def scores(self) -> list[Score]:
+        """All scores of the run, those that every run has first."""
+        return [*SCORES, *(added_score(name, better) for name, better in self.added_scores.items())]
 
     @property
     def commit(self) -> str:
@@ -261,11 +268,14 @@ class RunFolder:
     def per_image(self) -> "pd.DataFrame":
         """A row for every scored image."""
         path = self.path / "per_image.csv"
-        table, told = _read_table(path, [*TEXT_COLUMNS, *SCORES]), self.summary.counts.test
+        added = list(self.summary.added_scores)
+        table, told = _read_table(path, [*TEXT_COLUMNS, *PER_IMAGE, *added]), self.summary.counts.test
         try:
-            table = table.astype(dict.fromkeys(SCORES, float))
-            if not table[list(SCORES)].map(lambda score: 0 <= score <= 1 + ROUNDING).all(axis=None):
+            table = table.astype(dict.fromkeys([*PER_IMAGE, *added], float))
+            if not table[list(PER_IMAGE)].map(lambda score: 0 <= score <= 1 + ROUNDING).all(axis=None):
                 raise ValueError("a score is missing, or not from 0 to 1")
+            if np.isinf(table[added].to_numpy()).any():
+                raise ValueError("a score is infinite")
             if table[list(TEXT_COLUMNS)].isna().any(axis=None):
                 raise ValueError("a name is missing")
             if table.duplicated(["subset", "image"]).any():

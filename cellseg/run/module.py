@@ -1,6 +1,6 @@
 """The LightningModule: network, loss and optimizer come from outside, the steps are the same for all of them."""
 
-import math
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,11 +9,14 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from cellseg.metrics import SegmentationScores, image_scores
+from cellseg.metrics import PER_IMAGE, AddedScores, SegmentationScores, image_scores
 from cellseg.run.divergence import DIVERGED, FiniteWatch
+from cellseg.run.schedule import Schedule
 from cellseg.storage.errors import InputError
+
+log = logging.getLogger("train")
 
 Batch = dict[str, Any]
 
@@ -25,11 +28,12 @@ class SegmentationModule(L.LightningModule):
         network: The network; its logits are cut at 0, a probability of 0.5.
         loss: Takes logits and a 0/1 target, returns a scalar.
         optimizer: Called with the parameters.
-        scheduler: Called with the optimizer and ``total_steps``, and stepped after every batch; None keeps the
+        scheduler: The schedule, or what is called with the optimizer to make one (see ``Schedule``); None keeps the
             learning rate constant.
+        scores: Scores to log beside those of ``metrics.SCORES``.
 
     Raises:
-        InputError: From ``configure_optimizers``, if there is a scheduler and no known number of steps.
+        InputError: From ``configure_optimizers``, if the optimizer or the schedule cannot be built.
     """
 
     def __init__(
@@ -37,12 +41,18 @@ class SegmentationModule(L.LightningModule):
         network: nn.Module,
         loss: nn.Module,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        scheduler: Callable[..., LRScheduler] | None = None,
+        scheduler: Schedule | Callable[..., LRScheduler] | None = None,
+        scores: AddedScores | None = None,
     ) -> None:
         super().__init__()
         self.network, self.loss = network, loss
-        self._make_optimizer, self._make_scheduler = optimizer, scheduler
-        self.val_scores, self.test_scores = SegmentationScores(), SegmentationScores()
+        self._make_optimizer = optimizer
+        self.schedule = scheduler if scheduler is None or isinstance(scheduler, Schedule) else Schedule(scheduler)
+        self.added_scores = scores or AddedScores({})  # no module: its metrics have no part in training or checkpoints
+        names = [score.name for score in self.added_scores.described]
+        self.val_scores, self.test_scores = SegmentationScores(names), SegmentationScores(names)
+        self._plateau: ReduceLROnPlateau | None = None
+        self._validated = False
         self._trained, self._scored = FiniteWatch(), FiniteWatch()
 
     @property
@@ -83,14 +93,17 @@ class SegmentationModule(L.LightningModule):
         norms = torch.stack(torch._foreach_norm([weight.detach() for weight in self.parameters()]))
         if not norms.isfinite().all():  # by its very last step
             raise InputError(f"epoch {self.current_epoch + 1}: the weights are no numbers any more; {DIVERGED}")
+        self._step_plateau()
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the validation images."""
         self._scored.require_finite(f"scoring after epoch {self.current_epoch + 1}")
         scores = self.val_scores.compute()
         self.val_scores.reset()
-        for name in ("dice", "iou", "soft_dice"):
-            self.log(f"val/{name}", scores[name], prog_bar=name == "dice")
+        self._validated = True
+        for name in (*PER_IMAGE, *self.val_scores.added):
+            if name in scores:
+                self.log(f"val/{name}", scores[name], prog_bar=name == "dice")
 
     def on_test_epoch_end(self) -> None:
         """Log the means over the test images, and the pooled scores; the validation means of the same weights too."""
@@ -107,13 +120,36 @@ class SegmentationModule(L.LightningModule):
         except (TypeError, ValueError, RuntimeError) as error:
             remedy = "; ~optimizer.fused takes that key away" if "fused" in str(error) else ""
             raise InputError(f"optimizer cannot be built with these values: {error}{remedy}") from error
-        if self._make_scheduler is None:
+        if not isinstance(optimizer, Optimizer):
+            raise InputError(f"optimizer gives a {type(optimizer).__name__} and not a torch.optim.Optimizer")
+        if self.schedule is None:
             return optimizer
-        steps = self.trainer.estimated_stepping_batches
-        if not 1 <= steps < math.inf:
-            raise InputError(f"a learning rate schedule needs 1 or more steps, not {steps}; set trainer.max_epochs")
-        scheduler = self._make_scheduler(optimizer, total_steps=int(steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        scheduler, interval, words = self.schedule.build(optimizer, self.trainer)
+        log.info("learning rate: %s", words)
+        self._plateau = scheduler if isinstance(scheduler, ReduceLROnPlateau) else None
+        # Lightning would step it after the epoch's checkpoint is written, and a run that goes on would have missed it
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": interval, "reduce_on_plateau": False},
+        }
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Step a schedule, but for one that waits for the epoch's scores."""
+        if scheduler is not self._plateau:
+            super().lr_scheduler_step(scheduler, metric)
+
+    def _step_plateau(self) -> None:
+        """Step ReduceLROnPlateau, where this epoch has the score that it looks at."""
+        validated, self._validated = self._validated, False
+        if self._plateau is None or self.schedule is None:
+            return
+        watched = self.schedule.watched
+        if watched.startswith("val/") and not validated:
+            return
+        if watched not in self.trainer.callback_metrics:
+            there = ", ".join(sorted(self.trainer.callback_metrics))
+            raise InputError(f"scheduler.monitor={watched} is not logged; there are {there}")
+        self._plateau.step(float(self.trainer.callback_metrics[watched]))
 
     def configure_gradient_clipping(
         self,
@@ -138,7 +174,8 @@ class SegmentationModule(L.LightningModule):
         """Log the loss, add to the scores, and return per image what callbacks write and draw."""
         logits = self(batch["image"])
         probability = logits.float().sigmoid()
-        per_image = image_scores(probability, batch["mask"], batch.get("vanished"))
+        seen = probability, batch["mask"], batch.get("vanished")
+        per_image = image_scores(*seen) | self.added_scores(*seen)
         scores.update(per_image)
         loss = self.loss(logits, batch["mask"])
         self._scored.see(batch["name"], logits, loss)

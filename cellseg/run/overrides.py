@@ -18,7 +18,10 @@ from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import CompactHydraException, HydraException, OverrideParseException
 from omegaconf import OmegaConf
 
+from cellseg.run.home import CONF
+
 INPUTS = ("data.root", "data.groups", "data.split.file")  # paths that must exist
+NULLABLE = frozenset(path.parent.name for path in CONF.glob("*/none.yaml"))  # groups of which a run may have none
 TYPED = (*INPUTS, "data.cache", "study")  # keys whose values mean exactly the characters that are typed
 
 _WORD = re.compile(rf"(\+{{0,2}}({'|'.join(map(re.escape, TYPED))})=)(.+)", re.DOTALL)
@@ -37,7 +40,15 @@ def as_typed(words: Sequence[str]) -> list[str]:
         words: The command line without the name of the program.
     """
     sweep = any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in words)
-    return [_word_as_typed(word, sweep) for word in words]
+    return [_word_as_typed(_in_words_of_hydra(word), sweep) for word in words]
+
+
+def _in_words_of_hydra(word: str) -> str:
+    """Let ``GROUP=null`` choose none, and ``metrics.NAME`` be a new key without a + before it."""
+    key, equal, value = word.partition("=")
+    if equal and key in NULLABLE:
+        return f"{key}={','.join('none' if part == 'null' else part for part in value.split(','))}"
+    return f"++{word}" if equal and key.startswith("metrics.") else word
 
 
 def to_type(word: str) -> str:
@@ -123,9 +134,12 @@ def explain(error: CompactHydraException, words: Sequence[str], conf: Path, own:
             if not (options := groups.get(override.key_or_group)) or override.is_delete():
                 continue
             for option in values(override):
-                if isinstance(option, str) and option not in options:
-                    return _no_option(override.key_or_group, option, options)
-            chosen.append(f"{override.key_or_group}={values(override)[0]}")
+                for name in option if isinstance(option, list) else [option]:
+                    if isinstance(name, str) and name not in options:
+                        return _no_option(override.key_or_group, name, options)
+            first = values(override)[0]
+            shown = f"[{','.join(map(str, first))}]" if isinstance(first, list) else first
+            chosen.append(f"{override.key_or_group}={shown}")
         default, config = (
             _keys(OmegaConf.to_container(compose("config", choice, return_hydra_config=True)))
             for choice in ([], chosen)

@@ -1,4 +1,7 @@
-"""What a network asks of its images, found by trying: which sides, how many of them in a batch; and what it gives."""
+"""What a network asks of its images, found by trying: which sides, how many of them in a batch; and what it gives.
+
+The loss and the added scores are tried as well, so that one that cannot be used is refused before anything is trained.
+"""
 
 import copy
 import warnings
@@ -7,6 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from cellseg.metrics import AddedScores
 from cellseg.run.folder import NetworkFacts
 from cellseg.storage.errors import InputError
 
@@ -113,3 +117,44 @@ def _trains_alone(network: nn.Module, channels: int, image_size: int, device: to
     except Exception:  # as above
         return False
     return True
+
+
+def try_loss(loss: nn.Module, image_size: int) -> None:
+    """Try a loss on one image; its state and the random numbers stay as they are.
+
+    Raises:
+        InputError: If it fails, or gives something else than one number that depends on the logits.
+    """
+    logits, target = _trial(image_size)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        try:
+            value = copy.deepcopy(loss)(logits.requires_grad_(), target)
+        except Exception as error:  # a loss may fail in any way
+            said = " ".join(str(error).split())[:200] or type(error).__name__
+            shape = tuple(logits.shape)
+            raise InputError(f"loss fails on logits and a 0/1 mask of shape {shape}: {said}") from error
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise InputError(f"loss gives {what}, and one number is needed, such as the mean over all pixels")
+    if not value.requires_grad:
+        raise InputError("loss gives a number that does not depend on the logits, so nothing can be learnt from it")
+
+
+def try_scores(scores: AddedScores, image_size: int) -> None:
+    """Try the added scores on one image.
+
+    Raises:
+        InputError: If one fails, or gives something else than one number.
+    """
+    logits, target = _trial(image_size)
+    with torch.random.fork_rng(devices=[]):
+        scores(logits.sigmoid(), target)
+
+
+def _trial(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits and a mask of one square cell, found with a part of it missed, shape (1, 1, S, S)."""
+    target, logits = torch.zeros(1, 1, size, size), torch.full((1, 1, size, size), -1.0)
+    target[..., size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 1
+    logits[..., size // 2 :, size // 4 : 3 * size // 4] = 1
+    return logits, target

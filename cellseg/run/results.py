@@ -9,14 +9,6 @@ from rich.text import Text
 
 from cellseg.run.folder import Summary
 
-SHOWN = (  # key, name, and how it is averaged
-    ("dice", "Dice", "cut at 0.5, mean over images"),
-    ("iou", "IoU", "cut at 0.5, mean over images"),
-    ("soft_dice", "soft Dice", "of probabilities, mean over images"),
-    ("dice_pooled", "Dice, pooled", "cut at 0.5, all pixels of all images together"),
-    ("iou_pooled", "IoU, pooled", "cut at 0.5, all pixels of all images together"),
-)
-
 
 def print_results(summary: Summary, folder: Path) -> None:
     """Print the final scores, each with what it was averaged over, and where everything lies."""
@@ -36,8 +28,11 @@ def print_results(summary: Summary, folder: Path) -> None:
         name: "" if value is None else f"; SD over images {value:.4f}"
         for name, value in summary.spread_over_test_images.items()
     }
-    for name, label, how in (*SHOWN, ("loss", "loss", "mean over images")):
-        table.add_row(label, f"{summary.metrics[f'test/{name}']:.4f}", how + spread.get(name, ""))
+    for score in summary.scores:
+        value = summary.metrics.get(f"test/{score.name}")
+        how = summary.averaging.get(f"test/{score.name}", score.how) + spread.get(score.name, "")
+        table.add_row(Text(score.label), "no value" if value is None else f"{value:.4f}", how)
+    table.add_row("loss", f"{summary.metrics['test/loss']:.4f}", "mean over images")
     console = Console()
     console.print(table)
     if leaks := summary.data.leaks:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cellseg.data import CellDataModule
-from cellseg.run.folder import SCHEMA, SCORES, Counts, DataFacts, NetworkFacts, PeakMemory, Summary
+from cellseg.metrics import PER_IMAGE, Score
+from cellseg.run.folder import SCHEMA, Counts, DataFacts, NetworkFacts, PeakMemory, Summary
 from cellseg.run.hardware import describe_device
 from cellseg.run.module import SegmentationModule
 from cellseg.storage.errors import InputError
@@ -55,6 +56,8 @@ def summarise(
         InputError: If a metric is NaN or infinite, because training diverged, or not all test images were scored.
     """
     tested = _tested(image_rows, datamodule.counts["test"])
+    added = module.added_scores.described
+    names = [*PER_IMAGE, *(score.name for score in added)]
     device = trainer.strategy.root_device
     return Summary(
         schema_version=SCHEMA,
@@ -62,8 +65,10 @@ def summarise(
         model=module.network_name,
         date=datetime.now(UTC).replace(microsecond=0),
         metrics=_finite(metrics),
-        averaging=AVERAGING,
-        spread_over_test_images={score: _spread([row[score] for row in tested]) for score in SCORES},
+        averaging=AVERAGING | {f"test/{score.name}": _averaging(score, tested) for score in added},
+        spread_over_test_images={
+            name: _spread([row[name] for row in tested if row[name] is not None]) for name in names
+        },
         scored_weights=_scored_weights(trainer, datamodule),
         validation=VALIDATION[datamodule.has_validation],
         counts=Counts(**datamodule.counts, epochs=trainer.current_epoch, steps=trainer.global_step),
@@ -76,6 +81,7 @@ def summarise(
         precision=str(trainer.precision),
         data=DataFacts(**datamodule.data_record()),
         network=network,
+        added_scores={score.name: score.better for score in added},
         **origin,
     )
 
@@ -95,6 +101,12 @@ def _finite(metrics: Mapping[str, Tensor]) -> dict[str, float]:
     if bad := [name for name, value in values.items() if not math.isfinite(value)]:
         raise InputError(f"{', '.join(bad)} came out as no number: training diverged; lower optimizer.lr")
     return values
+
+
+def _averaging(score: Score, tested: Sequence[Mapping[str, Any]]) -> str:
+    """Say over which images an added score is averaged."""
+    valued = sum(row[score.name] is not None for row in tested)
+    return score.how if valued == len(tested) else f"{score.how}: {valued} of {len(tested)} test images"
 
 
 def _spread(values: Sequence[float]) -> float | None:

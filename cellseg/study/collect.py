@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from cellseg.run.folder import SCORES, RunFolder, leaves
+from cellseg.metrics import SCORES, Score
+from cellseg.run.folder import RunFolder, leaves
 from cellseg.storage.errors import InputError
 
 NOT_COMPARED = (
@@ -21,6 +22,7 @@ NOT_COMPARED = (
     "margin",
     "data.split.fold",
 )  # what runs of one configuration may differ in
+NEVER_COMPARED = ("logger", "metrics")  # what writes down, and what is scored besides: training is the same
 SPLIT = "data.split."
 TARGET = "._target_"
 KEY = ["configuration", "seed", "fold"]  # what tells one run of a study from another
@@ -33,6 +35,7 @@ class Study:
 
     Attributes:
         folder: Where it lies.
+        scores: All scores that any run has.
         runs: A row for every finished run: configuration, seed, fold, run, and what its summary says of it.
         images: A row for every test image of every run: configuration, seed, fold, image, group and scores.
         unfinished: Folders of runs that are not finished.
@@ -46,6 +49,7 @@ class Study:
     """
 
     folder: Path
+    scores: list[Score]
     runs: pd.DataFrame
     images: pd.DataFrame
     unfinished: list[str]
@@ -70,6 +74,11 @@ class Study:
         return self.margins[0]
 
     @property
+    def per_image(self) -> list[Score]:
+        """The scores that every image has, Dice first."""
+        return [score for score in self.scores if not score.pooled]
+
+    @property
     def configurations(self) -> list[str]:
         """In order of first appearance."""
         return list(dict.fromkeys(self.runs["configuration"]))
@@ -90,11 +99,14 @@ def read_study(folder: Path) -> Study:
         for run in found
     }
     runs, repeated = _without_repeated(keys)
-    frame = pd.DataFrame([keys[run] | {"run": run.path.name} | _facts(run) for run in runs])
+    scores = _all_scores(runs)
+    frame = pd.DataFrame([keys[run] | {"run": run.path.name} | _facts(run, scores) for run in runs])
+    columns = ["image", "group", *(score.name for score in scores if not score.pooled)]
     return Study(
         folder=folder,
+        scores=scores,
         runs=frame,
-        images=_stacked(runs, keys, lambda run: run.test_rows[["image", "group", *SCORES]]),
+        images=_stacked(runs, keys, lambda run: run.test_rows.reindex(columns=columns)),
         unfinished=unfinished,
         repeated=repeated,
         differences=differences,
@@ -185,14 +197,19 @@ def _origin(runs: Iterable[RunFolder]) -> dict[str, list[str]]:
     return {name: sorted(found) for name, found in values.items()}
 
 
-def _facts(run: RunFolder) -> dict[str, Any]:
+def _all_scores(runs: Iterable[RunFolder]) -> list[Score]:
+    """Return the scores of all runs, each once, those that every run has first."""
+    found = {score.name: score for score in SCORES}
+    for run in runs:
+        for score in run.summary.scores:
+            found.setdefault(score.name, score)
+    return list(found.values())
+
+
+def _facts(run: RunFolder, scores: Iterable[Score]) -> dict[str, Any]:
     summary = run.summary
     return {
-        "dice": summary.metrics["test/dice"],
-        "iou": summary.metrics["test/iou"],
-        "soft_dice": summary.metrics["test/soft_dice"],
-        "dice_pooled": summary.metrics["test/dice_pooled"],
-        "iou_pooled": summary.metrics["test/iou_pooled"],
+        **{score.name: summary.metrics.get(f"test/{score.name}") for score in scores},
         "loss": summary.metrics["test/loss"],
         "train_loss": summary.metrics.get("train/loss"),
         "model": summary.model,
@@ -220,7 +237,12 @@ def _name_configurations(runs: Sequence[RunFolder]) -> tuple[dict[Path, str], di
         The name for each run's folder, and the differing keys with their values for each name.
     """
     compared = {
-        run.path: {key: value for key, value in leaves(run.config).items() if key not in NOT_COMPARED} for run in runs
+        run.path: {
+            key: value
+            for key, value in leaves(run.config).items()
+            if key not in NOT_COMPARED and key.partition(".")[0] not in NEVER_COMPARED
+        }
+        for run in runs
     }
     differing = _differing_keys(list(compared.values()))
     others = [key for key in differing if not key.startswith("model.")]

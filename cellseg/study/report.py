@@ -11,19 +11,19 @@ from cellseg.study.figures import Picture, draw_figures, write_pictures
 from cellseg.study.gallery import Strip, make_gallery
 from cellseg.study.pages import write_page
 from cellseg.study.tables import (
-    AVERAGES,
-    COMPARISON_COLUMNS,
-    CONFIGURATION_COLUMNS,
     COST_COLUMNS,
     ORIGINAL_COLUMNS,
-    RUN_COLUMNS,
     Row,
+    averages,
     cell,
+    comparison_columns,
     comparison_row,
+    configuration_columns,
     configuration_rows,
     difference_rows,
     image_rows,
     original_rows,
+    run_columns,
     run_rows,
 )
 from cellseg.study.verdict import Verdict, caveats, dice_interval, judge
@@ -102,12 +102,12 @@ def assemble(study: Study) -> Report:
         study=study,
         verdicts=verdicts,
         caveats=caveats(study),
-        configurations=Table(CONFIGURATION_COLUMNS, configurations),
+        configurations=Table(configuration_columns(study), configurations),
         costs=Table(COST_COLUMNS, configurations),
-        comparisons=Table(COMPARISON_COLUMNS, [comparison_row(verdict) for verdict in verdicts]),
+        comparisons=Table(comparison_columns(study), [comparison_row(verdict) for verdict in verdicts]),
         original=Table(ORIGINAL_COLUMNS, original_rows(study, configurations)),
         differences=Table({"key": "key"} | {name: name for name in study.configurations}, differences),
-        runs=Table(RUN_COLUMNS, run_rows(study)),
+        runs=Table(run_columns(study), run_rows(study)),
         images=images,
         figures=draw_figures(study, verdicts),
         gallery=make_gallery(study, images),
@@ -117,7 +117,7 @@ def assemble(study: Study) -> Report:
 
 def page(report: Report, template: str) -> str:
     """Return the report on a page."""
-    return write_page(f"study/{template}", report=report, averages=AVERAGES, about_original=ORIGINAL)
+    return write_page(f"study/{template}", report=report, averages=averages(report.study), about_original=ORIGINAL)
 
 
 def _provenance(study: Study) -> dict[str, str]:

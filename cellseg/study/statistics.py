@@ -51,6 +51,8 @@ class Differences:
     def between(cls, a: pd.DataFrame, b: pd.DataFrame, score: str, test_share: float, *, alike: bool) -> "Differences":
         """Pair the rows of two configurations by seed, fold and image; a run that only one of them has is left out.
 
+        So is an image on which a run has no value of the score.
+
         Args:
             a: A row for every scored image of every run: seed, fold, image, group and the score.
             b: The same of the other configuration.
@@ -59,7 +61,8 @@ class Differences:
             alike: Whether their networks have the same configuration.
 
         Raises:
-            ValueError: If the two have no seed and fold in common, or scored different images in one.
+            ValueError: If the two have no seed and fold in common, scored different images in one, or no image has a
+                value in all runs.
         """
         runs = ["fold", "seed"]
         both = a.merge(b[runs].drop_duplicates(), on=runs), b.merge(a[runs].drop_duplicates(), on=runs)
@@ -68,6 +71,12 @@ class Differences:
         paired = both[0].merge(both[1], on=[*runs, "image", "group"], suffixes=("_a", "_b"))
         if not len(paired) == len(both[0]) == len(both[1]):
             raise ValueError("the two configurations scored different images in the same seed and fold")
+        lacking = paired.loc[paired[[f"{score}_a", f"{score}_b"]].isna().any(axis=1), ["fold", "image"]]
+        if len(lacking):
+            places = pd.MultiIndex.from_frame(paired[["fold", "image"]])
+            paired = paired[~places.isin(pd.MultiIndex.from_frame(lacking))].copy()
+        if paired.empty:
+            raise ValueError(f"no image has a value of {score} in all runs")
         paired["cluster"] = pd.MultiIndex.from_frame(paired[["fold", "group"]]).to_flat_index()
         sums = [
             paired.pivot_table(index=runs, columns="cluster", values=f"{score}_{side}", aggfunc="sum", fill_value=0.0)

@@ -5,27 +5,15 @@ from typing import Any
 
 import pandas as pd
 
-from cellseg.run.folder import SCORES
+from cellseg.metrics import Score
 from cellseg.study.collect import Study
 from cellseg.study.original import PUBLISHED
 from cellseg.study.verdict import Verdict
 
 Row = dict[str, Any]
 
-CONFIGURATION_COLUMNS = {
-    "configuration": "configuration",
-    "runs": "runs",
-    "seeds": "seeds",
-    "folds": "folds",
-    "dice": "Dice",
-    "dice_interval": "95 % interval",
-    "sd_over_seeds": "± over seeds",
-    "sd_over_folds": "± over folds",
-    "iou": "IoU",
-    "soft_dice": "soft Dice",
-    "dice_pooled": "Dice, pooled",
-    "iou_pooled": "IoU, pooled",
-}
+INTERVAL = "95 % interval"
+ARROWS = {"higher": "", "lower": " ↓", None: ""}  # behind the label of a score: higher is better goes without saying
 COST_COLUMNS = {
     "configuration": "configuration",
     "train_loss": "train loss",
@@ -35,18 +23,6 @@ COST_COLUMNS = {
     "seconds_per_epoch": "s per epoch",
     "peak_memory_mb": "peak MB",
 }
-COMPARISON_COLUMNS = {
-    "a": "A",
-    "b": "B",
-    "dice_difference": "Dice",
-    "dice_interval": "95 % interval",
-    "iou_difference": "IoU",
-    "iou_interval": "95 % interval",
-    "p": "p",
-    "p_folds": "p over folds",
-    "a_better": "A better",
-    "a_better_interval": "95 % interval",
-}
 ORIGINAL_COLUMNS = {
     "network": "network",
     "source": "from",
@@ -54,19 +30,6 @@ ORIGINAL_COLUMNS = {
     "validation_loss": "validation loss",
     "dice": "DiceScore",
     "iou": "IoU",
-}
-RUN_COLUMNS = {
-    "run": "run",
-    "configuration": "configuration",
-    "seed": "seed",
-    "fold": "fold",
-    "dice": "Dice",
-    "iou": "IoU",
-    "loss": "test loss",
-    "epochs": "epochs",
-    "seconds": "s in training",
-    "device": "device",
-    "commit": "commit",
 }
 AVERAGES = (
     ("Dice, IoU, soft Dice", "mean over test images, each counting the same, seeds averaged first"),
@@ -87,8 +50,52 @@ AVERAGES = (
         "runs on the same images",
     ),
 )
+_MADE = {
+    "test_loss": "test loss",
+    "epochs": "epochs",
+    "seconds": "s in training",
+    "device": "device",
+    "commit": "commit",
+}
 _WHOLE = frozenset({"runs", "seeds", "folds", "seed", "fold", "epochs", "parameters", "peak_memory_mb", "images"})
 _TENTHS = frozenset({"seconds_per_epoch", "seconds"})
+
+
+def configuration_columns(study: Study) -> dict[str, str]:
+    """Return the columns of the table of configurations: Dice with its spread, and every other score."""
+    columns = {name: name for name in ("configuration", "runs", "seeds", "folds")}
+    spread = {"dice_interval": INTERVAL, "sd_over_seeds": "± over seeds", "sd_over_folds": "± over folds"}
+    return columns | {"dice": _label(study.scores[0])} | spread | _labels(study.scores[1:])
+
+
+def comparison_columns(study: Study) -> dict[str, str]:
+    """Return the columns of the table of comparisons: every score of images, with its interval."""
+    columns = {"a": "A", "b": "B"}
+    for score in study.per_image:
+        columns |= {f"{score.name}_difference": _label(score), f"{score.name}_interval": INTERVAL}
+    tests = {"p": "p", "p_folds": "p over folds"}
+    return columns | tests | {"a_better": "A better", "a_better_interval": INTERVAL}
+
+
+def run_columns(study: Study) -> dict[str, str]:
+    """Return the columns of the table of runs."""
+    return {name: name for name in ("run", "configuration", "seed", "fold")} | _labels(study.per_image) | _MADE
+
+
+def averages(study: Study) -> list[tuple[str, str]]:
+    """Return what the headings of the tables mean, those of added scores too."""
+    added = [(_label(score), f"{score.how}, seeds averaged first") for score in study.scores if not score.share]
+    note = ("↓", "lower is better; of all other scores higher is, where a direction is known")
+    lower = any(score.better == "lower" for score in study.scores)
+    return [*AVERAGES, *added, *([note] if lower else [])]
+
+
+def _labels(scores: Sequence[Score]) -> dict[str, str]:
+    return {score.name: _label(score) for score in scores}
+
+
+def _label(score: Score) -> str:
+    return f"{score.label}{ARROWS[score.better]}"
 
 
 def configuration_rows(study: Study, intervals: Mapping[str, tuple[float, float] | None]) -> list[Row]:
@@ -105,7 +112,8 @@ def configuration_rows(study: Study, intervals: Mapping[str, tuple[float, float]
         by_fold = means.groupby("fold")
         freedom = len(means) - by_fold.ngroups
         around = means - by_fold.transform("mean")
-        per_image = images.groupby(["fold", "image"])[list(SCORES)].mean().mean()
+        names = [score.name for score in study.per_image]
+        per_image = images.groupby(["fold", "image"])[names].mean().mean()
         low, high = intervals[configuration] or (None, None)
         rows.append(
             {
@@ -114,15 +122,12 @@ def configuration_rows(study: Study, intervals: Mapping[str, tuple[float, float]
                 "seeds": runs["seed"].nunique(),
                 "folds": runs["fold"].nunique(),
                 "images": len(images.drop_duplicates(["fold", "image"])),
-                "dice": per_image["dice"],
+                **{name: per_image[name] for name in names},
                 "dice_low": low,
                 "dice_high": high,
                 "sd_over_seeds": float((around**2).sum() / freedom) ** 0.5 if freedom else None,
                 "sd_over_folds": float(by_fold.mean().std(ddof=1)) if by_fold.ngroups > 1 else None,
-                "iou": per_image["iou"],
-                "soft_dice": per_image["soft_dice"],
-                "dice_pooled": runs["dice_pooled"].mean(),
-                "iou_pooled": runs["iou_pooled"].mean(),
+                **{score.name: runs[score.name].mean() for score in study.scores if score.pooled},
                 "train_loss": runs["train_loss"].mean() if "train_loss" in runs else None,
                 "test_loss": runs["loss"].mean(),
                 "parameters": int(runs["parameters"].iloc[0]),
@@ -137,7 +142,7 @@ def configuration_rows(study: Study, intervals: Mapping[str, tuple[float, float]
 def comparison_row(verdict: Verdict) -> Row:
     """Return the numbers behind a verdict; differences are A minus B, and all is empty where there are none."""
     row: Row = {"a": verdict.a, "b": verdict.b, "kind": verdict.kind, "verdict": verdict.sentence}
-    for name, of in (("dice", verdict.dice), ("iou", verdict.iou)):
+    for name, of in (("dice", verdict.dice), *verdict.others.items()):
         values = (of.difference, of.low, of.high) if of else (None, None, None)
         row |= dict(zip((f"{name}_difference", f"{name}_low", f"{name}_high"), values, strict=True))
     row |= {"p": verdict.p, "p_folds": verdict.p_folds}
@@ -154,13 +159,18 @@ def comparison_row(verdict: Verdict) -> Row:
 
 
 def image_rows(study: Study) -> list[Row]:
-    """Return a row for every test image, worst first: Dice of every configuration, and how much runs disagree on it."""
-    scores = study.images.groupby(["fold", "image", "group", "configuration"])["dice"]
+    """Return a row for every test image, lowest Dice first: all scores of every configuration, how runs disagree."""
+    keys = ["fold", "image", "group", "configuration"]
+    scores = study.images.groupby(keys)["dice"]
     table = scores.mean().unstack("configuration").reindex(columns=study.configurations)
     by_run = scores.std(ddof=1).unstack("configuration")  # over seeds: one configuration, one fold, one image
     table.insert(0, "mean", table.mean(axis=1))
     table.insert(1, "sd_over_seeds", by_run.mean(axis=1))
-    table = table.rename(columns={name: f"dice {name}" for name in study.configurations}).sort_values("mean")
+    table = table.rename(columns={name: f"dice {name}" for name in study.configurations})
+    for score in study.per_image[1:]:
+        others = study.images.groupby(keys)[score.name].mean().unstack("configuration")
+        table = table.join(others.reindex(columns=study.configurations).add_prefix(f"{score.name} "))
+    table = table.sort_values("mean")
     return _records(table.reset_index()[["image", "group", "fold", *table.columns]])
 
 
@@ -198,7 +208,7 @@ def difference_rows(study: Study) -> list[Row]:
 
 def run_rows(study: Study) -> list[Row]:
     """Return a row for every run."""
-    return _records(study.runs[list(RUN_COLUMNS)])
+    return _records(study.runs.rename(columns={"loss": "test_loss"})[list(run_columns(study))])
 
 
 def cell(column: str, row: Row) -> str:
@@ -206,7 +216,7 @@ def cell(column: str, row: Row) -> str:
     if column.endswith("_interval"):
         ends = [cell(column.replace("_interval", end), row) for end in ("_low", "_high")]
         return "-" if "-" in ends else f"[{', '.join(ends)}]"
-    value = row[column]
+    value = row.get(column)
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return "-"
     if isinstance(value, str):

@@ -1,7 +1,7 @@
 """What a comparison means, in one plain sentence."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -18,7 +18,8 @@ class Verdict:
 
     Attributes:
         a, b: The configurations; differences are a minus b.
-        dice, iou: The comparison in each score; None where the two cannot be paired.
+        dice: The comparison in Dice; None where the two cannot be paired.
+        others: The same in each other score of images, where images have a value of both; no verdict rests on it.
         p, p_folds: Of Dice, adjusted for the number of pairs by Holm's rule.
         kind: DIFFERENT, EQUIVALENT, UNDECIDED, or UNKNOWN where nothing can be said.
         sentence: What it means.
@@ -27,7 +28,7 @@ class Verdict:
     a: str
     b: str
     dice: Comparison | None
-    iou: Comparison | None
+    others: Mapping[str, Comparison]
     p: float | None
     p_folds: float | None
     kind: str
@@ -43,26 +44,29 @@ def judge(study: Study) -> list[Verdict]:
     verdicts = []
     for i, ((a, b), pair) in enumerate(zip(pairs, found, strict=True)):
         if isinstance(pair, str):
-            verdicts.append(Verdict(a, b, None, None, None, None, UNKNOWN, f"{a} and {b} cannot be compared: {pair}"))
+            verdicts.append(Verdict(a, b, None, {}, None, None, UNKNOWN, f"{a} and {b} cannot be compared: {pair}"))
         else:
             kind, sentence = say(a, b, pair[0], p[i], p_folds[i], study.margin)
             verdicts.append(Verdict(a, b, *pair, p[i], p_folds[i], kind, sentence))
     return verdicts
 
 
-def _compare(study: Study, a: str, b: str) -> tuple[Comparison, Comparison] | str:
-    """Return the comparison in Dice and in IoU, or why there is none."""
+def _compare(study: Study, a: str, b: str) -> tuple[Comparison, dict[str, Comparison]] | str:
+    """Return the comparison in Dice and in the other scores of images, or why there is none."""
     first, second = (study.images[study.images["configuration"] == configuration] for configuration in (a, b))
     # one seed gives them the same initial weights, whatever else differs
     networks = study.runs.groupby("configuration")["network"].first()
     alike = bool(networks[a] == networks[b])
-    try:
-        dice, iou = (
-            Differences.between(first, second, score, study.test_share, alike=alike) for score in ("dice", "iou")
-        )
-    except ValueError as error:
-        return str(error)
-    return compare(dice, study.margin), compare(iou, study.margin)
+    found: dict[str, Comparison] = {}
+    for score in study.per_image:
+        try:
+            paired = Differences.between(first, second, score.name, study.test_share, alike=alike)
+        except ValueError as error:
+            if score.share:
+                return str(error)
+            continue  # no image has a value of both
+        found[score.name] = compare(paired, study.margin)
+    return found.pop("dice"), found
 
 
 def say(a: str, b: str, dice: Comparison, p: float | None, p_folds: float | None, margin: float) -> tuple[str, str]:

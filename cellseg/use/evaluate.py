@@ -20,8 +20,8 @@ from cellseg.data.findings import WARNING, count, describe_masks, look_at_pairs
 from cellseg.data.kinship import Kin, Likeness, families, find_alike
 from cellseg.data.pairs import Pair, find_pairs, scan_pairs
 from cellseg.data.progress import with_progress
-from cellseg.metrics import image_scores
-from cellseg.run.results import SHOWN
+from cellseg.metrics import POOLED, SCORES, AddedScores, Score, image_scores
+from cellseg.run.building import build_trusted
 from cellseg.storage.csv_files import as_text
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, write_json
@@ -36,8 +36,8 @@ UNKNOWABLE = (
 
 
 @dataclass(frozen=True)
-class Score:
-    """A score from 0 to 1, and its 95 % interval over groups of images; None where there is one group only."""
+class Estimate:
+    """The value of a score, and its 95 % interval over groups of images; None where there is one group only."""
 
     value: float
     interval: tuple[float, float] | None
@@ -49,11 +49,13 @@ class Evaluation:
 
     Attributes:
         images: A row for every image: image, group, seen (empty where the weights have not), scores and pixel counts.
+        scores: The scores there are.
         caveats: What could not be looked for, and what else to know.
         warnings: What is odd about the images and masks, as training warns of it.
     """
 
     images: pd.DataFrame
+    scores: Sequence[Score]
     caveats: list[str]
     warnings: list[str]
 
@@ -68,17 +70,19 @@ class Evaluation:
         return self.images[self.images["seen"] != ""]
 
 
-def evaluate(trained: Trained, data: Path, groups: Path | None = None) -> Evaluation:
+def evaluate(trained: Trained, data: Path, groups: Path | None = None, *, trust: bool = False) -> Evaluation:
     """Score on a folder of pairs as the test of the run was scored, image by image.
 
     Args:
         trained: From run folders, which say what it was trained on.
         data: Folder of pairs.
         groups: As for ``find_pairs``.
+        trust: Whether the classes of scores that the run's configuration adds are imported and built.
 
     Raises:
         InputError: If the folder cannot be used.
     """
+    added, missing = _added_scores(trained, trust=trust)
     scan = find_pairs(data, groups)
     decoded = load_pairs(scan.pairs, trained.reading)
     seen, complete = find_seen(trained, decoded, data, grouped=scan.grouped)
@@ -88,10 +92,10 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None) -> Evalua
     for number, pair in enumerate(with_progress(scan.pairs, "scoring", len(scan.pairs))):
         sample = dataset[number]  # one at a time, as the test of the run did
         vanished = torch.tensor([sample["vanished"]])
-        scores = image_scores(predictor.see(sample["image"][None]), sample["mask"][None], vanished)
-        values = {name: value.item() for name, value in scores.items()}
+        seen_as = predictor.see(sample["image"][None]), sample["mask"][None], vanished
+        values = {name: value.item() for name, value in (image_scores(*seen_as) | added(*seen_as)).items()}
         rows.append({"image": pair.name, "group": pair.group, "seen": seen.get(pair.name, "")} | values)
-    caveats = [UNKNOWABLE, describe_masks(decoded.facts, trained.reading.mask_threshold)]
+    caveats = [*missing, UNKNOWABLE, describe_masks(decoded.facts, trained.reading.mask_threshold)]
     if not complete:
         caveats.insert(
             0,
@@ -105,7 +109,25 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None) -> Evalua
         caveats.append(warning)
     found = look_at_pairs(scan.pairs, decoded.facts, scan.root)
     warnings = [str(finding) for finding in found if finding.severity == WARNING]
-    return Evaluation(pd.DataFrame(rows), caveats, warnings)
+    return Evaluation(pd.DataFrame(rows), [*SCORES, *added.described], caveats, warnings)
+
+
+def _added_scores(trained: Trained, *, trust: bool) -> tuple[AddedScores, list[str]]:
+    """Build the scores that the configuration of the first run adds; say which are left out, and why."""
+    run = trained.runs[0]
+    named = run.config.get("metrics")
+    wanted = {name: value for name, value in named.items() if isinstance(value, dict)} if named else {}
+    place = run.files.summary.network and run.files.summary.network.place
+    built, left_out = {}, []
+    for name, settings in wanted.items():
+        if not trust:
+            left_out.append(f"metrics.{name} is not computed: {settings.get('_target_')} must be imported; add --trust")
+            continue
+        try:
+            built[name] = build_trusted(settings, [place] if place else [], run.folder)
+        except InputError as error:
+            left_out.append(f"metrics.{name} is not computed: {error}")
+    return AddedScores(built), left_out
 
 
 def find_seen(trained: Trained, decoded: DecodedPairs, data: Path, *, grouped: bool) -> tuple[dict[str, str], bool]:
@@ -149,17 +171,24 @@ def find_seen(trained: Trained, decoded: DecodedPairs, data: Path, *, grouped: b
     return seen, known.keys() <= at_hand
 
 
-def score_all(images: pd.DataFrame) -> dict[str, Score]:
-    """Return the scores of images: ``dice``, ``iou``, ``soft_dice`` per image, ``dice_pooled``, ``iou_pooled``."""
+def estimate_scores(images: pd.DataFrame, scores: Sequence[Score] = SCORES) -> dict[str, Estimate]:
+    """Return the scores over images, by name; one that no image has a value of is left out."""
     hit, both = images["shared_pixels"], images["true_pixels"] + images["predicted_pixels"]
-    one = pd.Series(1.0, images.index)
-    parts = {name: (images[name], one) for name in ("dice", "iou", "soft_dice")}
-    parts |= {"dice_pooled": (2 * hit, both), "iou_pooled": (hit, both - hit)}
-    return {name: _score(top, bottom, images["group"]) for name, (top, bottom) in parts.items()}
+    pooled = {"dice": (2 * hit, both), "iou": (hit, both - hit)}
+    found = {}
+    for score in scores:
+        if score.pooled:
+            parts = pooled[POOLED[score.name]]
+        else:
+            valued = images.loc[images[score.name].notna(), score.name]
+            parts = valued, pd.Series(1.0, valued.index)
+        if len(parts[0]):
+            found[score.name] = _estimate(*parts, images["group"], share=score.share)
+    return found
 
 
 def write_evaluation(
-    folder: Path, trained: Trained, data: Path, evaluation: Evaluation, scores: Mapping[str, Score]
+    folder: Path, trained: Trained, data: Path, evaluation: Evaluation, scores: Mapping[str, Estimate]
 ) -> None:
     """Write ``per_image.csv`` and ``evaluation.json`` to a new folder.
 
@@ -169,7 +198,7 @@ def write_evaluation(
     said = {
         "trained": trained.name,
         "data": str(data),
-        "averaging": "over images the weights have not seen; Dice, IoU and soft Dice per image, each counting the same",
+        "averaging": "over images the weights have not seen; but for pooled scores each image counts the same",
         "images": len(evaluation.unseen),
         "groups": int(evaluation.unseen["group"].nunique()),
         "scores": {name: score.value for name, score in scores.items()},
@@ -183,12 +212,16 @@ def write_evaluation(
         write_json(unfinished / "evaluation.json", said)
 
 
-def _score(top: "pd.Series[float]", bottom: "pd.Series[float]", groups: "pd.Series[str]") -> Score:
+def _estimate(
+    top: "pd.Series[float]", bottom: "pd.Series[float]", groups: "pd.Series[str]", *, share: bool
+) -> Estimate:
     if not bottom.sum():
-        return Score(1.0, None)  # nothing in any mask, and nothing predicted
+        return Estimate(1.0, None)  # nothing in any mask, and nothing predicted
     sums, sizes = (np.asarray(part.groupby(groups).sum(), np.float64) for part in (top, bottom))
     ends = interval_over_groups(sums, sizes)
-    return Score(float(top.sum() / bottom.sum()), ends and (max(0.0, ends[0]), min(1.0, ends[1])))
+    if ends and share:
+        ends = max(0.0, ends[0]), min(1.0, ends[1])
+    return Estimate(float(top.sum() / bottom.sum()), ends)
 
 
 def _training_pairs(runs: Sequence[Run], data: Path) -> list[Pair]:
@@ -209,9 +242,9 @@ def _look(pair: Pair, how: Reading) -> tuple[str, Likeness] | None:
     return None
 
 
-def print_evaluation(name: str, unseen: Mapping[str, "Score"], images: "pd.DataFrame", caveats: Sequence[str]) -> None:
+def print_evaluation(name: str, unseen: Mapping[str, "Estimate"], evaluation: Evaluation) -> None:
     """Print the scores on images the weights have not seen and, apart, what was left out of them."""
-    console = Console()
+    console, images = Console(), evaluation.images
     console.print(name, highlight=False, markup=False, soft_wrap=True)
     seen = images[images["seen"] != ""]
     if unseen:
@@ -224,10 +257,10 @@ def print_evaluation(name: str, unseen: Mapping[str, "Score"], images: "pd.DataF
         )
         for heading in ("score", "value", "95 % interval", "how"):
             table.add_column(heading, justify="right" if heading == "value" else "left")
-        for key, label, how in SHOWN:
-            if score := unseen.get(key):
-                ends = "-" if score.interval is None else f"[{score.interval[0]:.4f}, {score.interval[1]:.4f}]"
-                table.add_row(label, f"{score.value:.4f}", Text(ends), how)
+        for score in evaluation.scores:
+            if found := unseen.get(score.name):
+                ends = "-" if found.interval is None else f"[{found.interval[0]:.4f}, {found.interval[1]:.4f}]"
+                table.add_row(Text(score.label), f"{found.value:.4f}", Text(ends), score.how)
         console.print(table)
     if len(seen):
         mean = f"mean Dice on them {seen['dice'].mean():.4f}, which is no result"
@@ -236,5 +269,5 @@ def print_evaluation(name: str, unseen: Mapping[str, "Score"], images: "pd.DataF
         for how in seen["seen"].unique():
             names = ", ".join(seen.loc[seen["seen"] == how, "image"])
             console.print(f"  {how}: {names}", highlight=False, markup=False, soft_wrap=True)
-    for caveat in caveats:
+    for caveat in evaluation.caveats:
         console.print(f"note: {caveat}", highlight=False, markup=False, soft_wrap=True)
