@@ -5,10 +5,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cellseg.data.augmentation import Dihedral as Dihedral
+    from cellseg.data.augmentation import MonaiTransforms as MonaiTransforms
     from cellseg.data.datamodule import CellDataModule as CellDataModule
     from cellseg.data.splits import SplitPlan as SplitPlan
 
-_HOMES = {"CellDataModule": "datamodule", "Dihedral": "augmentation", "SplitPlan": "splits"}
+_HOMES = {
+    "CellDataModule": "datamodule",
+    "Dihedral": "augmentation",
+    "MonaiTransforms": "augmentation",
+    "SplitPlan": "splits",
+}
 __all__ = list(_HOMES)
 
 

@@ -38,7 +38,8 @@ class CellDataModule(L.LightningDataModule):
         channels: Which channels of the images to use, counted from 0; at most four. By default RGB, grey as RGB.
         origin: Where the data set is to be had; said when ``root`` does not exist.
         split: How to divide the pairs; see ``SplitPlan``.
-        augmentation: Changes training images and their masks alike, or None.
+        augmentation: Called with a training image and its mask, both (C, S, S), and a generator that alone may decide
+            what is drawn; returns both changed alike. None: none.
         seed: Decides the order of batches and what the augmentation draws; the split has its own.
         cache: Folder that keeps the decoded images; by default the user's cache folder.
 
@@ -69,6 +70,8 @@ class CellDataModule(L.LightningDataModule):
         ):
             if not isinstance(value, int) or not least <= value <= most:
                 raise InputError(f"data.{name} must be a whole number from {least} to {most}, but is {value!r}")
+        if augmentation is not None and not callable(augmentation):
+            raise InputError(f"augmentation gives a {type(augmentation).__name__}, which cannot be called")
         if root is not None and not str(root).strip():
             raise InputError("data.root is empty; name a folder, or leave it out for the embedded smears")
         self.root = EMBEDDED_ROOT if root is None else _expanded(root)

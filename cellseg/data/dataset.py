@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
+from cellseg.data.augmentation import augmented
 from cellseg.data.cache import DecodedPairs
 
 Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
@@ -39,7 +40,7 @@ class CellDataset(Dataset[dict[str, Any]]):
         mask = torch.from_numpy(self._decoded.masks[row]).float()
         if self._augmentation:
             generator = torch.Generator().manual_seed(derived_seed(self._seed, epoch, index))
-            image, mask = self._augmentation(image, mask, generator)
+            image, mask = augmented(self._augmentation, image, mask, generator)
         vanished = self._decoded.facts[index].vanishes
         return {"image": image, "mask": mask, "name": pair.name, "group": pair.group, "vanished": vanished}
 

@@ -58,6 +58,12 @@ class LastCheckpoint(ModelCheckpoint):
                 }
                 state["dirpath"] = self.dirpath
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count the epoch of the checkpoint as done: with ``max_steps`` Lightning would begin it again."""
+        super().on_train_start(trainer, pl_module)
+        progress = trainer.fit_loop.epoch_progress.current
+        progress.completed = progress.processed
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write it if it is time; all devices agree on that."""
         last = (

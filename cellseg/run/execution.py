@@ -132,7 +132,7 @@ def prepare(cfg: DictConfig, folder: Path, stop: StopRequest, origin: Mapping[st
     trainer = build_trainer(cfg, folder, [*callbacks.values(), scored, timer, asked], loggers)
     if datamodule.has_validation:
         _refuse_no_validation(trainer)
-    if trainer.strategy.root_device.type != "mps":  # which does not know it
+    if trainer.strategy.root_device.type != "mps" and not module.wants_plain_layout:  # "mps" does not know another
         # before any callback copies the weights: averaging two layouts takes four times as long
         module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
     if trainer.is_global_zero:
@@ -149,6 +149,10 @@ def fit(run: Prepared, stop: StopRequest) -> dict[str, Tensor]:
         run.trainer.fit(run.module, run.datamodule, ckpt_path=run.checkpoint, weights_only=True)
     except InputError:
         raise
+    except RuntimeError as error:
+        if not _of_optimizer(error) or out_of_memory(error):
+            raise
+        raise InputError(f"the optimizer cannot train this network: {' '.join(str(error).split())}") from error
     except (MisconfigurationException, ValueError, TypeError, ArithmeticError) as error:
         if run.asked.begun or out_of_memory(error):
             raise
@@ -269,6 +273,14 @@ def _without_disk_errors(arguments: threading.ExceptHookArgs) -> None:
     """Leave it to the main thread to say that TensorBoard's cannot write: it hears of it, and says it once."""
     if not isinstance(arguments.exc_value, OSError):
         threading.__excepthook__(arguments)
+
+
+def _of_optimizer(error: BaseException) -> bool:
+    """Tell whether an error was raised by an optimizer of torch."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and str(place.tb_frame.f_globals.get("__name__", "")).startswith("torch.optim.")
 
 
 def _refuse_small_batches(network: NetworkFacts, datamodule: CellDataModule) -> None:

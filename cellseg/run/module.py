@@ -60,6 +60,11 @@ class SegmentationModule(L.LightningModule):
         """What to call the network: its own name where it has one, else its class."""
         return getattr(self.network, "name", type(self.network).__name__)
 
+    @property
+    def wants_plain_layout(self) -> bool:
+        """Whether the optimizer fails on weights whose channels come last in memory."""
+        return getattr(self._make_optimizer, "func", self._make_optimizer) is torch.optim.LBFGS
+
     def forward(self, image: Tensor) -> Tensor:
         """Return logits."""
         return self.network(image)

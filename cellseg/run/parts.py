@@ -101,7 +101,7 @@ def _settings(cfg: DictConfig, key: str) -> dict[str, Any]:
 
 def _instantiated(key: str, settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
     try:
-        return instantiate(dict(settings), **arguments)
+        return instantiate(dict(settings), _convert_="all", **arguments)  # checkpoints hold plain lists
     except InstantiationException as error:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from error
