@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from cellseg.run import home
 from cellseg.run.home import CONF
@@ -101,6 +102,9 @@ def main(cfg: DictConfig) -> float | None:
     try:
         with StopRequest() as stop:
             return run(cfg, folder, stop, typed())
+    except OmegaConfBaseException as error:  # a value that is taken from a key that is not there
+        key = getattr(error, "full_key", None)
+        sys.exit(f"error: {f'{key}: ' if key else ''}{str(error).splitlines()[0]}")
     except (InputError, InstantiationException) as error:
         ours = error.__cause__ if isinstance(error.__cause__, InputError) else error
         root = str(OmegaConf.select(cfg, "data.root"))
@@ -135,7 +139,10 @@ def start() -> None:
     except ValueError as error:
         if not str(error).startswith("Config group override"):
             raise
-        sys.exit("error: a group cannot be null; ~GROUP takes it away, as ~scheduler does")
+        null = [word.partition("=")[0] for word in sys.argv[1:] if word.endswith("=null")]
+        group = next((name for name in null if (CONF / name).is_dir()), "a group")
+        options = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+        sys.exit(f"error: {group} cannot be null; its options are {options}")
     sys.exit(account.SweepAccount.complaint)  # none: exit code 0
 
 

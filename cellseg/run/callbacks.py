@@ -99,6 +99,27 @@ class StopWhenAsked(L.Callback):
             trainer.strategy.launcher.kill(signal.SIGTERM)
 
 
+class StopAfter(L.Callback):
+    """Ends training after so many steps, as ``trainer.max_steps`` does in Lightning.
+
+    A run with Lightning's own limit begins the epoch of its checkpoint again when it goes on.
+
+    Args:
+        steps: Of the optimizer, from 1.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Ask Lightning to stop; least numbers of epochs and steps are for stopping early."""
+        if trainer.global_step >= self.steps:
+            trainer.should_stop = True
+            trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None
+
+
 class WarmEMA(WeightAveraging):
     """Scores and saves the exponential moving average of the weights, which a short training does not spoil.
 

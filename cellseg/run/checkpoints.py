@@ -58,19 +58,9 @@ class LastCheckpoint(ModelCheckpoint):
                 }
                 state["dirpath"] = self.dirpath
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count the epoch of the checkpoint as done: with ``max_steps`` Lightning would begin it again."""
-        super().on_train_start(trainer, pl_module)
-        progress = trainer.fit_loop.epoch_progress.current
-        progress.completed = progress.processed
-
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write it if it is time; all devices agree on that."""
-        last = (
-            trainer.should_stop
-            or trainer.current_epoch + 1 == trainer.max_epochs
-            or trainer.global_step == trainer.max_steps
-        )
+        last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         due = last or time.monotonic() - self.written >= self.seconds
         if trainer.strategy.reduce_boolean_decision(due, all=False):
             super().on_train_epoch_end(trainer, pl_module)

@@ -126,7 +126,7 @@ class SegmentationModule(L.LightningModule):
             remedy = "; ~optimizer.fused takes that key away" if "fused" in str(error) else ""
             raise InputError(f"optimizer cannot be built with these values: {error}{remedy}") from error
         if not isinstance(optimizer, Optimizer):
-            raise InputError(f"optimizer gives a {type(optimizer).__name__} and not a torch.optim.Optimizer")
+            raise InputError(f"optimizer gives a {type(optimizer).__name__}, where an Optimizer of torch is needed")
         if self.schedule is None:
             return optimizer
         scheduler, interval, words = self.schedule.build(optimizer, self.trainer)

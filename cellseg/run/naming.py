@@ -16,8 +16,8 @@ def run_name(model: str, seed: int, overrides: Sequence[str]) -> str:
     parts = [model, f"seed-{seed}"]
     for override in sorted(overrides):
         key, _, value = override.lstrip("+~").partition("=")
-        if key in ("model", "seed", "study", "n_jobs", "margin"):
-            continue
+        if key in ("model", "seed", "study", "n_jobs", "margin") or key.partition(".")[0] == "logger":
+            continue  # said already, or no part of the training
         if value in ("True", "False"):  # Hydra's sweeper writes false as False
             value = value.lower()
         clean = re.sub(r"[^\w.,+-]+", "-", Path(value).name or value, flags=re.ASCII)

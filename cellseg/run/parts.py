@@ -1,12 +1,14 @@
 """The parts of a run, built from its configuration one by one, so that one that cannot be used is refused by name."""
 
 import functools
+import importlib.util
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import lightning as L
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -39,7 +41,7 @@ def build_module(cfg: DictConfig) -> SegmentationModule:
     own = {str(key): value for key, value in settings.items() if key not in parts}
     module = instantiate(own, _partial_=True)(**parts)
     if not isinstance(module, L.LightningModule):
-        raise InputError(f"module gives a {type(module).__name__} and not a LightningModule")
+        raise InputError(f"module gives a {type(module).__name__}, where a LightningModule is needed")
     return module  # type: ignore[return-value]
 
 
@@ -66,8 +68,8 @@ def build(cfg: DictConfig, key: str, kind: type[Part], **arguments: Any) -> Part
     """
     built = _instantiated(key, _settings(cfg, key), arguments)
     if not isinstance(built, kind):
-        article = "an" if kind.__name__[0] in "AEIOU" else "a"
-        raise InputError(f"{key} gives a {type(built).__name__} and not {article} {kind.__module__}.{kind.__name__}")
+        package = kind.__module__.partition(".")[0]
+        raise InputError(f"{key} gives a {type(built).__name__}, where a {kind.__name__} of {package} is needed")
     return built
 
 
@@ -107,13 +109,20 @@ def _instantiated(key: str, settings: Mapping[str, Any], arguments: Mapping[str,
             raise error.__cause__ from error
         if missing := _missing_package(error):
             raise InputError(f"{key} needs the package {missing}: {_install(missing)}") from error
-        raise _refused(key, error) from error
+        raise _refused(key, str(settings.get("_target_")), error) from error
 
 
-def _refused(key: str, error: InstantiationException) -> Exception:
+def _refused(key: str, target: str, error: InstantiationException) -> Exception:
     """Return an error of the user's words where the class refused its arguments; others say enough, or are no such."""
     cause = error.__cause__
-    if isinstance(cause, TypeError | ValueError | KeyError | AttributeError | AssertionError | ImportError):
+    if isinstance(cause, ImportError):
+        first: BaseException = cause
+        while first.__cause__ is not None:
+            first = first.__cause__
+        return InputError(f"{key}: {target} cannot be imported: {' '.join(str(first).split())}")
+    if isinstance(
+        cause, TypeError | ValueError | KeyError | AttributeError | AssertionError | MisconfigurationException
+    ):
         said = " ".join(str(cause).split()) or type(cause).__name__
         return InputError(f"{key} cannot be built with these values: {said}{_remedy(key, said)}")
     return error
@@ -131,7 +140,8 @@ def _missing_package(error: BaseException) -> str | None:
             for name in EXTRAS:  # libraries say it in words of their own, and leave the name out
                 if seen.name == name or (seen.name is None and name in str(seen)):
                     return name
-            return seen.name and seen.name.partition(".")[0]
+            top = (seen.name or "").partition(".")[0]
+            return top if top and importlib.util.find_spec(top) is None else None
         seen = seen.__cause__ or seen.__context__
     return None
 

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
+from cellseg.run.callbacks import StopAfter
 from cellseg.storage.errors import InputError
 
 STEP, EPOCH = "step", "epoch"
@@ -73,12 +74,15 @@ class Schedule:
         once = STEP if needed or _kind(self.make) in PER_BATCH else EPOCH
         interval = self.interval or once
         length = _length(trainer, interval) if needed or _kind(self.make) in SEVERAL else None
+        kind = _kind(self.make)
+        if isinstance(kind, type) and not issubclass(kind, LRScheduler):
+            raise InputError(f"scheduler is a {kind.__name__}, where an LRScheduler of torch is needed")
         try:
             scheduler = _built(self.make, optimizer, length)
         except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
             raise InputError(f"scheduler cannot be built with these values: {_reason(error)}") from error
         if not isinstance(scheduler, LRScheduler):
-            raise InputError(f"scheduler gives a {type(scheduler).__name__} and not an LRScheduler of torch")
+            raise InputError(f"scheduler gives a {type(scheduler).__name__}, where an LRScheduler of torch is needed")
         over = f" over {length}" if needed and length else ""
         unit = {STEP: "batch", EPOCH: "epoch"}[interval]
         plural = f" {unit}{'es' if unit == 'batch' else 's'}" if over else ""
@@ -112,12 +116,13 @@ def _lengths_of_parts(length: int | None, milestones: list[int], parts: int) -> 
 
 
 def _length(trainer: L.Trainer, interval: str) -> int:
-    steps = trainer.estimated_stepping_batches
+    limits = [callback.steps for callback in trainer.callbacks if isinstance(callback, StopAfter)]  # type: ignore[attr-defined]
+    steps = min([trainer.estimated_stepping_batches, *limits])
     if not 1 <= steps < math.inf:
         raise InputError(f"a learning rate schedule needs 1 or more steps, not {steps}; set trainer.max_epochs")
     if interval == STEP:
         return int(steps)
-    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+    if trainer.max_epochs is not None and trainer.max_epochs > 0 and not limits:
         return trainer.max_epochs
     each = max(1, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
     return math.ceil(steps / each)

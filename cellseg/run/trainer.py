@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from omegaconf import DictConfig, OmegaConf
 
+from cellseg.run.callbacks import StopAfter
 from cellseg.run.checkpoints import WholeCheckpoints
 from cellseg.run.overrides import nearest
 from cellseg.run.parts import build, build_all
@@ -88,6 +89,8 @@ def build_trainer(
     Raises:
         InputError: If an argument is unknown, refused, or has a value that the Trainer refuses.
     """
+    limit = _max_steps(cfg)
+    callbacks = [*callbacks, StopAfter(limit)] if limit else callbacks
     keeps = OmegaConf.select(cfg, "trainer.enable_checkpointing") is not False
     mine = [callback for callback in callbacks if keeps or not isinstance(callback, ModelCheckpoint)]
     if not loggers:  # to which it would write
@@ -105,8 +108,11 @@ def build_trainer(
         "enable_checkpointing": _any(mine, ModelCheckpoint),  # or Lightning adds one of its own
         "profiler": _profiler(cfg, folder),
         "max_time": None,  # the timer knows it
+        "max_steps": -1,  # StopAfter knows them
     }
     given: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
+    if limit and given.get("max_epochs") is None:
+        given["max_epochs"] = -1
     settings = {name: value for name, value in given.items() if name not in arguments}
     return build(OmegaConf.create({"trainer": settings}), "trainer", L.Trainer, **arguments)
 
@@ -131,6 +137,19 @@ def refuse_arguments(cfg: DictConfig) -> None:
             raise InputError(f"trainer.{name} cannot be set: {REFUSED[str(name)]}")
         if name in ("logger", "callbacks") and value is False:
             raise InputError(f"trainer.{name} cannot be set: {REFUSED[str(name)]}")
+    each = cfg.trainer.get("accumulate_grad_batches", 1)
+    if type(each) is not int or each < 1:
+        raise InputError(f"trainer.accumulate_grad_batches must be a whole number from 1, but is {each}")
+    _max_steps(cfg)
+
+
+def _max_steps(cfg: DictConfig) -> int | None:
+    steps = OmegaConf.select(cfg, "trainer.max_steps")
+    if steps in (None, -1):
+        return None
+    if type(steps) is not int or steps < 1:
+        raise InputError(f"trainer.max_steps must be a whole number from 1, or -1 for no limit, but is {steps}")
+    return steps
 
 
 def profiles(folder: Path) -> list[Path]:

@@ -104,7 +104,7 @@ def assemble(study: Study) -> Report:
         caveats=caveats(study),
         configurations=Table(configuration_columns(study), configurations),
         costs=Table(COST_COLUMNS, configurations),
-        comparisons=Table(comparison_columns(study), [comparison_row(verdict) for verdict in verdicts]),
+        comparisons=Table(comparison_columns(study), [comparison_row(study, verdict) for verdict in verdicts]),
         original=Table(ORIGINAL_COLUMNS, original_rows(study, configurations)),
         differences=Table({"key": "key"} | {name: name for name in study.configurations}, differences),
         runs=Table(run_columns(study), run_rows(study)),

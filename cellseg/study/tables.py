@@ -139,10 +139,12 @@ def configuration_rows(study: Study, intervals: Mapping[str, tuple[float, float]
     return rows
 
 
-def comparison_row(verdict: Verdict) -> Row:
+def comparison_row(study: Study, verdict: Verdict) -> Row:
     """Return the numbers behind a verdict; differences are A minus B, and all is empty where there are none."""
     row: Row = {"a": verdict.a, "b": verdict.b, "kind": verdict.kind, "verdict": verdict.sentence}
-    for name, of in (("dice", verdict.dice), *verdict.others.items()):
+    found = {"dice": verdict.dice, **verdict.others}
+    for name in (score.name for score in study.per_image):
+        of = found.get(name)
         values = (of.difference, of.low, of.high) if of else (None, None, None)
         row |= dict(zip((f"{name}_difference", f"{name}_low", f"{name}_high"), values, strict=True))
     row |= {"p": verdict.p, "p_folds": verdict.p_folds}

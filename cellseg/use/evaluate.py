@@ -21,7 +21,7 @@ from cellseg.data.kinship import Kin, Likeness, families, find_alike
 from cellseg.data.pairs import Pair, find_pairs, scan_pairs
 from cellseg.data.progress import with_progress
 from cellseg.metrics import POOLED, SCORES, AddedScores, Score, image_scores
-from cellseg.run.building import build_trusted
+from cellseg.run.building import build_trusted, targets_of
 from cellseg.storage.csv_files import as_text
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, write_json
@@ -121,7 +121,8 @@ def _added_scores(trained: Trained, *, trust: bool) -> tuple[AddedScores, list[s
     built, left_out = {}, []
     for name, settings in wanted.items():
         if not trust:
-            left_out.append(f"metrics.{name} is not computed: {settings.get('_target_')} must be imported; add --trust")
+            packages = ", ".join(sorted({target.split(".")[0] for target in targets_of(settings)} - {"cellseg"}))
+            left_out.append(f"metrics.{name} is not computed: {packages or 'its class'} must be imported; add --trust")
             continue
         try:
             built[name] = build_trusted(settings, [place] if place else [], run.folder)
