@@ -172,6 +172,7 @@ def test_a_sweep_over_a_network_of_ones_own_is_reported(own):
     assert (facts.side_multiple, facts.least_batch) == (4, 1)
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_with_the_folder_of_ones_own(own, smears):
     (run_of(own) / "summary.json").unlink()
     settings = (
@@ -274,7 +275,7 @@ def test_fixed_sizes_are_kept_to(smears, tmp_path):
     invoke("export", tmp_path / "run", tmp_path / "net.pt2", "--trust")
 
 
-@pytest.mark.parametrize("model", ["attention_unet", "segresnet"])
+@pytest.mark.parametrize("model", ["attention_unet", pytest.param("segresnet", marks=pytest.mark.slow)])
 def test_networks_of_monai_go_all_the_way(smears, tmp_path, model):
     train.run(smoke(f"data.root={smears}", f"model={model}", "trainer.max_epochs=1"), tmp_path / "run")
     assert "wrote 10 masks" in invoke("predict", tmp_path / "run", smears, "--output", tmp_path / "out", "--trust")

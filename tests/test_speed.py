@@ -99,9 +99,9 @@ class Clock(LastCheckpoint):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "max_steps", "epochs"), [(0, -1, [0, 1, 2, 3, 4]), (60, -1, [2, 4]), (1000, 3, [2, 4])]
+    ("seconds", "stopped", "epochs"), [(0, None, [0, 1, 2, 3, 4]), (60, None, [2, 4]), (1000, 2, [2, 4])]
 )
-def test_a_checkpoint_is_written_when_the_last_is_old_and_after_the_last_epoch(seconds, max_steps, epochs, monkeypatch):
+def test_a_checkpoint_is_written_when_the_last_is_old_and_after_the_last_epoch(seconds, stopped, epochs, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     clock = Clock(seconds)
@@ -112,9 +112,8 @@ def test_a_checkpoint_is_written_when_the_last_is_old_and_after_the_last_epoch(s
         trainer = SimpleNamespace(
             current_epoch=epoch,
             max_epochs=5,
-            should_stop=False,
+            should_stop=epoch == stopped,
             global_step=epoch + 1,
-            max_steps=max_steps,
             strategy=SimpleNamespace(reduce_boolean_decision=lambda due, all: due),
         )
         clock.on_train_epoch_end(trainer, None)

@@ -81,7 +81,7 @@ LENGTH = 30
 RARE = ("callbacks.last.seconds=0.4", "data.split.val_fraction=0.25", "optimizer.lr=0.01", "model.init_features=8")
 
 
-@pytest.mark.parametrize(("killed", "more"), [pytest.param((2,), (), marks=pytest.mark.slow), ((7, 17), RARE)])
+@pytest.mark.parametrize(("killed", "more"), [((2,), ()), pytest.param((7, 17), RARE, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(smears, tmp_path, caplog, request, killed, more):
     overrides = (f"data.root={smears}", "study=s", f"trainer.max_epochs={LENGTH}", *more)
     folder = tmp_path / "logs" / "s"

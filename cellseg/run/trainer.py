@@ -133,7 +133,7 @@ def refuse_arguments(cfg: DictConfig) -> None:
             meant = f"; did you mean {near}?" if near else ""
             raise InputError(f"trainer.{name} is no argument of {target}{meant}")
         harmless = (None, False, *HARMLESS.get(str(name), ()))
-        if name in REFUSED and not any(value is same or (value == same and value is not True) for same in harmless):
+        if name in REFUSED and not any(type(value) is type(same) and value == same for same in harmless):
             raise InputError(f"trainer.{name} cannot be set: {REFUSED[str(name)]}")
         if name in ("logger", "callbacks") and value is False:
             raise InputError(f"trainer.{name} cannot be set: {REFUSED[str(name)]}")

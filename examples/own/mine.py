@@ -1,4 +1,4 @@
-"""A network and a loss of one's own: any nn.Module will do that turns images into one logit a pixel."""
+"""Parts of one's own: a network, a loss, a score and an augmentation."""
 
 import torch
 import torch.nn.functional as F
@@ -27,20 +27,37 @@ class Hourglass(nn.Module):
         return self.up(x)
 
 
-class FocalLoss(nn.Module):
-    """Cross-entropy in which pixels that are sure already count less.
+class TverskyLoss(nn.Module):
+    """One minus the Tversky index: Dice in which missed cells may count more than false ones.
 
     Args:
-        gamma: How much less; 0 is cross-entropy.
+        missed: Weight of missed pixels, in [0, 1]; that of false ones is 1 - missed. 0.5 is Dice.
 
-    Source: Lin et al., 2017, https://arxiv.org/abs/1708.02002
+    Source: Salehi et al., 2017, https://arxiv.org/abs/1706.05721
     """
 
-    def __init__(self, gamma: float = 2.0) -> None:
+    def __init__(self, missed: float = 0.7) -> None:
         super().__init__()
-        self.gamma = gamma
+        self.missed = missed
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the mean over all pixels of all images."""
-        entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        return ((1 - torch.exp(-entropy)) ** self.gamma * entropy).mean()
+        """Return the mean over images."""
+        p, t = logits.float().sigmoid().flatten(1), target.flatten(1)
+        right, missed, false = (p * t).sum(1), ((1 - p) * t).sum(1), (p * (1 - t)).sum(1)
+        return (1 - (right + 1e-6) / (right + self.missed * missed + (1 - self.missed) * false + 1e-6)).mean()
+
+
+class Sensitivity:
+    """Share of the pixels of cells that are found. A metric of torchmetrics is added in the same way."""
+
+    higher_is_better = True
+
+    def __call__(self, probability: Tensor, mask: Tensor) -> Tensor:
+        """Return it for one image: probabilities and mask of shape (1, 1, H, W); NaN where there is no cell."""
+        return ((probability > 0.5) & (mask > 0)).sum() / mask.sum()
+
+
+def darker_or_brighter(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Change the brightness of a training image by up to a fifth; ``generator`` alone decides by how much."""
+    factor = 0.8 + 0.4 * torch.rand((), generator=generator)
+    return (image * factor).clamp(0, 1), mask
