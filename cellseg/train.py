@@ -127,6 +127,11 @@ def start() -> None:
     logging.raiseExceptions = False  # a log that cannot be written is no reason to fill the console
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        from cellseg.run.help import print_help
+
+        print_help(CONF, sys.argv[1:], " ".join(home.typed()))
+        return
     if process.SWEPT not in os.environ:  # what a sweep passes on is in Hydra's grammar already
         flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]  # first: Hydra reads no keys after them
         sys.argv[1:] = as_typed([*flags[:1], *(word for word in sys.argv[1:] if word not in flags)])
