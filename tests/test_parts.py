@@ -32,7 +32,10 @@ from cellseg.use.evaluate import estimate_scores, evaluate
 from cellseg.use.trained import find_runs
 from conftest import smoke
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy")  # MONAI's own call of it
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*always_return_as_numpy"),  # MONAI calls it itself
+    pytest.mark.filterwarnings("ignore:You requested to overfit"),  # and then the order is fixed
+]
 
 
 class Brier(Metric):
