@@ -1,4 +1,4 @@
-"""Cell segmentation experiments, built to say whether a difference between two networks is real."""
+"""Train cell segmentation networks and test whether a difference between two of them is real."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first used, so that what needs no torch does not wait for it."""
+    """Import a public name on first use, so that commands without torch start faster."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Losses on logits, averaged over images so that batch size does not change what is optimised."""
+"""Losses on logits, averaged over images, so that the batch size does not change the objective."""
 
 import torch
 import torch.nn.functional as F
@@ -8,49 +8,48 @@ from cellseg.storage.errors import InputError
 
 
 def soft_dice(probability: Tensor, target: Tensor) -> Tensor:
-    """Dice of unthresholded probabilities, one value per image, in [0, 1].
+    """Compute the Dice of unthresholded probabilities, one value in [0, 1] per image.
 
     Args:
         probability: Shape (N, ...), in [0, 1].
         target: Same shape, 0 or 1.
 
     Returns:
-        Shape (N,): ``2 * sum(p * t) / (sum(p) + sum(t))``, with no smoothing term; 1 where both sums are 0.
+        Shape (N,): ``2 * sum(p * t) / (sum(p) + sum(t))`` without a smoothing term; 1 where both sums are 0.
 
     Raises:
         InputError: If the shapes differ.
     """
     if probability.shape != target.shape:
         raise InputError(
-            f"prediction and target must have one shape, but are {tuple(probability.shape)} and {tuple(target.shape)}; "
-            "for masks of one class set model.out_channels=1"
+            f"prediction and target must have the same shape, but have {tuple(probability.shape)} and "
+            f"{tuple(target.shape)}; for masks of one class set model.out_channels=1"
         )
     p, t = probability.flatten(1).float(), target.flatten(1).float()
     overlap, total = 2 * (p * t).sum(1), p.sum(1) + t.sum(1)
-    empty = total == 0  # not "total <= 0": a diverged network must come out as NaN, never as perfect
+    empty = total == 0  # NaN stays NaN, so a diverged network never gets a perfect score
     return torch.where(empty, 1.0, overlap / torch.where(empty, 1.0, total))
 
 
 class DiceLoss(nn.Module):
-    """One minus soft Dice of the sigmoid of the logits, per image, then the mean over the batch.
+    """One minus the soft Dice of each image, averaged over the batch; the loss of the original study.
 
-    Takes logits and a 0/1 target of shape (N, 1, H, W); returns a scalar in [0, 1]. An image without any cell has
-    loss 1 and gradient 0 whatever is predicted in it: there is nothing in it that this loss, the original study's,
-    could teach.
+    Takes logits and a 0/1 target of shape (N, 1, H, W); returns a scalar in [0, 1]. An image without cells has loss 1
+    and gradient 0 for every prediction, so the network learns nothing from it.
     """
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss; computed in float32 whatever precision the network ran in."""
+        """Compute the loss in float32, whatever the precision of the logits."""
         return 1 - soft_dice(logits.float().sigmoid(), target).mean()
 
 
 class DiceBCELoss(nn.Module):
-    """Dice loss plus binary cross-entropy: unlike Dice alone it teaches something on images without cells.
+    """Dice loss plus binary cross-entropy: unlike the Dice loss alone, it also learns from images without cells.
 
-    Takes logits and a 0/1 target of shape (N, 1, H, W); returns a scalar from 0.
+    Takes logits and a 0/1 target of shape (N, 1, H, W); returns a scalar of at least 0.
 
     Args:
-        weight: Of the cross-entropy, a mean over all pixels; the Dice loss counts 1.
+        weight: Factor of the cross-entropy, which is a mean over all pixels; the Dice loss has the factor 1.
     """
 
     def __init__(self, weight: float = 1.0) -> None:
@@ -58,19 +57,19 @@ class DiceBCELoss(nn.Module):
         self.weight, self.dice = weight, DiceLoss()
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss; computed in float32 whatever precision the network ran in."""
+        """Compute the loss in float32, whatever the precision of the logits."""
         entropy = F.binary_cross_entropy_with_logits(logits.float(), target.float())
         return self.dice(logits, target) + self.weight * entropy
 
 
 class FocalLoss(nn.Module):
-    """Cross-entropy in which pixels that are right and sure already count less.
+    """Cross-entropy with a smaller weight for pixels that the network already predicts well.
 
-    Takes logits and a 0/1 target of shape (N, 1, H, W); returns a scalar from 0, the mean over all pixels.
+    Takes logits and a 0/1 target of shape (N, 1, H, W); returns the mean over all pixels, a scalar of at least 0.
 
     Args:
-        gamma: How much less they count; 0 is cross-entropy.
-        alpha: Weight of cell, in [0, 1]; that of background is 1 - alpha. The paper takes 0.25 for rare objects.
+        gamma: Strength of this effect; 0 gives all pixels the same weight.
+        alpha: Weight of cell pixels, in [0, 1]; background pixels have the weight 1 - alpha. The paper uses 0.25.
 
     Source: Lin et al., 2017, https://arxiv.org/abs/1708.02002
     """
@@ -78,11 +77,11 @@ class FocalLoss(nn.Module):
     def __init__(self, gamma: float = 2.0, alpha: float = 0.5) -> None:
         super().__init__()
         if gamma < 0 or not 0 <= alpha <= 1:
-            raise InputError(f"loss.gamma must be 0 or more and loss.alpha in [0, 1], but are {gamma} and {alpha}")
+            raise InputError(f"loss.gamma must be at least 0 and loss.alpha in [0, 1], but are {gamma} and {alpha}")
         self.gamma, self.alpha = gamma, alpha
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss; computed in float32 whatever precision the network ran in."""
+        """Compute the loss in float32, whatever the precision of the logits."""
         logits, target = logits.float(), target.float()
         entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         weight = self.alpha * target + (1 - self.alpha) * (1 - target)

@@ -1,4 +1,4 @@
-"""The networks: one parametric U-Net, of which UNet, PotiNet and XopiNet are three settings."""
+"""One U-Net with parameters; UNet, PotiNet and XopiNet are three settings of it."""
 
 from collections import OrderedDict
 
@@ -8,25 +8,25 @@ from torch import Tensor, nn
 
 from cellseg.storage.errors import InputError
 
-DEEPEST = 16  # of a picture of 65,536 pixels a side, the largest there is, one pixel is left
+DEEPEST = 16  # maximum number of poolings: the largest image side, 65,536 pixels, then has one pixel left
 
 
 class UNet(nn.Module):
-    """U-Net for binary masks: image (N, in_channels, H, W) to logits (N, out_channels, H, W).
+    """Maps an image (N, in_channels, H, W) to logits of binary masks (N, out_channels, H, W).
 
-    Without arguments it is the published UNet. Submodule names follow mateuszbuda/brain-segmentation-pytorch, so
-    weights trained there, or by the original study, load with ``strict=True``.
+    The default arguments give the published UNet. Submodule names follow mateuszbuda/brain-segmentation-pytorch, so
+    weights of that repository or of the original study load with ``strict=True``.
 
     Args:
-        in_channels: Channels of the image; 3 for RGB.
-        out_channels: Masks predicted at once.
-        init_features: Features at full resolution; they double with every level.
-        depth: Number of 2x poolings, 16 at most. H and W must be multiples of ``2**depth``.
-        skip: Whether each decoder level also sees the encoder features of its resolution.
+        in_channels: Number of image channels; 3 for RGB.
+        out_channels: Number of masks that the network predicts.
+        init_features: Number of features at full resolution; it doubles at every level.
+        depth: Number of 2x poolings, at most 16. H and W must be multiples of ``2**depth``.
+        skip: Whether each decoder level receives the encoder features of its resolution.
 
     Raises:
-        InputError: From the constructor, if a number is below 1 or too deep; from ``forward``, if the image has other
-            channels, or H or W is not such a multiple.
+        InputError: From the constructor, if a number is below 1 or ``depth`` is above 16; from ``forward``, if the
+            number of image channels is wrong, or H or W is no multiple of ``2**depth``.
 
     Reference: Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597
     """
@@ -66,7 +66,7 @@ class UNet(nn.Module):
         self.conv = nn.Conv2d(init_features, out_channels, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits; sigmoid belongs to the loss, the metrics and prediction."""
+        """Compute logits; the loss, the metrics and prediction apply the sigmoid."""
         channels, height, width = image.shape[-3:]
         if channels != self.in_channels:
             raise InputError(f"model.in_channels is {self.in_channels}, but the image has {channels} channels")
@@ -79,8 +79,8 @@ class UNet(nn.Module):
             )
         if self.training and len(image) == 1 and height == width == step:
             raise InputError(
-                f"one image of {height}x{width} leaves batch norm a single value at depth {self.depth}; "
-                f"train on images of {2 * step}x{2 * step} or more"
+                f"batch norm needs several values per channel, but one image of {height}x{width} leaves one at depth "
+                f"{self.depth}; train on images of {2 * step}x{2 * step} or more"
             )
         x, features = image, []
         for level in range(1, self.depth + 1):
@@ -97,23 +97,23 @@ class UNet(nn.Module):
 
     @property
     def name(self) -> str:
-        """The name this setting of depth and skip goes by."""
+        """The name of this combination of depth and skip, such as PotiNet."""
         names = {(4, True): "UNet", (4, False): "PotiNet", (5, True): "XopiNet"}
         return names.get((self.depth, self.skip), f"UNet(depth={self.depth}, skip={self.skip})")
 
 
 def PotiNet(in_channels: int = 3, out_channels: int = 1, init_features: int = 32) -> UNet:  # noqa: N802 (a network's name)
-    """U-Net without skip connections: the decoder sees nothing but the bottleneck."""
+    """Build a U-Net without skip connections: the decoder receives only the bottleneck."""
     return UNet(in_channels, out_channels, init_features, skip=False)
 
 
 def XopiNet(in_channels: int = 3, out_channels: int = 1, init_features: int = 32) -> UNet:  # noqa: N802 (a network's name)
-    """U-Net one level deeper: five poolings, so sides must be multiples of 32."""
+    """Build a U-Net with five poolings; image sides must be multiples of 32."""
     return UNet(in_channels, out_channels, init_features, depth=5)
 
 
 def _block(in_channels: int, features: int, name: str) -> nn.Sequential:
-    """Conv 3x3 - batch norm - ReLU, twice, under the published names."""
+    """Build two layers of conv 3x3, batch norm and ReLU with the published submodule names."""
     layers: list[tuple[str, nn.Module]] = []
     for index, channels in ((1, in_channels), (2, features)):
         layers += [

@@ -1,6 +1,6 @@
-"""Cells as objects: connected regions of a mask, measured, and held against those of a label.
+"""Find the objects of a mask, measure them, and compare those of a prediction and of a label.
 
-Pixels that touch by side or corner form one object, so cells that touch each other are one.
+Pixels that touch at a side or corner form one object, so these functions count touching cells as one.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-SMALLEST_OBJECT = 20  # pixels at the scored size; anything smaller is a speck, not a cell
+SMALLEST_OBJECT = 20  # pixels at data.image_size; a smaller region is noise and not a cell
 BY_SIDE_OR_CORNER = np.ones((3, 3))
 
 
@@ -19,12 +19,12 @@ class Object:
     """One connected region.
 
     Attributes:
-        id: From 1, row by row of where it begins.
-        area: Pixels.
-        centre_x, centre_y: Mean position of its pixels, from the left and from the top; the first pixel's is 0.
-        left, top, width, height: Bounding box, pixels.
-        mean_probability: Over its pixels.
-        touches_border: Whether it reaches a side of the image, so that part of it may be missing.
+        id: Number from 1, in the order of the first pixels, row by row.
+        area: Number of pixels.
+        centre_x, centre_y: Mean position of the pixels from the left and from the top; the first pixel has 0.
+        left, top, width, height: Bounding box in pixels.
+        mean_probability: Mean probability of the pixels.
+        touches_border: Whether the object touches the image border, so that part of it may be missing.
     """
 
     id: int
@@ -42,12 +42,12 @@ class Object:
 def measure_objects(
     mask: NDArray[np.generic], probability: NDArray[np.generic], smallest: float = SMALLEST_OBJECT
 ) -> Iterator[Object]:
-    """Yield the objects of a mask of ``smallest`` pixels or more.
+    """Yield the objects of a mask that have at least ``smallest`` pixels.
 
     Args:
         mask: Shape (H, W), 0 for background.
-        probability: Same shape, float in [0, 1] or uint16 where 65535 is 1.
-        smallest: Pixels; anything smaller is left out.
+        probability: Same shape; float in [0, 1], or uint16 in which 65535 means 1.
+        smallest: Minimum area in pixels.
     """
     labels, _ = ndimage.label(mask, structure=BY_SIDE_OR_CORNER)
     full = 65535 if probability.dtype == np.uint16 else 1
@@ -61,7 +61,7 @@ def measure_objects(
         if area < smallest:
             continue
         kept += 1
-        across, down = inside.sum(axis=0), inside.sum(axis=1)  # not every pixel's place: there may be 10^8
+        across, down = inside.sum(axis=0), inside.sum(axis=1)  # sums save memory: an object may have 10^8 pixels
         yield Object(
             id=kept,
             area=area,
@@ -80,13 +80,13 @@ def measure_objects(
 
 
 def count_unlabelled(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> int:
-    """Count predicted objects that touch no labelled pixel, specks under 20 pixels left out.
+    """Count predicted objects of at least 20 pixels that overlap no labelled pixel.
 
-    In data with cells left unlabelled on purpose these are cells the network found all the same, or false alarms.
+    They are unlabelled cells that the network found, or false positives.
 
     Args:
-        prediction: Shape (H, W).
-        truth: Same shape.
+        prediction: Predicted mask, shape (H, W).
+        truth: Label, same shape.
     """
     objects, count = ndimage.label(prediction, structure=BY_SIDE_OR_CORNER)
     sizes = np.bincount(objects.ravel(), minlength=count + 1)[1:]
@@ -95,18 +95,18 @@ def count_unlabelled(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) ->
 
 
 UNLABELLED, MISSED, MERGED, SPLIT = "unlabelled", "missed", "merged", "split"
-RIM = 2  # pixels around labels in which a prediction is no object of its own: outlines are never drawn exactly
+RIM = 2  # pixels around a label that still belong to its object, because outlines are not drawn exactly
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A place where prediction and label see other cells.
+    """A region in which prediction and label have different objects.
 
     Attributes:
-        kind: ``unlabelled``, seen where there is no label; ``missed``, a label most of which is not predicted;
-            ``merged``, one predicted object that covers most of several labels; ``split``, one label that holds
-            several predicted objects.
-        where: Its pixels, shape (H, W).
+        kind: ``unlabelled``, a predicted object without a label; ``missed``, a label of which less than half is
+            predicted; ``merged``, one predicted object that covers more than half of several labels; ``split``, one
+            label that covers more than half of several predicted objects.
+        where: The pixels of the region, shape (H, W).
     """
 
     kind: str
@@ -116,16 +116,16 @@ class Disagreement:
 def find_disagreements(
     prediction: NDArray[np.bool_], truth: NDArray[np.bool_], seen: NDArray[np.bool_]
 ) -> Iterator[Disagreement]:
-    """Yield where prediction and label see other cells; specks under 20 pixels left out.
+    """Yield the regions in which prediction and label have different objects of at least 20 pixels.
 
     Args:
-        prediction: As scored, shape (H, W).
-        truth: The label, same shape.
-        seen: Where there may be cells that the label misses; the prediction, or a more generous one.
+        prediction: Predicted mask as scored, shape (H, W).
+        truth: Label, same shape.
+        seen: Mask in which to search for unlabelled cells; the prediction, or one at a lower threshold.
     """
     near_label = ndimage.binary_dilation(truth, iterations=RIM)
     for where in _objects(seen & ~near_label):
-        if ndimage.binary_erosion(np.pad(where, 1, mode="edge"), BY_SIDE_OR_CORNER).any():  # else a rim of a label
+        if ndimage.binary_erosion(np.pad(where, 1, mode="edge"), BY_SIDE_OR_CORNER).any():  # thinner: a rim of a label
             yield Disagreement(UNLABELLED, where)
     found, labelled = list(_objects(prediction)), list(_objects(truth))
     for label in labelled:

@@ -88,7 +88,7 @@ def test_check_writes_over_nothing(smears, tmp_path):
         mine.write_text("mine")
         code, said = run("check", smears, option, mine)
         assert code == 1
-        assert "mine exists already, and nothing is written over it" in said
+        assert "mine already exists and is not overwritten" in said
         assert mine.read_text() == "mine"
 
 
@@ -356,7 +356,7 @@ def test_clean_writes_neither_into_the_data_nor_over_anything(own_smears, tmp_pa
     before = sorted(tmp_path.rglob("*"))
     code, said = run("clean", own_smears, out)
     assert code == 1
-    assert ("lies in" if where == "inside" else "exists already, and nothing is written over it") in said
+    assert ("lies in" if where == "inside" else "already exists and is not overwritten") in said
     assert sorted(tmp_path.rglob("*")) == before
 
 

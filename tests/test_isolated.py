@@ -60,7 +60,7 @@ def test_runs_share_the_cpu_threads(monkeypatch):
         (0, ["x"], "ended without a summary.json"),
         (1, ["a", "error: seed must be", " "], "exit code 1: seed must be"),
         (1, ["hydra.errors.ConfigCompositionException: no model"], "exit code 1: no model"),
-        (3, [], "exit code 3: said nothing"),
+        (3, [], "exit code 3: no output"),
     ],
 )
 def test_the_reason_of_a_failure_is_its_last_word(code, said, reason):

@@ -98,7 +98,7 @@ def test_runs_that_are_stopped_on_slurm_go_on_and_end_bit_identical(cluster, sme
         "unet_seed-3": "failed",
     }, said
     assert "killed by SIGKILL" in said
-    assert "ended without a word, state FAILED" in " ".join(said.split())
+    assert "ended without a result, state FAILED" in " ".join(said.split())
     assert "going on with UNet" in (run_of(study, 1) / "train.log").read_text()
     assert not (run_of(study, 3) / "summary.json").exists()
 

@@ -78,7 +78,7 @@ def test_labels_survive_the_jpeg_file(tmp_path):
 
 def test_an_existing_folder_is_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
-    with pytest.raises(InputError, match="mine exists already, and nothing is written over it"):
+    with pytest.raises(InputError, match="mine already exists and is not overwritten"):
         write_synthetic(tmp_path / "mine", pairs=1, style=TINY)
     assert not list((tmp_path / "mine").iterdir())
 

@@ -94,7 +94,7 @@ def test_of_a_data_set_the_images_are_taken_and_of_any_other_folder_all_pictures
     sources, problems = find_sources([tmp_path / "any", tmp_path / "none"])
     assert [source.name for source in sources] == ["a", str(Path("b/2")), str(Path("b/10"))]
     assert len(problems) == 1
-    assert "none: holds no image" in problems[0]
+    assert "none contains no image" in problems[0]
 
 
 def test_images_without_masks_are_images_and_masks_without_a_data_set_are_masks(tmp_path):
@@ -107,7 +107,7 @@ def test_images_without_masks_are_images_and_masks_without_a_data_set_are_masks(
     for folder, names in (("p", ["images/a", "images/b"]), ("s", ["im", "other"]), ("c", ["cell_1", "cell_2/source"])):
         sources, said = find_sources([tmp_path / folder])
         assert [source.name for source in sources] == names
-        assert any("left out as masks or the like" in line for line in said)
+        assert any("probably masks" in line for line in said)
 
 
 def test_what_was_predicted_before_is_no_image(finished, smears, tmp_path):
@@ -157,7 +157,7 @@ def test_nothing_is_written_over(finished, smears, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     said = invoke("predict", finished, smears, "--output", tmp_path / "out", code=1)
-    assert "out has something in it, and nothing is written over it" in said
+    assert "out is not empty, and files are not overwritten" in said
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
@@ -198,8 +198,8 @@ def test_a_scale_that_training_did_not_know_is_told(finished, tmp_path):
 def test_what_is_no_run_is_told_for_what_it_is(finished, study, smears, tmp_path):
     image = smears / "cell_1" / "source.jpg"
     for named, message in (
-        (study.parent, "is no finished run: it is a folder of studies; name one of them, such as"),
-        (smears, "is no finished run: it holds no summary.json"),
+        (study.parent, "is not a finished run: it is a folder of studies; name one of them, for example"),
+        (smears, "is not a finished run: it has no summary.json"),
         (image, "is a picture; what predicts comes first"),
         (tmp_path / "nowhere", "does not exist; name the run folder"),
     ):
@@ -208,10 +208,10 @@ def test_what_is_no_run_is_told_for_what_it_is(finished, study, smears, tmp_path
         assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="it is a folder of runs; name one of them"):
         load_run(study)
-    assert "as it is a run itself; name its folder of runs" in invoke("report", finished, code=1)
+    assert "because it is itself a run; name the folder that contains it" in invoke("report", finished, code=1)
     said = invoke("predict", finished / "weights.pth", image, "--output", tmp_path / "out")
     assert "resized to 64x64, as in training" in said  # the folder says what they are
-    assert "is a bare file of weights" in invoke(
+    assert "is only a file of weights" in invoke(
         "evaluate", shutil.copy(finished / "weights.pth", tmp_path), smears, code=1
     )
 
@@ -285,7 +285,7 @@ def test_published_weights_predict(model, smears, tmp_path):
     assert said.startswith(network.name)
     other = next(name for name in PUBLISHED if name != model)
     said = invoke("predict", tmp_path / "file.pth", smears, "--output", tmp_path / "no", "--model", other, code=1)
-    assert "holds the weights of another network" in said
+    assert "contains the weights of another network" in said
     said = invoke("predict", tmp_path / "file.pth", smears, "--output", tmp_path / "no", code=1)
     assert "add --model unet|potinet|xopinet" in said
     assert not (tmp_path / "no").exists()
@@ -326,7 +326,7 @@ def test_the_runs_own_test_images_score_as_in_its_summary_and_no_seen_image_is_i
     }
     assert {name for name, how in scored["left_out"].items() if how == "chosen by"} == {e["name"] for e in split["val"]}
     assert "scores on 2 images that the weights have not seen" in said
-    assert "which is no result" in said
+    assert "which is not a valid result" in said
     table = {row["image"]: row for row in rows(tmp_path / "scores" / "per_image.csv")}
     for row in rows(finished / "per_image.csv"):
         assert float(table[row["image"]]["dice"]) == pytest.approx(float(row["dice"]), abs=1e-6)
@@ -378,7 +378,7 @@ def test_a_training_set_that_is_gone_is_told_and_a_group_of_the_same_name_is_not
     shutil.rmtree(own_smears)
     said = invoke("evaluate", tmp_path / "run", root)
     assert f"group {group}, trained on: new_0" in said
-    assert "not all images it was trained on are at hand" in said
+    assert "some training images are no longer available" in said
 
 
 def test_an_ensemble_has_seen_what_any_of_its_runs_has(study, smears, tmp_path):
@@ -510,7 +510,7 @@ def test_a_review_shows_every_disagreement_once_and_scores_with_and_without(fini
 def test_a_review_that_a_person_has_ticked_is_not_written_over(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     invoke("review", tmp_path / "run")
-    assert "nothing is written over it" in invoke("review", tmp_path / "run", code=1)
+    assert "is not overwritten" in invoke("review", tmp_path / "run", code=1)
 
 
 # export
@@ -544,12 +544,12 @@ def test_an_exported_network_answers_as_the_run_does_at_any_size(finished, smear
         with torch.inference_mode():
             expected = network(torch.from_numpy(images)).sigmoid().numpy()
         assert np.abs(answer(images) - expected).max() <= 1e-4
-    assert "nothing is written over it" in invoke("export", finished, path, code=1)
+    assert "is not overwritten" in invoke("export", finished, path, code=1)
 
 
 def test_a_file_that_answers_otherwise_does_not_appear(finished, tmp_path, monkeypatch):
     monkeypatch.setattr("cellseg.use.export._load_pt2", lambda path: lambda images: np.zeros_like(images[:, :1]))
-    assert "would answer otherwise than the network" in invoke("export", finished, tmp_path / "a.pt2", code=1)
+    assert "its output differs from the network" in invoke("export", finished, tmp_path / "a.pt2", code=1)
     assert list(tmp_path.iterdir()) == []
     assert "must end in .onnx" in invoke("export", finished, tmp_path / "a.pb", code=1)
 
@@ -615,7 +615,7 @@ def test_a_file_of_a_microscope_is_refused_with_its_converter_and_the_others_are
     assert "x.zarr: is a Zarr folder" in said
     assert "wrote 1 mask" in said
     said = invoke("predict", finished, tmp_path / "in", "--output", tmp_path / "again", code=1)
-    assert "holds no image" in said
+    assert "contains no image" in said
     assert "a.czi is a Zeiss image" in said
 
 

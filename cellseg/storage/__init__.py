@@ -1,1 +1,1 @@
-"""Files written whole or not at all, and read within bounds."""
+"""Files written completely or not at all, and read up to a size limit."""

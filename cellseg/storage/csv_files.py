@@ -1,4 +1,4 @@
-"""CSV tables, in which no name is a formula to a spreadsheet, such as an image called ``=HYPERLINK(...)``."""
+"""Write CSV tables in which a spreadsheet finds no formula, even if an image has the name ``=HYPERLINK(...)``."""
 
 import csv
 import io
@@ -9,22 +9,25 @@ from typing import Any
 
 from cellseg.storage.files import write_text
 
-# what spreadsheets compute; a name such as -1 or +cell is left as it is
-FORMULA = re.compile(r"'*([=@＝＠\t\r]|[-+－＋].*[(|!&])", re.DOTALL)  # noqa: RUF001 (wide ones count too)
+# text that spreadsheets compute; a name such as -1 or +cell does not match
+FORMULA = re.compile(r"'*([=@＝＠\t\r]|[-+－＋].*[(|!&])", re.DOTALL)  # noqa: RUF001 (also full-width characters)
 
 
 def as_text(value: Any) -> Any:
-    """Return a cell with an apostrophe before it if it would be taken for a formula; anything else as it is."""
+    """Put an apostrophe before text that a spreadsheet would compute as a formula; return other values unchanged."""
     return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
 def from_text(value: str) -> str:
-    """Return what ``as_text`` was given."""
+    """Remove the apostrophe that ``as_text`` added."""
     return value[1:] if value.startswith("'") and FORMULA.match(value) else value
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, whole or not at all; columns in order of first appearance, empty where a row has no value."""
+    """Write rows as CSV, completely or not at all.
+
+    Columns appear in the order in which rows first have them; a cell is empty if its row lacks the column.
+    """
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")

@@ -1,5 +1,5 @@
-"""The one exception a user is meant to read."""
+"""The exception whose message is written for the user."""
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message says what must hold, what came, and what to do."""
+    """Signals input that cellseg cannot use; the message names the fault, its place, and the remedy."""

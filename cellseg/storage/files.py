@@ -1,4 +1,4 @@
-"""Files read within bounds, and written whole or not at all: folders come from strangers, and disks fill up."""
+"""Read files up to a size limit, and write files completely or not at all."""
 
 import json
 import os
@@ -15,25 +15,25 @@ LARGEST = {"a picture": 2**32, "a table": 2**28, "a record": 2**26, "a configura
 
 
 def require_bounded(path: Path, kind: str) -> None:
-    """Check that a file can be read to its end and is no larger than files of its kind are.
+    """Check that a path is a regular file within the size limit of its kind.
 
     Raises:
-        OSError: If it is missing, empty, too large, or not a file: a device or a pipe has no end.
+        OSError: If it is missing, empty, too large, or no regular file; a device or a pipe may have no end.
     """
     size = path.stat().st_size
     if not path.is_file():
         raise OSError("it is not a file")
-    if not size:  # some of the system's files without end report this size
+    if not size:  # some endless system files report size 0
         raise OSError("it is empty")
     if size > LARGEST[kind]:
-        raise OSError(f"it has {size} bytes, more than the {LARGEST[kind]} that {kind} can have")
+        raise OSError(f"it has {size} bytes, but the maximum for {kind} is {LARGEST[kind]}")
 
 
 def read_bounded(path: Path, kind: str) -> bytes:
-    """Return the content of a file.
+    """Read a whole file after checking its size.
 
     Raises:
-        OSError: As ``require_bounded``, or if it cannot be read.
+        OSError: As ``require_bounded``, or if the file cannot be read.
     """
     require_bounded(path, kind)
     return path.read_bytes()
@@ -41,14 +41,14 @@ def read_bounded(path: Path, kind: str) -> bytes:
 
 @contextmanager
 def whole_file(path: Path, before: Path | None = None) -> Iterator[Any]:
-    """Give a file to write bytes to, which becomes ``path`` when the block ends; if it fails, nothing has changed.
+    """Open a temporary file for bytes and rename it to ``path`` when the block ends; after an error, change nothing.
 
     Args:
-        path: What it is to become; its folder is made where there is none.
-        before: What to call the file that was there before; without it, it is replaced.
+        path: The final path; its folder is created if it does not exist.
+        before: New path for an older file at ``path``; without it, the older file is replaced.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_beside(path)
@@ -56,7 +56,7 @@ def whole_file(path: Path, before: Path | None = None) -> Iterator[Any]:
         with unfinished.open("xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())  # after a power cut a name must not stand for less than the whole
+            os.fsync(file.fileno())  # after a power cut, ``path`` must not name an incomplete file
         if before and path.exists():
             os.replace(path, before)
         os.replace(unfinished, path)
@@ -66,43 +66,43 @@ def whole_file(path: Path, before: Path | None = None) -> Iterator[Any]:
 
 
 def unfinished_beside(path: Path) -> Path:
-    """Return the name under which this process writes a file until it is whole; no file has this name now."""
+    """Return the temporary path at which this process writes a file; delete an older file there."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    unfinished.unlink(missing_ok=True)  # left by a process that was killed
+    unfinished.unlink(missing_ok=True)  # a killed process may have left it
     return unfinished
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or, if interrupted, none of it."""
+    """Write text in UTF-8, completely or not at all."""
     content = text.encode()
     with whole_file(path) as file:
         file.write(content)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON, whole or not at all."""
+    """Write JSON, completely or not at all; NaN and infinity raise a ValueError."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager
 def new_folder(path: Path, remedy: str = "free space there, or name another folder") -> Iterator[Path]:
-    """Give a folder to write into, which becomes ``path`` when the block ends, and vanishes if it fails.
+    """Make a temporary folder and rename it to ``path`` when the block ends; after an error, delete it.
 
     Args:
-        path: What it is to become.
-        remedy: What to do if it cannot be written.
+        path: The final path.
+        remedy: Advice for the error message if the folder cannot be written.
 
     Raises:
-        InputError: If ``path`` exists, or it cannot be written.
+        InputError: If ``path`` exists or cannot be written.
     """
     if path.exists():
-        raise InputError(f"{path} exists already, and nothing is written over it; name a new folder")
+        raise InputError(f"{path} already exists and is not overwritten; name a new folder")
     unfinished = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         yield unfinished
-        unfinished.chmod(0o755)  # mkdtemp makes it private
+        unfinished.chmod(0o755)  # mkdtemp denies access to other users
         unfinished.rename(path)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror or error}); {remedy}") from error
@@ -113,13 +113,13 @@ def new_folder(path: Path, remedy: str = "free space there, or name another fold
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Give a file to write, which becomes ``path`` when the block ends, and vanishes if it fails.
+    """Yield a temporary path and rename its file to ``path`` when the block ends; after an error, delete it.
 
     Raises:
-        InputError: If ``path`` exists, or it cannot be written.
+        InputError: If ``path`` exists or cannot be written.
     """
     if path.exists():
-        raise InputError(f"{path} exists already, and nothing is written over it; move it away first")
+        raise InputError(f"{path} already exists and is not overwritten; name a new file, or move the old one away")
     unfinished = unfinished_beside(path)
     try:
         yield unfinished

@@ -1,1 +1,1 @@
-"""Many runs, each a process of its own, on this machine or on a Slurm cluster."""
+"""Many runs, each in its own process, on this machine or on a Slurm cluster."""

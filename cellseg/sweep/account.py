@@ -1,4 +1,4 @@
-"""A sweep as a whole: how far it is, what became of every run, and the report as runs finish."""
+"""Show the progress of a sweep, refresh its report as runs finish, and print the outcome of every run at the end."""
 
 import contextlib
 import csv
@@ -35,20 +35,21 @@ from cellseg.storage.files import write_text
 from cellseg.sweep.process import ACCOUNT, SWEEP, name_sweep, stop_file
 
 COLOURS = {"done": "green", "finished before": "dim", "stopped": "yellow", "failed": "bold red"}
-GLANCES = 1.0  # seconds between looks at the run folders
-REPORT_SHARE = 0.02  # of the time may go into refreshing the report
+GLANCES = 1.0  # seconds between two looks at the run folders
+REPORT_SHARE = 0.02  # maximum share of the time that refreshing the report may take
 
 log = logging.getLogger(__name__)
 Outcomes = Mapping[str, Mapping[str, Any]]
 
-# here and not in train.py: a launcher's worker process imports this module, and needs the resolver to name the folder
+# registered here, not in train.py: a launcher's worker process imports this module and needs the resolver to name the
+# run folder
 register_resolvers()
 
 
 class SweepAccount(Callback):
-    """Shows how far a sweep is, keeps its report fresh, and tells at the end what became of every run."""
+    """Shows the progress of a sweep, refreshes its report, and prints the outcome of every run at the end."""
 
-    # Hydra only warns of what a callback raises, so the process asks for this at its end; None: all went well
+    # Hydra turns exceptions of a callback into warnings, so train.py exits with this message; None means success
     complaint: str | None = None
 
     def __init__(self) -> None:
@@ -56,16 +57,16 @@ class SweepAccount(Callback):
         self.stopping = False
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """See that the run folder can be written before anything is computed."""
-        HydraConfig.instance().set_config(config)  # Hydra does so later; the folder's name is asked of it
+        """Check before training that the run folder can be written."""
+        HydraConfig.instance().set_config(config)  # Hydra sets it later, but the name of the folder needs it now
         require_writable(Path(config.hydra.run.dir))
 
     def __reduce__(self) -> tuple[type["SweepAccount"], tuple[()]]:
-        return SweepAccount, ()  # launchers send callbacks to their workers, where there is nothing to watch
+        return SweepAccount, ()  # launchers pickle callbacks for their workers, and a worker watches nothing
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Begin to watch."""
-        SweepAccount.complaint = "the sweep could not be accounted for; see what is said above"
+        """Check the sweep before its first run, and start to watch the run folders."""
+        SweepAccount.complaint = "the sweep ended without its table of outcomes; see the messages above"
         study = Path(config.hydra.sweep.dir)
         require_writable(study)
         on_cluster = "submitit" in config.hydra.launcher._target_
@@ -76,10 +77,10 @@ class SweepAccount(Callback):
             outlive_dead_jobs()
         else:
             require_inputs(config)
-        # jobs find it in their environment, wherever they are started
+        # every job of the sweep inherits it
         os.environ[SWEEP] = name_sweep()
         self.watch = SweepWatch(study / ACCOUNT / os.environ[SWEEP], count_runs(config))
-        if not on_cluster:  # there Ctrl-C ends the waiting, not the jobs
+        if not on_cluster:  # on a cluster Ctrl-C ends this command, and the jobs continue
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self.stop)
         self.watch.start()
@@ -87,21 +88,25 @@ class SweepAccount(Callback):
             hear_interrupts(False)
 
     def stop(self, number: int, frame: FrameType | None) -> None:
-        """Let the runs at work keep their epoch and begin no others; at the second signal, end."""
+        """Stop the sweep after the current epoch of each run; at the second signal, stop it immediately."""
         assert self.watch is not None
+        study = self.watch.study
         if self.stopping:
-            say("stopped at once; the same command goes on")
-            os._exit(128 + number)  # the runs notice, and end
+            say(f"stopped immediately; to continue, run the same command again with study={study.name}")
+            os._exit(128 + number)  # the runs notice this and end
         self.stopping = True
         try:
-            write_text(stop_file(self.watch.study), "")
+            write_text(stop_file(study), "")
         except OSError as error:
-            say(f"the runs cannot be told to stop ({error.strerror}); once more stops them at once")
+            say(
+                f"the runs do not stop, because {stop_file(study)} cannot be written ({error.strerror}); "
+                "a second Ctrl-C stops them immediately"
+            )
             return
-        say("stopping: the runs at work keep the epoch they are in, no others begin; once more stops at once")
+        say("stopping: active runs finish and save their epoch, no new run starts; a second Ctrl-C stops immediately")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the account and the verdicts."""
+        """Print the outcome of every run and the verdicts of the report."""
         assert self.watch is not None
         hear_interrupts(True)
         self.watch.stop()
@@ -112,47 +117,48 @@ class SweepAccount(Callback):
         if stopped:
             complaint = (
                 f"stopped: {len(stopped)} of {runs} runs are not finished. "
-                f"The same command with study={study.name} goes on with them."
+                f"To continue, run the same command again with study={study.name}"
             )
         if failed or len(outcomes) < runs:
-            lost = f", {runs - len(outcomes)} never reported (see above)" if len(outcomes) < runs else ""
+            missing = runs - len(outcomes)
+            lost = f", {missing} ended without a result (see the messages above)" if missing > 0 else ""
             complaint = (
-                f"{len(failed)} of {runs} runs failed{lost}; see failure.txt in their folders. "
-                f"The same command with study={study.name} does what is missing."
+                f"{len(failed)} of {runs} runs failed{lost}; see {study / '*' / 'failure.txt'}. "
+                f"To repeat them, run the same command again with study={study.name}"
             )
         SweepAccount.complaint = complaint
         print_account(study, outcomes)
         try:
-            said = [
-                "Dice in points of 100, with 95 % intervals:",
+            lines = [
+                "Dice in points (1 point = 0.01), with 95 % intervals:",
                 *refresh_report(study),
                 f"report: {study / 'report.html'}",
             ]
         except (InputError, OSError) as error:
-            said = [f"no report: {error}"]
+            lines = [f"no report: {error}"]
             SweepAccount.complaint = complaint or f"all {runs} runs are finished, but there is no report: {error}"
         except Exception as error:
             SweepAccount.complaint = complaint or f"the report failed: {error!r}"
             raise
-        for sentence in said:
-            Console().print(sentence, markup=False, highlight=False, soft_wrap=True)
+        for line in lines:
+            Console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def hear_interrupts(hear: bool) -> None:
-    """Let this thread and all processes it starts from now on hear Ctrl-C, or not.
+    """Unblock or block Ctrl-C for this thread and for the processes that it starts from now on.
 
-    A terminal tells it to all of them, a launcher's workers included, but it is the sweep's watch that is to hear.
+    A terminal sends Ctrl-C to all of them, and to the launcher's workers too; only the handler of the sweep may act.
     """
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
-        resource_tracker.ensure_running()  # in Python 3.11 whatever starts it hears them again
+        resource_tracker.ensure_running()  # in Python 3.11 starting it later would unblock Ctrl-C again
         signal.pthread_sigmask(signal.SIG_UNBLOCK if hear else signal.SIG_BLOCK, [signal.SIGINT])
 
 
 def require_writable(folder: Path) -> None:
-    """End here, before anything is computed, if what is written into a folder would not stay.
+    """Exit before training if a folder cannot be written or its disk is full.
 
     Args:
-        folder: Made where there is none.
+        folder: The folder; it is created if it does not exist.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,12 +167,12 @@ def require_writable(folder: Path) -> None:
             file.flush()
     except OSError as error:
         sys.exit(
-            f"error: {folder} cannot be written ({error.strerror or error}); free space, or start in another folder"
+            f"error: {folder} cannot be written ({error.strerror or error}); free space or start in another folder"
         )
 
 
 def require_inputs(config: DictConfig) -> None:
-    """End here if a sweep over folders or files has one that does not exist: a comma may belong to a name."""
+    """Exit if a path in a sweep over paths does not exist: the comma may be part of one name."""
     for override in OverridesParser.create().parse_overrides(list(config.hydra.overrides.task)):
         if override.key_or_group in INPUTS and override.value_type == ValueType.SIMPLE_CHOICE_SWEEP:
             key, paths = override.get_key_element(), [str(value) for value in values(override) if value is not None]
@@ -175,33 +181,35 @@ def require_inputs(config: DictConfig) -> None:
             ):
                 whole = str(override.input_line).partition("=")[2]
                 sys.exit(
-                    f"error: {key} has {len(paths)} values here, and {missing} does not exist; "
+                    f"error: the comma gives {key} {len(paths)} values, and {missing} does not exist; "
                     f'if the comma is part of one name, quote it: -m "{key}={quoted(whole)}"'
                 )
 
 
 def count_runs(config: DictConfig) -> int:
-    """Return how many runs a sweep has; it ends here if two of them would be the same, or be of two studies."""
-    loader = GlobalHydra.instance().config_loader()  # knows what glob(*) stands for
+    """Count the runs of a sweep; exit if two of them would be the same run or belong to two studies."""
+    loader = GlobalHydra.instance().config_loader()  # expands glob(*)
     runs = 1
     for override in OverridesParser.create(config_loader=loader).parse_overrides(list(config.hydra.overrides.task)):
         if not override.is_sweep_override():
             continue
         key, values = override.get_key_element(), list(override.sweep_string_iterator())
         if key in ("study", "n_jobs", "margin"):
-            sys.exit(f"error: {key} is one for a whole sweep, but here it has {len(values)} values")
+            sys.exit(
+                f"error: {key} must have one value in a sweep, but has {len(values)}; start one sweep for each value"
+            )
         if twice := next((value for value in values if values.count(value) > 1), None):
-            sys.exit(f"error: {key}={twice} is there twice, and would be the same run")
+            sys.exit(f"error: {key}={twice} is given twice and would make the same run twice; remove one")
         runs *= len(values)
     return runs
 
 
 class SweepWatch:
-    """Looks at the run folders of a sweep from time to time, whoever works in them, on this machine or another.
+    """Reads the run folders of a sweep every second; the runs may be on this machine or on another.
 
     Args:
-        account: The folder in which this sweep's runs say how they ended.
-        runs: How many the sweep has.
+        account: The folder in which each run of this sweep records its outcome.
+        runs: Number of runs in the sweep.
     """
 
     def __init__(self, account: Path, runs: int) -> None:
@@ -210,16 +218,16 @@ class SweepWatch:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def start(self) -> None:
-        """Watch in the background."""
+        """Start the thread that watches."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Show the last state and end."""
+        """Show the final state and end the thread."""
         self._over.set()
         self._thread.join()
 
     def outcomes(self) -> dict[str, dict[str, Any]]:
-        """Return what became of the runs that have ended in this sweep."""
+        """Read the outcome of every run that has ended in this sweep."""
         return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(self.account.glob("*.json"))}
 
     def _watch(self) -> None:
@@ -234,18 +242,18 @@ class SweepWatch:
                     began = time.monotonic()
                     try:
                         refresh_report(self.study)
-                    except Exception as error:  # the one at the end counts
+                    except Exception as error:  # the sweep reports an error only for the last report
                         log.debug("the report could not be refreshed: %s", error)
                     reported, next_report = done, time.monotonic() + (time.monotonic() - began) / REPORT_SHARE
             outcomes = self.outcomes()
             shown.update(outcomes, {})
 
     def _at_work(self, outcomes: Outcomes) -> dict[str, str]:
-        """Return the epoch every run has reached that wrote its table since the sweep began and has not ended."""
+        """Return the current epoch of each run that wrote its metrics.csv since the sweep began and has not ended."""
         epochs = {}
         for table in self.study.glob("*/metrics.csv"):
             run = table.parent
-            with contextlib.suppress(OSError, csv.Error, KeyError, IndexError):  # it may be replaced this very moment
+            with contextlib.suppress(OSError, csv.Error, KeyError, IndexError):  # the run may be replacing the file
                 if run.name not in outcomes and table.stat().st_mtime >= self.began:
                     with table.open(newline="", encoding="utf-8") as file:
                         epochs[run.name] = f"epoch {int(list(csv.DictReader(file))[-1]['epoch']) + 1}"
@@ -253,24 +261,24 @@ class SweepWatch:
 
 
 class _Display:
-    """A bar and the runs at work where a person looks; a line for every run that ends where nobody does."""
+    """Shows a progress bar and the active runs in a terminal; elsewhere prints one line for each run that ends."""
 
     def __init__(self, runs: int) -> None:
         self.runs = runs
-        self.told: set[str] = set()
+        self.printed: set[str] = set()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("remaining"),
             TimeRemainingColumn(),
         )
         self.progress = Progress(
             *columns,
             console=Console(stderr=True),
             disable=not sys.stderr.isatty(),
-            speed_estimate_period=7 * 86400,  # seconds; runs take long
+            speed_estimate_period=7 * 86400,  # seconds; one run may take days
         )
         self.total = self.progress.add_task("runs", total=runs)
         self.rows: dict[str, Any] = {}
@@ -284,7 +292,7 @@ class _Display:
         self.progress.stop()
 
     def update(self, outcomes: Outcomes, at_work: Mapping[str, str]) -> None:
-        """Show what has ended and what is at work."""
+        """Show the runs that have ended and the active ones."""
         failed = sum(entry["outcome"] == "failed" for entry in outcomes.values())
         self.progress.update(
             self.total, completed=len(outcomes), description=f"runs, {failed} failed" if failed else "runs"
@@ -295,17 +303,17 @@ class _Display:
             if name not in self.rows:
                 self.rows[name] = self.progress.add_task(name, total=None)
             self.progress.update(self.rows[name], description=f"  {name}: {epoch}")
-        for name in outcomes.keys() - self.told if self.progress.disable else ():
-            self.told.add(name)
-            said = f"{outcomes[name]['outcome']} {outcomes[name]['why']}".strip()
-            # not logged: the log of the moment may be the file of another run
+        for name in outcomes.keys() - self.printed if self.progress.disable else ():
+            self.printed.add(name)
+            outcome = f"{outcomes[name]['outcome']} {outcomes[name]['why']}".strip()
+            # not logged: logging may write to the file of another run at this moment
             self.progress.console.print(
-                f"{len(self.told)} of {self.runs}: {name} {said}", markup=False, highlight=False, soft_wrap=True
+                f"{len(self.printed)} of {self.runs}: {name} {outcome}", markup=False, highlight=False, soft_wrap=True
             )
 
 
 def print_account(study: Path, outcomes: Outcomes) -> None:
-    """Print what became of the runs of a sweep."""
+    """Print a table with the outcome of every run and its reason."""
     table = Table("run", "outcome", "", title=f"sweep in {study}", title_justify="left")
     for name, entry in outcomes.items():
         table.add_row(
@@ -315,8 +323,8 @@ def print_account(study: Path, outcomes: Outcomes) -> None:
 
 
 def refresh_report(study: Path) -> list[str]:
-    """Write the report of what is there, and return what it says."""
-    from cellseg.study.collect import read_study  # pandas and matplotlib are not needed to train
+    """Write the report of the finished runs and return its verdicts as sentences."""
+    from cellseg.study.collect import read_study  # imported here: training needs neither pandas nor matplotlib
     from cellseg.study.report import write_report
 
     return write_report(read_study(study))

@@ -1,4 +1,4 @@
-"""What Hydra's submitit launcher lacks for sweeps that survive anything: patience with jobs that die without a word."""
+"""Changes to Hydra's submitit launcher, so that a sweep continues after one of its Slurm jobs has died."""
 
 import logging
 import subprocess
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 def outlive_dead_jobs() -> None:
-    """Let the launcher wait for all jobs: at the first that died, on its node or by ``kill -9``, it would leave.
+    """Make the launcher wait for all jobs; without this it ends at the first job that died, such as by ``kill -9``.
 
-    The launcher asks one job after the other for its results, so this answers for the dead ones. Hydra takes
-    launchers from its plugin packages only, so ours cannot be a launcher of its own.
+    The launcher asks each job for its results. This function records a failure for a dead job and returns an empty
+    result in its place. It patches submitit because Hydra loads launchers only from its plugin packages.
     """
     results = SlurmJob.results
 
@@ -27,13 +27,13 @@ def outlive_dead_jobs() -> None:
         try:
             return results(job)
         except UncompletedJobError:
-            delayed = job.submission()  # the launcher, and what it was called with
+            delayed = job.submission()  # the launcher and its arguments
             launcher: Any = delayed.function
             overrides = delayed.args[0]
             config = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, overrides)
-            HydraConfig.instance().set_config(config)  # the run's name is asked of it
+            HydraConfig.instance().set_config(config)  # the name of the run folder needs it
             folder = Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
-            why = f"Slurm job {job.job_id} ended without a word, state {job.state}; see {job.paths.stderr}"
+            why = f"Slurm job {job.job_id} ended without a result, state {job.state}; see {job.paths.stderr}"
             log.error("%s: failed %s", folder.name, why)
             write_outcome(folder, "failed", why)
             return [JobReturn(_return_value=None, status=JobStatus.COMPLETED)]
@@ -42,13 +42,13 @@ def outlive_dead_jobs() -> None:
 
 
 def warn_without_accounting() -> None:
-    """Say what a cluster that keeps no accounts cannot tell: that a job has died."""
+    """Warn if ``sacct`` does not work: the sweep then cannot notice that a job has died."""
     try:
         known = subprocess.run(["sacct", "--noheader"], capture_output=True, timeout=60).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         known = False
     if not known:
         log.warning(
-            "sacct does not work here, so a job that is killed outright would be waited for without end; "
-            "should that happen, stop with Ctrl-C (jobs go on) and give the same command again"
+            "sacct does not work here, so this command waits forever for a job that is killed; "
+            "if that happens, press Ctrl-C (the jobs continue) and run the same command again"
         )
