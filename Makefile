@@ -1,6 +1,8 @@
-# make train: the main job on the embedded data.  make test: the tests.  make check: style and types.
-# make bench: what it costs, DATA=PATH on your own data, ROWS="1 2" only those rows of the table.
-# Each makes .venv with the pinned set first; PYTHON=python3.12 chooses another interpreter.
+# make train      trains on the embedded data
+# make test       runs the quick tests; make test-slow runs the slow ones
+# make check      checks style and types
+# make bench      measures time and memory; DATA=PATH uses your own data, ROWS="1 2" measures only these rows of the table
+# Each first makes .venv with the pinned packages; PYTHON=python3.12 chooses the interpreter.
 PYTHON ?= python3
 VENV := .venv/bin
 INSTALLED := .venv/.installed

@@ -68,8 +68,9 @@ class FocalLoss(nn.Module):
     Takes logits and a 0/1 target of shape (N, 1, H, W); returns the mean over all pixels, a scalar of at least 0.
 
     Args:
-        gamma: Strength of this effect; 0 gives all pixels the same weight.
-        alpha: Weight of cell pixels, in [0, 1]; background pixels have the weight 1 - alpha. The paper uses 0.25.
+        gamma: Strength of this effect; 0 switches it off.
+        alpha: Weight of cell pixels, in [0, 1]; background pixels have the weight 1 - alpha. The paper uses
+            0.25 for rare objects.
 
     Source: Lin et al., 2017, https://arxiv.org/abs/1708.02002
     """
