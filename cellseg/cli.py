@@ -1,4 +1,4 @@
-"""The ``cellseg`` command: what is done around training."""
+"""The ``cellseg`` command: check data, train, compare runs, predict."""
 
 import io
 import os
@@ -22,7 +22,7 @@ SIZES = (32, 20_000)  # least and most pixels a side of a drawn smear
 
 
 class _PlainErrors(TyperGroup):
-    """Says what is wrong with the input without a traceback, and exits with 1."""
+    """Print errors in the input without a traceback, and exit with code 1."""
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         try:
@@ -34,18 +34,20 @@ class _PlainErrors(TyperGroup):
         except InputError as error:
             _complain(str(error))
             raise typer.Exit(1) from error
-        except (typer.Exit, typer.Abort):  # RuntimeErrors both
+        except (typer.Exit, typer.Abort):  # both are RuntimeErrors
             raise
         except OSError as error:
-            place = error.filename2 or error.filename or "a file"  # the second is what the first was to become
-            _complain(f"{place}: {error.strerror or error}; mend that, and give the command again")
+            place = error.filename2 or error.filename or "a file"  # filename2 is the target of a rename
+            _complain(f"{place}: {error.strerror or error}; fix this and run the same command again")
             raise typer.Exit(1) from error
         except (MemoryError, RuntimeError) as error:
             from cellseg.run.hardware import out_of_memory  # imports torch
 
             if not out_of_memory(error):
                 raise
-            _complain("memory ran out; take smaller pictures, fewer at once, or a run with a smaller data.image_size")
+            _complain(
+                "memory ran out; use smaller images, fewer images at once, or a run with a smaller data.image_size"
+            )
             raise typer.Exit(1) from error
 
 
@@ -58,35 +60,40 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Data before training, training (cellseg train --help lists its keys), and runs after it.",
+    help="Check data, train networks that segment cells, compare runs, and predict new images.",
 )
 
-Data = Annotated[Path, typer.Argument(help="Folder of images and masks, in any of the known layouts, or a pairs.csv.")]
+Data = Annotated[Path, typer.Argument(help="Folder of images and masks in a known layout, or a pairs.csv file.")]
 Groups = Annotated[
     Path | None,
-    typer.Option(help="CSV of which pairs are siblings (columns pair, group).", show_default="groups.csv in DATA"),
+    typer.Option(help="CSV file with the group of each pair (columns pair, group).", show_default="groups.csv in DATA"),
 ]
 RunFolder = Annotated[
     Path,
     typer.Argument(
         metavar="RUN",
-        help="Run folder; or a folder of runs, to take the best configuration of; or a file of weights.",
+        help="Run folder; or a folder of runs (its best configuration is used); or a file of weights.",
     ),
 ]
 Ensemble = Annotated[
-    bool, typer.Option("--ensemble", help="Of a folder of runs, average over all runs of its best configuration.")
+    bool,
+    typer.Option(
+        "--ensemble", help="For a folder of runs: average the probabilities of all runs of the best configuration."
+    ),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help="For a bare file of weights, its network: unet, potinet, xopinet, or a configuration file."),
+    typer.Option(help="For a file of weights: its network (unet, potinet, xopinet, or a configuration file)."),
 ]
 Trust = Annotated[
     bool,
-    typer.Option("--trust", help="Import and build the network of another package that the configuration names."),
+    typer.Option(
+        "--trust", help="Run code of another package that the configuration names; only for runs that you trust."
+    ),
 ]
-Threshold = Annotated[int, typer.Option(min=0, max=254, help="Pixels of a grey mask above it are cell.")]
+Threshold = Annotated[int, typer.Option(min=0, max=254, help="In a grey mask, pixels above this value are cell.")]
 Channels = Annotated[
-    str | None, typer.Option(help="Channels of the images to use, as 0,1.", show_default="RGB, grey as RGB")
+    str | None, typer.Option(help="Image channels to use, for example 0,1.", show_default="RGB; grey becomes RGB")
 ]
 
 
@@ -94,7 +101,7 @@ def _channels(typed: str | None) -> tuple[int, ...] | None:
     if typed is None:
         return None
     if not re.fullmatch(r"\d{1,3}(,\d{1,3})*", typed):
-        raise InputError(f"--channels must be numbers from 0, such as 0,1, but is {typed}")
+        raise InputError(f"--channels is {typed}, but must be channel numbers from 0; for example --channels 0,1")
     return tuple(map(int, typed.split(",")))
 
 
@@ -102,12 +109,12 @@ def _channels(typed: str | None) -> tuple[int, ...] | None:
 def _main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name the terminal cannot show is no reason to stop
-    warnings.filterwarnings("ignore", module="PIL")  # what matters of them is said as a finding
+            stream.reconfigure(errors="backslashreplace")  # escape characters that the terminal cannot show
+    warnings.filterwarnings("ignore", module="PIL")  # findings report the problems that matter
 
 
 def main() -> None:
-    """Do what is typed after ``cellseg``; what follows ``train`` is Hydra's to read."""
+    """Run the typed command; Hydra reads the arguments of ``train``."""
     if sys.argv[1:2] == ["train"]:
         _train(sys.argv[2:])
     app()
@@ -122,27 +129,32 @@ def _train(words: Sequence[str]) -> None:
     start()
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    epilog="Example: cellseg train model=xopinet seed=0",
+)
 def train(ctx: typer.Context) -> None:
-    """Train and test one run, or with -m a sweep of many, as python train.py does: cellseg train model=xopinet."""
+    """Train and test one run, or with -m a sweep of runs; cellseg train --help lists the keys."""
     _train(ctx.args)
 
 
-@app.command()
+@app.command(epilog="Example: cellseg check data/mine --montage mine.png")
 def check(
     data: Data,
     groups: Groups = None,
     mask_threshold: Threshold = 20,
     channels: Channels = None,
-    image_size: Annotated[int, typer.Option(min=1, max=2**16, help="Side in pixels that training resizes to.")] = 224,
+    image_size: Annotated[
+        int, typer.Option(min=1, max=2**16, help="Side in pixels to which training resizes images.")
+    ] = 224,
     write_groups: Annotated[
-        Path | None, typer.Option(help="Write given and found groups to this new CSV file, and check with them.")
+        Path | None, typer.Option(help="Write known and detected groups to this new CSV file, and check with them.")
     ] = None,
     montage: Annotated[
-        Path | None, typer.Option(help="Draw every image with its mask outlined to this new PNG file.")
+        Path | None, typer.Option(help="Draw all images with outlined masks into this new PNG file.")
     ] = None,
 ) -> None:
-    """Look for what is wrong with a data set. Exits with 1 if training would stop."""
+    """Check a data set for problems. The exit code is 1 if training would stop."""
     from cellseg.data.check import check_data, next_command, print_check
     from cellseg.data.facts import Reading
     from cellseg.data.groups import write_groups as write
@@ -161,15 +173,15 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog="Example: cellseg clean data/mine data/cleaned")
 def clean(
     data: Data,
-    out: Annotated[Path, typer.Argument(help="Folder to make, outside of DATA.")],
+    out: Annotated[Path, typer.Argument(help="New folder, outside of DATA.")],
     groups: Groups = None,
     mask_threshold: Threshold = 20,
     channels: Channels = None,
 ) -> None:
-    """Write the data set as training sees it: PNG, masks 0 and 255, same layout, and changes.csv."""
+    """Write a cleaned copy of a data set: PNG files, masks of 0 and 255, and changes.csv."""
     from cellseg.data.clean import write_cleaned
     from cellseg.data.facts import Reading
     from cellseg.data.findings import count
@@ -181,26 +193,27 @@ def clean(
     typer.echo(f"wrote {count(pairs, 'cleaned pair')} and changes.csv to {out}")
 
 
-@app.command()
+@app.command(epilog="Example: cellseg synthesize data/synthetic --pairs 50")
 def synthesize(
-    out: Annotated[Path, typer.Argument(help="Folder to make.")],
-    pairs: Annotated[int, typer.Option(min=1, help="How many smears to draw.")] = 50,
+    out: Annotated[Path, typer.Argument(help="New folder.")],
+    pairs: Annotated[int, typer.Option(min=1, help="Number of blood smears to draw.")] = 50,
     size: Annotated[
-        str, typer.Option(help="Pixels, one number for squares or WIDTHxHEIGHT.")
+        str, typer.Option(help="Size in pixels: one number for squares, or WIDTHxHEIGHT.")
     ] = f"{STYLE.width}x{STYLE.height}",
-    seed: Annotated[int, typer.Option(min=0, help="Another seed is another set.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; another seed draws other smears.")] = 0,
     sickled: Annotated[float, typer.Option(min=0, max=1, help="Share of cells that are sickled.")] = STYLE.sickled,
     overlapping: Annotated[
-        float, typer.Option(min=0, max=1, help="Share laid against or over another.")
+        float, typer.Option(min=0, max=1, help="Share of cells that touch or overlap another cell.")
     ] = STYLE.overlapping,
     unlabelled: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of sickled cells without a label; a sixth of it of the others.")
+        float,
+        typer.Option(min=0, max=1, help="Share of sickled cells missing in the mask; for other cells a sixth of it."),
     ] = STYLE.unlabelled,
     unlabelled_border: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the cells cut by the border without a label.")
+        float, typer.Option(min=0, max=1, help="Share of cells cut by the image border that are missing in the mask.")
     ] = STYLE.unlabelled_border,
 ) -> None:
-    """Draw blood smears with labels as flawed as a hurried labeller's, and the exact masks beside them."""
+    """Draw synthetic blood smears with imperfect masks, and exact masks for comparison."""
     from cellseg.data.synthetic import write_synthetic
 
     style = SmearStyle.sized(
@@ -211,43 +224,46 @@ def synthesize(
         unlabelled_border=unlabelled_border,
     )
     write_synthetic(out, pairs, seed, style, exact=True)
-    typer.echo(f"drew {pairs} smears into {out}: source.jpg, mask.jpg as labelled, exact.png as they are")
+    typer.echo(f"drew {pairs} smears into {out}: source.jpg, mask.jpg (imperfect), exact.png (exact mask)")
 
 
-@app.command()
+@app.command(epilog="Example: cellseg report logs/first")
 def report(
-    study: Annotated[Path, typer.Argument(help="Folder of runs, such as logs/first.")],
+    study: Annotated[Path, typer.Argument(help="Folder of runs, for example logs/first.")],
 ) -> None:
-    """Compare the configurations of a study; write report.html, and the same as Markdown, CSV and PNG, beside."""
+    """Compare the configurations of a study. Write report.html, report.md, CSV tables and PNG figures."""
     from cellseg.study.collect import read_study
     from cellseg.study.report import write_report
 
     sentences = write_report(read_study(study))
-    typer.echo("Dice in points of 100, with 95 % intervals")
+    typer.echo("Differences in points (0.01 of Dice), with 95 % intervals in brackets")
     for sentence in sentences:
         typer.echo(sentence)
     typer.echo(f"wrote {study / 'report.html'}")
 
 
-@app.command()
+@app.command(epilog="Example: cellseg predict logs/first images/ --output found")
 def predict(
     run: RunFolder,
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them; any size, any kind.")],
-    output: Annotated[Path, typer.Option(help="Folder to make.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of images; any image size.")],
+    output: Annotated[Path, typer.Option(help="New folder for the results.")],
     tiles: Annotated[
-        bool, typer.Option(help="See images in overlapping tiles at native scale, or whole, resized as in training.")
+        bool, typer.Option(help="Predict overlapping tiles at native scale instead of the whole resized image.")
     ] = False,
     tta: Annotated[
-        bool, typer.Option("--tta", help="Average over the 8 flips and quarter turns; 8 times the work.")
+        bool, typer.Option("--tta", help="Average over 8 flips and rotations of each image; takes 8 times as long.")
     ] = False,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write probabilities, as PNG of 16 bits.")
+        bool, typer.Option("--probabilities", help="Also write the probability of cell as 16-bit PNG.")
     ] = False,
     ensemble: Ensemble = False,
     model: Model = None,
     trust: Trust = False,
 ) -> None:
-    """Find cells in images: masks, overlays, a table of all objects. Exits with 1 if an image could not be read."""
+    """Segment cells in images. Write masks, overlays and a table of objects.
+
+    Unreadable files are listed at the end, and the exit code is 1.
+    """
     from cellseg.data.findings import count
     from cellseg.use.predict import find_sources, predict_files
     from cellseg.use.trained import find_trained
@@ -255,10 +271,10 @@ def predict(
     trained = find_trained(run, model=model, ensemble=ensemble, trust=trust)
     predictor = trained.predictor(tiles=tiles, turned=tta)
     typer.echo(trained.in_words(predictor))
-    sources, said = find_sources(images)
-    for line in said:
+    sources, notes = find_sources(images)
+    for line in notes:
         typer.echo(f"note: {line}", err=True)
-    with StopRequest("stopping; what is predicted is kept") as stop:
+    with StopRequest("stopping; finished predictions are kept") as stop:
         stop.patient = True
         done = predict_files(
             predictor, sources, output, how=trained.reading, probabilities=probabilities, obey=stop.obey
@@ -277,25 +293,26 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog="Example: cellseg evaluate logs/first data/labelled")
 def evaluate(
     run: RunFolder,
     data: Data,
     groups: Groups = None,
     ensemble: Ensemble = False,
     trust: Trust = False,
-    output: Annotated[Path | None, typer.Option(help="Folder to make, for per_image.csv and evaluation.json.")] = None,
+    output: Annotated[Path | None, typer.Option(help="New folder for per_image.csv and evaluation.json.")] = None,
 ) -> None:
-    """Score on labelled images. Those the weights have seen, and their relatives, are named and left out.
+    """Score a trained network on new images with masks.
 
-    Exits with 1 if none is left.
+    Images used in training or to choose the weights, and images related to them, are listed and left out.
+    The exit code is 1 if no image is left.
     """
     from cellseg.use.evaluate import estimate_scores, print_evaluation, write_evaluation
     from cellseg.use.evaluate import evaluate as score
     from cellseg.use.trained import find_runs
 
     if output and output.exists():
-        raise InputError(f"{output} exists already, and nothing is written over it; name a new folder")
+        raise InputError(f"{output} already exists and is not overwritten; name a new folder")
     trained = find_runs(run, ensemble=ensemble, trust=trust)
     result = score(trained, data, groups, trust=trust)
     scores = estimate_scores(result.unseen, result.scores) if len(result.unseen) else {}
@@ -306,16 +323,18 @@ def evaluate(
         write_evaluation(output, trained, data, result, scores)
         typer.echo(f"wrote per_image.csv and evaluation.json to {output}")
     if not scores:
-        raise InputError(f"the weights have seen every image of {data}, so there is no score")
+        raise InputError(
+            f"the weights have seen every image of {data}, so a score would be too high; name a folder of new images"
+        )
 
 
-@app.command()
+@app.command(epilog="Example: cellseg review logs/first --output review")
 def review(
     run: RunFolder,
-    output: Annotated[Path | None, typer.Option(help="Folder to make.", show_default="RUN/review")] = None,
+    output: Annotated[Path | None, typer.Option(help="New folder for the results.", show_default="RUN/review")] = None,
     trust: Trust = False,
 ) -> None:
-    """Show where a run and the labels of its test images see other cells, with a table for a person to fill."""
+    """Show cells on which predictions and masks of the test images differ, with a table for your decisions."""
     from cellseg.use.review import KINDS
     from cellseg.use.review import review as look
     from cellseg.use.trained import find_runs
@@ -328,15 +347,15 @@ def review(
     typer.echo(f"wrote {found.folder / 'review.html'}, objects.csv and images.csv")
 
 
-@app.command()
+@app.command(epilog="Example: cellseg export logs/first network.onnx")
 def export(
     run: RunFolder,
-    file: Annotated[Path, typer.Argument(help="File to make: .onnx, or .pt2 for an exported torch program.")],
+    file: Annotated[Path, typer.Argument(help="New file: .onnx, or .pt2 for an exported torch program.")],
     ensemble: Ensemble = False,
     model: Model = None,
     trust: Trust = False,
 ) -> None:
-    """Write a network for programs without cellseg: images of any size in, probabilities out, checked against it."""
+    """Export a network for programs without cellseg, and compare its output with the original."""
     from cellseg.data.findings import count
     from cellseg.use.export import export as write
     from cellseg.use.trained import find_trained
@@ -353,6 +372,6 @@ def _size(text: str) -> tuple[int, int]:
     numbers = [int(part) if part.isdecimal() else 0 for part in (width, height if cross else width)]
     if not all(SIZES[0] <= number <= SIZES[1] for number in numbers):
         raise InputError(
-            f"--size must be a number of pixels or WIDTHxHEIGHT, from {SIZES[0]} to {SIZES[1]}, not {text}"
+            f"--size is {text}, but must be a number of pixels or WIDTHxHEIGHT, from {SIZES[0]} to {SIZES[1]}"
         )
     return numbers[0], numbers[1]

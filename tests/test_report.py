@@ -129,13 +129,13 @@ def test_noise_shows_no_difference_and_says_what_would(tmp_path):
     study = write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.901}, noise=0.05)
     [verdict] = judge(read_study(study))
     assert verdict.sentence.startswith("no difference shown between UNet and XopiNet (")
-    assert "would show 0.5" in verdict.sentence or "0.5 points would have shown" in verdict.sentence
+    assert "80 % power to detect 0.5 points" in verdict.sentence
 
 
 def test_one_run_each_says_nothing(tmp_path):
     [verdict] = judge(read_study(write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.8}, seeds=1, folds=1)))
-    assert verdict.sentence.startswith("nothing can be said about UNet against XopiNet (+")
-    assert "there is one run each" in verdict.sentence
+    assert verdict.sentence.startswith("no verdict on UNet and XopiNet (+")
+    assert "there is only one run of each" in verdict.sentence
 
 
 def test_a_pair_that_cannot_be_judged_does_not_spare_the_others_their_adjustment(tmp_path):
@@ -159,7 +159,7 @@ def test_what_is_missing_is_listed_and_its_partner_left_out(tmp_path):
     [verdict] = judge(found)
     assert verdict.dice.pairs == 8
     write_report(found)
-    assert r"not finished, and not counted: xopinet\_seed-1\_fold-2\_lr-0.001" in (study / "report.md").read_text()
+    assert r"unfinished runs, left out: xopinet\_seed-1\_fold-2\_lr-0.001" in (study / "report.md").read_text()
 
 
 def test_the_same_network_with_another_setting_is_another_configuration(tmp_path):
@@ -200,11 +200,11 @@ def test_leaks_are_told_first(tmp_path):
     for seed in range(2):
         write_run(tmp_path / "s", "UNet", seed, None, images(rng, 0, 0.9), leaks=["a and b"])
     sentences = write_report(read_study(tmp_path / "s"))
-    assert sentences[0] == "only UNet is there: nothing to compare"
-    assert any("these scores are too good" in sentence for sentence in sentences)
+    assert sentences[0] == "the study has only one configuration, UNet: nothing to compare"
+    assert any("these scores may be too high" in sentence for sentence in sentences)
     for name in ("report.md", "report.html"):
         text = (tmp_path / "s" / name).read_text()
-        assert text.index("these scores are too good") < text.index("Dice, pooled")
+        assert text.index("these scores may be too high") < text.index("Dice, pooled")
 
 
 class Page(HTMLParser):
@@ -300,13 +300,13 @@ def test_pairs_that_cannot_be_compared_leave_the_others_as_they_are(tmp_path):
     )
     assert verdicts["UNet", "XopiNet"].dice is not None
     sentences = write_report(read_study(study))
-    assert any("seeds and folds miss a configuration" in sentence for sentence in sentences)
+    assert any("seed and fold lack a configuration" in sentence for sentence in sentences)
 
 
 def test_one_seed_and_one_fold_are_told_as_what_they_cannot_say(tmp_path):
     told = caveats(read_study(write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.8}, seeds=1, folds=1)))
     assert any(caveat.startswith("all runs share one split") for caveat in told)
-    assert any(caveat.startswith("one seed a fold") for caveat in told)
+    assert any(caveat.startswith("there is only one seed per fold") for caveat in told)
     assert caveats(read_study(write_study(tmp_path / "t", {"UNet": 0.9, "XopiNet": 0.8}))) == []
 
 
@@ -315,10 +315,10 @@ def test_networks_that_score_the_same_throughout_are_told(tmp_path):
     for network, seed, fold in itertools.product(("UNet", "XopiNet"), range(2), range(2)):
         write_run(study, network, seed, fold, {f"f{fold}-{n}": 0.25 for n in range(3)})
     found = read_study(study)
-    [told] = [caveat for caveat in caveats(found) if "same to the last digit" in caveat]
-    assert told.startswith("UNet and XopiNet scored the same")
+    [told] = [caveat for caveat in caveats(found) if "exactly the same Dice" in caveat]
+    assert told.startswith("UNet and XopiNet have exactly the same Dice")
     write_report(found)
-    assert "and equal on 6." in (study / "report.md").read_text()
+    assert "; equal on 6." in (study / "report.md").read_text()
 
 
 def test_a_study_without_pictures_or_curves_still_has_its_report(tmp_path):
@@ -365,7 +365,7 @@ def test_a_run_whose_system_does_not_tell_its_memory_is_no_damaged_one(tmp_path)
         (lambda run: (run / "per_image.csv").unlink(), r"per_image\.csv: cannot be read"),
         (lambda run: (run / "config.yaml").write_text("a: [b"), r"config\.yaml: cannot be read"),
         (lambda run: (run / "per_image.csv").write_text("image,dice\na,1\n"), "its column group is missing"),
-        (lambda run: (run / "summary.json").write_text(other_data(run)), "was trained on other data than"),
+        (lambda run: (run / "summary.json").write_text(other_data(run)), "used different data"),
     ],
 )
 def test_damaged_studies_are_refused_by_name(tmp_path, broken, message):
@@ -386,7 +386,7 @@ def test_a_run_that_is_there_twice_counts_once_and_is_told(tmp_path):
     shutil.copytree(study / "unet_seed-0_fold-0_lr-0.001", study / "unet_seed-0_fold-0_lr-0.001_again")
     found = read_study(study)
     assert judge(found)[0].dice == first
-    assert any(caveat.endswith("not counted: unet_seed-0_fold-0_lr-0.001_again") for caveat in caveats(found))
+    assert any(caveat.endswith("left out: unet_seed-0_fold-0_lr-0.001_again") for caveat in caveats(found))
 
 
 def test_networks_that_differ_in_a_part_are_named_by_it(tmp_path):
@@ -404,14 +404,14 @@ def test_advice_and_interval_do_not_contradict_each_other(tmp_path):
     for noise, (seeds, folds) in itertools.product((0.01, 0.03), ((1, 2), (1, 3), (2, 2), (3, 3))):
         study = write_study(tmp_path / f"{noise}-{seeds}-{folds}", {"UNet": 0.9, "XopiNet": 0.9}, seeds, folds, noise)
         [verdict] = judge(read_study(study))
-        if "would have shown" in verdict.sentence:
+        if "the study had 80 % power" in verdict.sentence:
             assert verdict.dice.high - verdict.dice.low < 0.01
         if seeds == 1 and verdict.kind == UNDECIDED:
-            assert "a second seed would tell whether more would help" in verdict.sentence
+            assert "add a second seed to learn how many seeds are needed" in verdict.sentence
 
 
 def test_an_empty_or_missing_study_is_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere does not exist; name a folder of runs"):
         read_study(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"holds no finished run; train some with study="):
+    with pytest.raises(InputError, match=r"contains no finished run; train a run in it: cellseg train study="):
         read_study(tmp_path)

@@ -200,7 +200,7 @@ def test_what_is_no_run_is_told_for_what_it_is(finished, study, smears, tmp_path
     for named, message in (
         (study.parent, "is not a finished run: it is a folder of studies; name one of them, for example"),
         (smears, "is not a finished run: it has no summary.json"),
-        (image, "is a picture; what predicts comes first"),
+        (image, "is an image; name the run folder or the file of weights first"),
         (tmp_path / "nowhere", "does not exist; name the run folder"),
     ):
         said = invoke("predict", named, image, "--output", tmp_path / "out", code=1)

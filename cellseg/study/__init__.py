@@ -1,1 +1,1 @@
-"""Many runs read back, and what they say together."""
+"""Compare the runs of a study and write a report."""

@@ -1,4 +1,4 @@
-"""The runs of a study, read back from their folders."""
+"""Read the runs of a study from their folders."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,12 +21,12 @@ NOT_COMPARED = (
     "n_jobs",
     "margin",
     "data.split.fold",
-)  # what runs of one configuration may differ in
-NEVER_COMPARED = ("logger", "metrics")  # what writes down, and what is scored besides: training is the same
+)  # runs of one configuration may differ in these keys
+NEVER_COMPARED = ("logger", "metrics")  # loggers and added scores do not change the training
 SPLIT = "data.split."
 TARGET = "._target_"
-KEY = ["configuration", "seed", "fold"]  # what tells one run of a study from another
-HOLDOUT = "holdout"  # the fold of a run without folds
+KEY = ["configuration", "seed", "fold"]  # identifies a run within a study
+HOLDOUT = "holdout"  # the fold name of a run without folds
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,19 @@ class Study:
     """A folder of runs.
 
     Attributes:
-        folder: Where it lies.
-        scores: All scores that any run has.
-        runs: A row for every finished run: configuration, seed, fold, run, and what its summary says of it.
-        images: A row for every test image of every run: configuration, seed, fold, image, group and scores.
-        unfinished: Folders of runs that are not finished.
-        repeated: Folders of finished runs left out, since another has the same configuration, seed and fold.
-        differences: The keys in which configurations differ, and their value for each.
-        margins: Differences in Dice below it do not matter: every value that runs were made with.
-        test_share: Test images over training images, mean over runs.
-        data_fingerprint: Of the data all runs saw.
-        split: The plan of the splits, but for the fold; every value there was.
-        origin: What runs were made with, by name: root of the data, versions of packages; every value there was.
+        folder: The folder of the study.
+        scores: The scores of all runs, each once.
+        runs: One row for each finished run: configuration, seed, fold, run, and values from its summary.
+        images: One row for each test image of each run: configuration, seed, fold, image, group and scores.
+        unfinished: Folder names of unfinished runs.
+        repeated: Folder names of finished runs that are left out because another run has the same configuration, seed
+            and fold.
+        differences: For each configuration, the keys in which configurations differ and their values.
+        margins: All margins that the runs used, ascending.
+        test_share: Number of test images divided by number of training images, mean over runs.
+        data_fingerprint: Fingerprint of the data; all runs share it.
+        split: Settings of the split without the fold; for each key, all values in the study.
+        origin: Data root and package versions; for each name, all values in the study.
     """
 
     folder: Path
@@ -63,32 +64,32 @@ class Study:
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """A row for every epoch of every run: configuration, seed, fold, epoch, and what was logged."""
+        """One row for each epoch of each run: configuration, seed, fold, epoch, and the logged values."""
         rows = self.runs[["run", *KEY]].itertuples(index=False)
         keys = {RunFolder(self.folder / run): dict(zip(KEY, key, strict=True)) for run, *key in rows}
         return _stacked(list(keys), keys, lambda run: run.epochs)
 
     @property
     def margin(self) -> float:
-        """The smallest of them."""
+        """The smallest margin of the runs; verdicts use it."""
         return self.margins[0]
 
     @property
     def per_image(self) -> list[Score]:
-        """The scores that every image has, Dice first."""
+        """The scores that are computed image by image, Dice first."""
         return [score for score in self.scores if not score.pooled]
 
     @property
     def configurations(self) -> list[str]:
-        """In order of first appearance."""
+        """Names of the configurations, in the order of their first run."""
         return list(dict.fromkeys(self.runs["configuration"]))
 
 
 def read_study(folder: Path) -> Study:
-    """Read every run of a study.
+    """Read all finished runs of a study, and list the unfinished and repeated ones.
 
     Raises:
-        InputError: If there is no finished run, a file of one cannot be read, or runs saw different data.
+        InputError: If no run is finished, a file of a run cannot be read, or runs used different data.
     """
     found, unfinished = _find_runs(folder)
     names, differences = _name_configurations(found)
@@ -119,39 +120,39 @@ def read_study(folder: Path) -> Study:
 
 
 def _find_runs(folder: Path) -> tuple[list[RunFolder], list[str]]:
-    """Return the finished runs of a study, and the names of those that are not finished."""
+    """Return the finished runs of a study, and the names of the unfinished ones."""
     if not folder.is_dir():
-        raise InputError(f"{folder} does not exist; name a folder of runs, such as logs/first")
+        raise InputError(f"{folder} does not exist; name a folder of runs, for example logs/first")
     candidates = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     runs = [run for run in map(RunFolder, candidates) if run.finished]
-    there = {run.path for run in runs}
-    unfinished = [path.name for path in candidates if path not in there and (path / "train.log").exists()]
+    finished = {run.path for run in runs}
+    unfinished = [path.name for path in candidates if path not in finished and (path / "train.log").exists()]
     if not runs:
-        raise InputError(f"{folder} holds no finished run{_what_instead(folder)}")
+        raise InputError(f"{folder} contains no finished run{_hint(folder)}")
     return runs, unfinished
 
 
 def _one_fingerprint(runs: Sequence[RunFolder]) -> str:
-    """Return the fingerprint of the data that all runs saw."""
+    """Return the fingerprint of the data, after a check that all runs have the same one."""
     first = runs[0]
     for run in runs:
         if run.summary.data.fingerprint != first.summary.data.fingerprint:
             raise InputError(
-                f"{run.path} was trained on other data than {first.path.name}, so they cannot be compared; "
-                "move one of them to another study"
+                f"{run.path} and {first.path.name} used different data, so their scores cannot be compared; "
+                "move one of the two runs to another study folder"
             )
     return first.summary.data.fingerprint
 
 
 def _name_folds(runs: Sequence[RunFolder]) -> dict[int | None, str]:
-    """Call every fold by its number, with zeros before it, so that text sorts as numbers do."""
+    """Name each fold by its number, padded with zeros so that names sort like numbers."""
     folds = {run.settings.fold for run in runs}
     width = max((len(str(fold)) for fold in folds if fold is not None), default=0)
     return {fold: HOLDOUT if fold is None else f"{fold:0{width}d}" for fold in folds}
 
 
 def _without_repeated(keys: Mapping[RunFolder, Mapping[str, Any]]) -> tuple[list[RunFolder], list[str]]:
-    """Return the first run of every configuration, seed and fold, and the names of the others."""
+    """Return the first run of each configuration, seed and fold, and the names of the other runs."""
     first: dict[tuple[Any, ...], RunFolder] = {}
     for run, key in keys.items():
         first.setdefault(tuple(key.values()), run)
@@ -162,20 +163,21 @@ def _without_repeated(keys: Mapping[RunFolder, Mapping[str, Any]]) -> tuple[list
 def _stacked(
     runs: Sequence[RunFolder], keys: Mapping[RunFolder, Mapping[str, Any]], table: Callable[[RunFolder], pd.DataFrame]
 ) -> pd.DataFrame:
-    """Put a table of every run below that of the one before, each row with the run's configuration, seed and fold."""
+    """Concatenate one table of each run, and add configuration, seed and fold to each row."""
     return pd.concat([table(run).assign(**keys[run]) for run in runs], ignore_index=True)
 
 
-def _what_instead(folder: Path) -> str:
+def _hint(folder: Path) -> str:
+    """Say what the folder contains instead of runs, and which folder to name."""
     if (folder / "config.yaml").exists():
-        return f", as it is a run itself; name its folder of runs, {folder.parent}"
+        return f", because it is itself a run; name the folder that contains it: {folder.parent}"
     if studies := sorted({path.parents[1].name for path in folder.glob("*/*/summary.json")}):
-        return f", but studies; name one of them, such as {folder / studies[0]}"
-    return f"; train some with study={folder.name}"
+        return f", but studies; name one of them, for example {folder / studies[0]}"
+    return f"; train a run in it: cellseg train study={folder.name}"
 
 
 def _setting(key: str, value: Any) -> str:
-    if key.endswith(TARGET):  # a class: its name will do
+    if key.endswith(TARGET):  # a class: its name without the module is enough
         return f"{key.removesuffix(TARGET)}={'none' if value is None else str(value).rsplit('.', 1)[-1]}"
     return f"{key}={value}"
 
@@ -198,7 +200,7 @@ def _origin(runs: Iterable[RunFolder]) -> dict[str, list[str]]:
 
 
 def _all_scores(runs: Iterable[RunFolder]) -> list[Score]:
-    """Return the scores of all runs, each once, those that every run has first."""
+    """Return the scores of all runs, each once, built-in scores first."""
     found = {score.name: score for score in SCORES}
     for run in runs:
         for score in run.summary.scores:
@@ -231,10 +233,10 @@ def _facts(run: RunFolder, scores: Iterable[Score]) -> dict[str, Any]:
 
 
 def _name_configurations(runs: Sequence[RunFolder]) -> tuple[dict[Path, str], dict[str, dict[str, Any]]]:
-    """Call a configuration by its network's name, and by what else sets it apart.
+    """Name each configuration by its network and by the other settings in which configurations differ.
 
     Returns:
-        The name for each run's folder, and the differing keys with their values for each name.
+        For each run folder, the name of its configuration; for each name, the differing keys and their values.
     """
     compared = {
         run.path: {
@@ -251,7 +253,7 @@ def _name_configurations(runs: Sequence[RunFolder]) -> tuple[dict[Path, str], di
         for run in runs
     }
     kinds = {path: (names[path], *(json.dumps(compared[path].get(key)) for key in differing)) for path in compared}
-    if len(set(kinds.values())) > len(set(names.values())):  # one name for several: say what their networks are made of
+    if len(set(kinds.values())) > len(set(names.values())):  # one name for several: add settings of the network
         inside = [key for key in differing if key not in others]
         names = {
             path: " ".join([name, *(_setting(key, compared[path].get(key)) for key in inside)])
@@ -261,10 +263,10 @@ def _name_configurations(runs: Sequence[RunFolder]) -> tuple[dict[Path, str], di
 
 
 def _differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the keys in which configurations differ; what is wired by interpolation would be named twice."""
+    """Return the keys in which configurations differ, without keys that only repeat another by interpolation."""
     named = {key for config in configs for key in config if not key.startswith(("module.", "data.augmentation."))}
     differing = sorted(key for key in named if len({json.dumps(config.get(key)) for config in configs}) > 1)
-    optional = tuple(  # parts that one has and another has not: their settings go without saying
+    optional = tuple(  # a part that some configurations lack: its own settings need no mention
         key.removesuffix(TARGET) + "."
         for key in differing
         if key.endswith(TARGET) and any(config.get(key) is None for config in configs)

@@ -1,4 +1,4 @@
-"""The figures of a report: drawn once, written as PNG for slides and as SVG that takes the page's own colours."""
+"""Draw the figures of a report, as PNG for slides and as SVG in the colours of the page."""
 
 import io
 import re
@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from cellseg.study.collect import Study
 from cellseg.study.verdict import DIFFERENT, EQUIVALENT, Verdict
 
-NARROWEST = 1.0  # points of Dice across a figure: less shows rounding as if it were a difference
-INK = "#010203"  # no figure uses it for anything but lines and letters; on a page it becomes the text's colour
+NARROWEST = 1.0  # smallest width of an axis, in points; a narrower axis shows rounding as a difference
+INK = "#010203"  # colour of lines and text only; on a page it becomes the text colour
 GREY = "#808080"  # visible on white and on black
 COLOURS = (
     "#0072b2",
@@ -31,8 +31,8 @@ COLOURS = (
 )  # Okabe and Ito: colour-blind safe
 MARKERS = "osD^vP*X<>"
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # letters stay letters
-    "svg.hashsalt": "cellseg",  # the same study gives the same file
+    "svg.fonttype": "none",  # keep text as text
+    "svg.hashsalt": "cellseg",  # identical files for the same study
     "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -45,7 +45,7 @@ STYLE: dict[Any, Any] = {
     "grid.color": GREY,
     "grid.alpha": 0.25,
     "legend.frameon": False,
-    "text.parse_math": False,  # a name with two dollar signs is a name
+    "text.parse_math": False,  # a name may contain dollar signs
 }
 MOST_PAIRS = 12
 
@@ -55,11 +55,11 @@ class Picture:
     """A figure of the report.
 
     Attributes:
-        name: Of its PNG file.
-        title: What it shows.
-        caption: How to read it, and over what it was averaged.
-        svg: To be put into a page as it is.
-        png: The same, on white.
+        name: Name of its PNG file.
+        title: Title on the page.
+        caption: How to read the figure, and how its numbers were averaged.
+        svg: SVG for the page.
+        png: PNG on a white background.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Picture:
 
 
 def draw_figures(study: Study, verdicts: Sequence[Verdict]) -> dict[str, list[Picture]]:
-    """Return the figures of a study by the part of the report they belong to."""
+    """Return the figures of a study for each section of the report."""
     with mpl.rc_context(STYLE):
         figures: dict[str, list[Picture]] = {"differences": [], "configurations": [], "curves": [], "images": []}
         if any(verdict.dice for verdict in verdicts):
@@ -91,7 +91,7 @@ def draw_figures(study: Study, verdicts: Sequence[Verdict]) -> dict[str, list[Pi
 
 
 def write_pictures(folder: Path, pictures: Sequence[Picture]) -> None:
-    """Write every figure as PNG."""
+    """Write each figure as PNG."""
     folder.mkdir(exist_ok=True)
     for picture in pictures:
         (folder / f"{picture.name}.png").write_bytes(picture.png)
@@ -111,14 +111,14 @@ def _differences(study: Study, verdicts: Sequence[Verdict]) -> Picture:
         axes.plot(100 * verdict.dice.difference, row, "o", color=colour, markersize=7)
     axes.set_yticks(range(len(known)), [_short(f"{verdict.a} minus {verdict.b}", 40) for verdict in known])
     axes.set_ylim(len(known) - 0.5, -0.5)
-    axes.set_xlabel("difference in Dice, points of 100")
+    axes.set_xlabel("difference in Dice (points)")
     axes.grid(visible=False, axis="y")
     return _picture(
         figure,
         "differences",
-        "How far apart configurations are",
-        "Mean difference per image with its 95 % interval; vermilion: different, green: equivalent, grey: not shown. "
-        f"The band is the margin of {points:g} points below which a difference does not matter.",
+        "Differences between configurations",
+        "Mean difference in Dice over images with its 95 % interval. Red: better or worse; green: equivalent; grey: no "
+        f"difference shown, or no verdict. The band is the margin: differences below {points:g} points are equivalent.",
     )
 
 
@@ -139,14 +139,14 @@ def _runs(study: Study) -> Picture:
                 markersize=5,
             )
         images = study.images[study.images["configuration"] == configuration]
-        mean = 100 * images.groupby(["fold", "image"])["dice"].mean().mean()  # as in the table: seeds first
+        mean = 100 * images.groupby(["fold", "image"])["dice"].mean().mean()  # as in the table: mean over seeds first
         axes.plot([mean, mean], [row - 0.35, row + 0.35], color=INK, linewidth=1.5)
     axes.set_yticks(range(len(study.configurations)), [_short(name, 40) for name in study.configurations])
     axes.set_ylim(len(study.configurations) - 0.5, -0.5)
     low, high = axes.get_xlim()
     if high - low < NARROWEST:
         axes.set_xlim((low + high - NARROWEST) / 2, (low + high + NARROWEST) / 2)
-    axes.set_xlabel("Dice on test images, points of 100")
+    axes.set_xlabel("Dice on test images (points)")
     axes.grid(visible=False, axis="y")
     if len(folds) > 1:
         for fold, marker in zip(folds, cycle(MARKERS), strict=False):
@@ -155,8 +155,8 @@ def _runs(study: Study) -> Picture:
     return _picture(
         figure,
         "runs",
-        "Every run",
-        "A mark is the mean Dice of one run over its test images, a shape is a fold, the line the mean over images.",
+        "All runs",
+        "Each mark is the mean Dice of one run; each shape is a fold; the line is the mean over test images.",
     )
 
 
@@ -178,14 +178,12 @@ def _curve(study: Study, column: str, label: str) -> Picture | None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
     axes.legend(fontsize=8)
-    where = "on the images watched while training; nothing is chosen by test images"
     return _picture(
         figure,
         column.replace("/", "_"),
         label[0].upper() + label[1:],
-        f"Mean over runs, the band ± one standard deviation over seeds; {where}."
-        if column.startswith("val/")
-        else "Mean over runs, the band ± one standard deviation over seeds.",
+        "Mean over runs; the band is ± one standard deviation over seeds."
+        + (" Computed on the validation part, not on test images." if column.startswith("val/") else ""),
     )
 
 
@@ -205,8 +203,8 @@ def _paired(study: Study, verdict: Verdict, index: int) -> Picture:
         figure,
         f"paired_{index}",
         f"{verdict.a} against {verdict.b}",
-        f"A dot is a test image, averaged over the seeds both have; {verdict.a} is better above the line, "
-        f"on {wins.sum()} of {len(a)} images" + (f", and equal on {ties}." if ties else "."),
+        f"Each dot is a test image (mean over common seeds). Above the line {verdict.a} has the higher Dice: "
+        f"{wins.sum()} of {len(a)} images" + (f"; equal on {ties}." if ties else "."),
     )
 
 
@@ -227,7 +225,7 @@ def _picture(figure: Figure, name: str, title: str, caption: str) -> Picture:
     png = _saved(figure, "png", dpi=200, facecolor="white")
     text = _saved(figure, "svg", transparent=True, metadata={"Date": None, "Creator": None}).decode()
     svg = text[text.index("<svg") :].replace(INK, "currentColor")
-    # several figures share a page: an id may be there once only
+    # several figures share a page, and an id must be unique
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
     return Picture(name, title, caption, svg, png)

@@ -1,4 +1,4 @@
-"""Test images side by side: what they show, what the label says, what every network saw."""
+"""Show test images next to their masks and the predictions of each configuration."""
 
 import contextlib
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ MOST_CONFIGURATIONS = 8
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of the gallery, as a data: address, with what is said under it."""
+    """One image of the gallery, as a data: address, with its caption."""
 
     source: str
     caption: str
@@ -37,11 +37,11 @@ class Strip:
 
 
 def make_gallery(study: Study, images: Sequence[Row]) -> dict[str, list[Strip]]:
-    """Return strips of ordinary images, of the worst, and of those on which runs disagree most.
+    """Return strips of typical images, of the worst images, and of images on which seeds disagree most.
 
     Args:
-        study: The runs.
-        images: A row for every test image, worst first.
+        study: The study.
+        images: One row for each test image, lowest Dice first.
     """
     ordinary = [images[round(place)] for place in np.linspace(0, len(images) - 1, SHOWN + 2)[1:-1]]
     shared = sorted(images, key=lambda row: -_or_zero(row["sd_over_seeds"]))
@@ -54,7 +54,7 @@ def make_gallery(study: Study, images: Sequence[Row]) -> dict[str, list[Strip]]:
 
 
 def _strip(study: Study, row: Row, *, votes: bool = False) -> Strip:
-    """Show an image as each configuration's run of the lowest seed saw it or, with votes, as all its runs did."""
+    """Show an image with the prediction of each configuration's lowest seed or, with votes, of all its runs."""
     on_it = study.images[(study.images["image"] == row["image"]) & (study.images["fold"] == row["fold"])]
     on_it = on_it.merge(study.runs[[*KEY, "run"]], on=KEY)
     tiles: list[Tile] = []
@@ -83,14 +83,14 @@ def _strip(study: Study, row: Row, *, votes: bool = False) -> Strip:
 
 
 def _prediction(run: Path, image: str) -> Prediction | None:
-    """Return what a run kept of a test image; None where its pictures are gone, which no number depends on."""
+    """Return the stored prediction of a test image; None if its file is missing (no number depends on it)."""
     with contextlib.suppress(InputError):
         return RunFolder(run).prediction(image)
     return None
 
 
 def _votes(share: NDArray[np.floating]) -> Pixels:
-    """Return white where all call it cell, black where none does, and orange where they disagree."""
+    """Colour pixels white if all runs predict cell, black if none does, and orange if they disagree."""
     picture = np.zeros((*share.shape, 3), np.uint8)
     picture[share == 1], picture[(share > 0) & (share < 1)] = RIGHT, FALSE
     return picture

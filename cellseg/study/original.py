@@ -1,4 +1,4 @@
-"""What the original study printed, and what of it holds."""
+"""The table printed in the original study, and its correction."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 class Published:
     """One row of the original study's table: losses of the last epoch, scores from 0 to 1.
 
-    ``dice`` and ``iou`` are soft, and were taken on a split drawn anew after training: four fifths of those images had
-    been trained on. At batches of one, soft Dice is 1 - loss, so the validation loss tells what it should have been.
+    ``dice`` and ``iou`` are soft scores. They were computed on a new split made after training, so four fifths of those
+    images were training images. At a batch size of 1, soft Dice is 1 - loss, so the validation loss gives the correct
+    value.
     """
 
     train_loss: float
@@ -18,7 +19,7 @@ class Published:
 
     @property
     def corrected_dice(self) -> float:
-        """Soft Dice on images the network had not seen."""
+        """Soft Dice on images that were not training images."""
         return 1 - self.validation_loss
 
 

@@ -1,4 +1,4 @@
-"""Pages that need no other file: HTML and Markdown from templates, pictures inside them."""
+"""Write HTML and Markdown pages from templates; each page contains its images."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def write_page(template: str, **values: object) -> str:
-    """Fill a template of the package, such as ``study/report.html.jinja``; names are escaped for where they stand."""
+    """Fill a template of the package, such as ``study/report.html.jinja``; HTML templates escape their values."""
     environment = Environment(
         loader=PackageLoader("cellseg", ""),
         autoescape=template.endswith(".html.jinja"),
@@ -24,12 +24,12 @@ def write_page(template: str, **values: object) -> str:
 
 
 def picture_address(pixels: NDArray[np.uint8], kind: str, **options: int) -> str:
-    """Return a picture as a data: address.
+    """Encode an image as a data: address.
 
     Args:
         pixels: Shape (H, W, 3).
         kind: PNG or JPEG.
-        options: Of Pillow for that kind.
+        options: Options of Pillow for this format.
     """
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind, **options)
@@ -37,5 +37,5 @@ def picture_address(pixels: NDArray[np.uint8], kind: str, **options: int) -> str
 
 
 def _plain(text: object) -> str:
-    """Keep a name from being read as Markdown or HTML."""
+    """Escape Markdown and HTML in a text."""
     return "".join(f"\\{letter}" if letter in "\\`*_[]<>|#" else letter for letter in " ".join(str(text).split()))

@@ -1,4 +1,4 @@
-"""The report of a study: verdicts first, then the numbers they rest on, each with how it was averaged."""
+"""Write the report of a study: verdicts, the numbers behind them, and an explanation of each number."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,32 +29,32 @@ from cellseg.study.tables import (
 from cellseg.study.verdict import Verdict, caveats, dice_interval, judge
 
 ORIGINAL = (
-    "DiceScore and IoU as published are soft, and were taken on a split drawn anew after training, so four fifths of "
-    "those images had been trained on. Corrected: 1 - validation loss, which is soft Dice at batches of one; the IoU "
-    "cannot be recovered. This study: DiceScore is soft Dice, IoU is cut at 0.5, both on images no weight has seen; "
-    "its data set is named below, the original's was Mabimi."
+    "As published: DiceScore and IoU are soft scores. They were computed on a new split made after training, so four "
+    "fifths of those images were training images. Corrected: 1 - validation loss, which equals soft Dice at a batch "
+    "size of 1; the IoU cannot be recovered. This study: DiceScore is soft Dice, IoU uses the threshold 0.5, both on "
+    "test images only. The data set of this study is listed below; the original study used Mabimi."
 )
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headings, as the pages of a report show them."""
+    """A table of the report: column headings and rows."""
 
     columns: Mapping[str, str]
     rows: Sequence[Row]
 
     def texts(self, row: Row) -> list[str]:
-        """Return the cells of a row as they are read."""
+        """Return the formatted cells of a row."""
         return [cell(column, row) for column in self.columns]
 
     def counts(self, column: str) -> bool:
-        """Tell whether a column holds numbers."""
+        """Return whether a column contains numbers."""
         return any(isinstance(row.get(column), int | float) for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything a report says, before it is put on a page."""
+    """The content of a report, before it is written as HTML or Markdown."""
 
     study: Study
     verdicts: list[Verdict]
@@ -72,15 +72,16 @@ class Report:
 
     @property
     def sentences(self) -> list[str]:
-        """What can be said, one sentence for each pair of configurations, and what none of them can rest on."""
-        said = [verdict.sentence for verdict in self.verdicts]
-        return [*(said or [f"only {self.study.configurations[0]} is there: nothing to compare"]), *self.caveats]
+        """The verdicts, one sentence for each two configurations, followed by the caveats."""
+        sentences = [verdict.sentence for verdict in self.verdicts]
+        alone = f"the study has only one configuration, {self.study.configurations[0]}: nothing to compare"
+        return [*(sentences or [alone]), *self.caveats]
 
 
 def write_report(study: Study) -> list[str]:
     """Write the report of a study into its folder, and return its sentences.
 
-    Writes ``report.html``, which needs no other file, and the same as ``report.md``, CSV and ``figures/*.png``.
+    The files are ``report.html`` (complete in one file), ``report.md``, three CSV tables and ``figures/*.png``.
     """
     report = assemble(study)
     folder = study.folder
@@ -94,7 +95,7 @@ def write_report(study: Study) -> list[str]:
 
 
 def assemble(study: Study) -> Report:
-    """Compute everything a report says."""
+    """Compute the content of a report."""
     verdicts = judge(study)
     configurations = configuration_rows(study, {name: dice_interval(study, name) for name in study.configurations})
     differences, images = difference_rows(study), image_rows(study)
@@ -116,12 +117,12 @@ def assemble(study: Study) -> Report:
 
 
 def page(report: Report, template: str) -> str:
-    """Return the report on a page."""
+    """Fill a page template with the report."""
     return write_page(f"study/{template}", report=report, averages=averages(report.study), about_original=ORIGINAL)
 
 
 def _provenance(study: Study) -> dict[str, str]:
-    """Return what the runs were made with, every value there was."""
+    """Return the data, software and hardware of the runs; for each name, all values."""
     runs = study.runs
 
     def values(column: str) -> str:
@@ -134,11 +135,11 @@ def _provenance(study: Study) -> dict[str, str]:
     made = {
         "runs": f"{count(len(runs), 'run')} of {count(len(study.configurations), 'configuration')}, seeds {seeds}",
         "weights scored": values("scored_weights"),
-        "margin": f"{study.margin:g} of Dice",
+        "margin": f"{100 * study.margin:g} points ({study.margin:g} of Dice)",
         "split": split + tested,
         "data": ", ".join(study.origin["data"]),
         "data fingerprint": study.data_fingerprint,
-        "commit": values("commit") + (" (+: files had been changed)" if "+" in values("commit") else ""),
+        "commit": values("commit") + (" (+: with uncommitted changes)" if "+" in values("commit") else ""),
         "device": values("device"),
         "precision": values("precision"),
     }

@@ -1,9 +1,9 @@
-"""What runs say about two configurations: a difference, its interval, and how sure one may be.
+"""Compare two configurations: a difference, its interval and p values.
 
-The unit is the image, clustered in its group of siblings; seeds are averaged first. What varies is which groups were
-photographed, which random numbers trained the networks and, with folds, on which images: the first is resampled, the
-others are drawn again from the spread that was seen. Runs are taken to be independent: train.py gives one seed other
-random numbers in every fold. Calibrated by simulation, see tests/test_statistics.py.
+The unit is the image, clustered by group; for each image, the mean over seeds is taken first. The interval covers three
+sources of variation: groups, seeds and, with folds, training images. Groups are resampled. The other two are simulated
+with the variance that was observed. Runs count as independent: training uses different random numbers in each fold,
+even with the same seed. tests/test_statistics.py calibrates the method by simulation.
 """
 
 import math
@@ -18,26 +18,26 @@ from scipy import stats
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.signedinteger]
-Part = tuple[Floats, float]  # how far the mean moves in every resample, and the degrees of freedom behind that
+Part = tuple[Floats, float]  # shift of the mean in each resample, and its degrees of freedom
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 POWER = 0.8
-MOST_SEEDS = 1000  # nobody trains more
+MOST_SEEDS = 1000  # upper limit of the search for a sufficient number of seeds
 
 
 @dataclass(frozen=True)
 class Differences:
-    """Scores of A and of B, of runs that differ in nothing else; differences are A minus B.
+    """Scores of configurations A and B in runs paired by seed and fold; differences are A minus B.
 
     Attributes:
-        scores: Sum of the scores of each over each group's images, shape (2, R, G), A first; 0 where the group is in
-            another fold.
-        fold_of_run: Which fold each pair of runs was tested on, 0 to F - 1, shape (R,).
-        sizes: Images in each group, shape (G,).
-        fold_of_group: Which fold tested on it.
-        test_share: Number of test images over that of training images.
-        alike: Whether one seed starts both networks from the same weights, so that their runs vary together.
+        scores: Sum of the scores over the images of each group, shape (2, R, G), A first; 0 if the group is in another
+            fold.
+        fold_of_run: Test fold of each pair of runs, 0 to F - 1, shape (R,).
+        sizes: Number of images in each group, shape (G,).
+        fold_of_group: Fold in which each group is tested, shape (G,).
+        test_share: Number of test images divided by number of training images.
+        alike: Whether one seed gives both networks the same initial weights, so that their runs vary together.
     """
 
     scores: Floats
@@ -49,20 +49,20 @@ class Differences:
 
     @classmethod
     def between(cls, a: pd.DataFrame, b: pd.DataFrame, score: str, test_share: float, *, alike: bool) -> "Differences":
-        """Pair the rows of two configurations by seed, fold and image; a run that only one of them has is left out.
+        """Pair the rows of two configurations by seed, fold and image.
 
-        So is an image on which a run has no value of the score.
+        Runs without a counterpart are left out. An image is left out if the score is missing in any run of its fold.
 
         Args:
-            a: A row for every scored image of every run: seed, fold, image, group and the score.
-            b: The same of the other configuration.
+            a: One row for each scored image of each run of A: seed, fold, image, group and the score.
+            b: The rows of B.
             score: Column to compare.
-            test_share: Number of test images over that of training images.
-            alike: Whether their networks have the same configuration.
+            test_share: Number of test images divided by number of training images.
+            alike: Whether both networks have the same configuration.
 
         Raises:
-            ValueError: If the two have no seed and fold in common, scored different images in one, or no image has a
-                value in all runs.
+            ValueError: If the two have no seed and fold in common, if they scored different images in the same seed
+                and fold, or if no image has the score in all runs.
         """
         runs = ["fold", "seed"]
         both = a.merge(b[runs].drop_duplicates(), on=runs), b.merge(a[runs].drop_duplicates(), on=runs)
@@ -76,7 +76,7 @@ class Differences:
             places = pd.MultiIndex.from_frame(paired[["fold", "image"]])
             paired = paired[~places.isin(pd.MultiIndex.from_frame(lacking))].copy()
         if paired.empty:
-            raise ValueError(f"no image has a value of {score} in all runs")
+            raise ValueError(f"no image has the score {score} in all runs")
         paired["cluster"] = pd.MultiIndex.from_frame(paired[["fold", "group"]]).to_flat_index()
         sums = [
             paired.pivot_table(index=runs, columns="cluster", values=f"{score}_{side}", aggfunc="sum", fill_value=0.0)
@@ -101,7 +101,7 @@ class Differences:
 
     @property
     def images(self) -> Integers:
-        """Images in each fold."""
+        """Number of test images in each fold."""
         return np.bincount(self.fold_of_group, weights=self.sizes).astype(np.int64)
 
     @property
@@ -111,42 +111,43 @@ class Differences:
 
     @property
     def folds(self) -> int:
-        """How many folds were tested on."""
+        """Number of folds."""
         return int(self.fold_of_run.max()) + 1
 
     @property
     def seeds(self) -> Integers:
-        """Pairs of runs in each fold."""
+        """Number of run pairs in each fold."""
         return np.bincount(self.fold_of_run)
 
     @property
     def group_sums(self) -> Floats:
-        """Sum over each group's images of the difference averaged over seeds."""
+        """Sum of the differences over each group's images, mean over seeds."""
         return self.sums.sum(axis=0) / self.seeds[self.fold_of_group]
 
     @property
     def mean(self) -> float:
-        """Mean difference over images, each counting the same, averaged over seeds first."""
+        """Mean difference over images with equal weight, after the mean over seeds."""
         return float(self.group_sums.sum() / self.sizes.sum())
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two configurations differ in one score, A minus B, in the score's own unit from 0 to 1.
+    """The difference of two configurations in one score, A minus B, in the unit of the score.
 
     Attributes:
-        difference: Mean over images of the difference averaged over seeds.
-        low, high: Its 95 % interval over groups and seeds; None where one run each cannot tell.
-        p: How often chance alone would give a difference at least as large; None as above.
-        p_folds: The same by the corrected resampled t-test over folds; None with one fold.
-        equivalent: Whether the 90 % interval lies within the margin; None where there is no interval.
-        better, better_low, better_high: Share of pairs of runs in which A scores higher, ties half, and its interval.
-        pairs, folds, groups, images: What the comparison rests on.
-        seed_variance: Variance of the difference between runs that differ in their seed only; None if unknown.
-        seed_freedom: Degrees of freedom behind it.
-        other_variance: Variance of the mean difference that more seeds leave: of the choice of groups and of training
+        difference: Mean difference over images, after the mean over seeds.
+        low, high: Ends of its 95 % interval over groups and seeds; None if one run of each or one group gives none.
+        p: Probability of a difference at least as large by chance alone; None if there is no interval.
+        p_folds: The p value of the corrected resampled t-test over folds; None with one fold.
+        equivalent: Whether the 90 % interval lies within the margin; None if there is no interval.
+        better, better_low, better_high: Share of run pairs in which A scores higher (a tie counts half), and the ends
+            of its 95 % interval.
+        pairs, folds, groups, images: Number of run pairs, folds, groups and images in the comparison.
+        seed_variance: Variance of the difference between runs that differ only in the seed; None if unknown.
+        seed_freedom: Degrees of freedom of ``seed_variance``.
+        other_variance: Variance of the mean difference that more seeds do not reduce: choice of groups and of training
             images.
-        other_freedom: Degrees of freedom behind it.
+        other_freedom: Degrees of freedom of ``other_variance``.
     """
 
     difference: float
@@ -168,9 +169,9 @@ class Comparison:
     other_freedom: float
 
     def seeds_needed(self, difference: float) -> float | None:
-        """Return how many seeds a fold would show such a difference with 80 % power.
+        """Return the number of seeds per fold that gives 80 % power to detect a difference.
 
-        Infinity where no number would; None where one seed does not tell.
+        The result is infinity if more seeds cannot give this power, and None if the variance between seeds is unknown.
         """
         if self.seed_variance is None or self.low is None:
             return None
@@ -187,12 +188,12 @@ class Comparison:
 
 
 def compare(data: Differences, margin: float, seed: int = 0) -> Comparison:
-    """Compare two configurations.
+    """Compare two configurations in one score.
 
     Args:
-        data: Their paired differences.
-        margin: Differences smaller than this do not matter.
-        seed: Of the resampling.
+        data: Their paired scores.
+        margin: The difference below which two configurations count as equivalent.
+        seed: Seed of the resampling.
     """
     rng = np.random.default_rng(seed)
     one_seed = bool((data.seeds == 1).all())
@@ -234,19 +235,19 @@ def compare(data: Differences, margin: float, seed: int = 0) -> Comparison:
 
 
 def _together(parts: Sequence[Part]) -> tuple[float, float]:
-    """Return the variance of a sum of parts, and the degrees of freedom behind it."""
+    """Return the variance of a sum of independent parts, and its degrees of freedom."""
     variances = [float(moved.var()) for moved, _ in parts]
     return sum(variances), _welch(variances, [freedom for _, freedom in parts])
 
 
 def _welch(variances: Sequence[float], freedom: Sequence[float]) -> float:
-    """Return Welch's and Satterthwaite's degrees of freedom of a sum of variances; infinity where all are 0."""
+    """Return the Welch-Satterthwaite degrees of freedom of a sum of variances; infinity if all are 0."""
     weight = sum(variance**2 / max(count, 1e-9) for variance, count in zip(variances, freedom, strict=True))
     return sum(variances) ** 2 / weight if weight else math.inf
 
 
 def _wilson(share: float, count: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share; ties count half, so the successes need not be whole."""
+    """Return Wilson's 95 % interval of a share; a tie counts half, so the number of successes may be fractional."""
     z2 = float(stats.norm.ppf(0.5 + CONFIDENCE / 2)) ** 2
     middle = share + z2 / (2 * count)
     half = math.sqrt(z2 * share * (1 - share) / count + (z2 / (2 * count)) ** 2)
@@ -254,7 +255,7 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p values adjusted for how many there are, by Holm's step-down rule."""
+    """Adjust p values for the number of comparisons by Holm's step-down method."""
     if not p:
         return []
     order = np.argsort(p)
@@ -265,12 +266,12 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def interval_over_groups(sums: Floats, sizes: Floats, seed: int = 0) -> tuple[float, float] | None:
-    """Return the 95 % interval of ``sum(sums) / sum(sizes)`` when groups are drawn again; None with one group.
+    """Return the 95 % interval of ``sum(sums) / sum(sizes)`` by resampling groups; None with one group.
 
     Args:
-        sums: Of each group, what is averaged.
-        sizes: Of each group, what it is averaged over.
-        seed: Of the resampling.
+        sums: Numerator of each group.
+        sizes: Denominator of each group.
+        seed: Seed of the resampling.
     """
     rng = np.random.default_rng(seed)
     part = _resample(rng, sums, sizes)
@@ -281,28 +282,29 @@ def interval_over_groups(sums: Floats, sizes: Floats, seed: int = 0) -> tuple[fl
 
 
 def _resample_groups(rng: np.random.Generator, data: Differences, *, whole_folds: bool) -> Part:
-    """Draw groups again; with one run a fold the folds, as nothing less than a fold has a run of its own."""
+    """Resample groups; with one run per fold, resample whole folds, because only folds have independent runs."""
     units = data.fold_of_group if whole_folds else np.arange(len(data.sizes))
     return _resample(rng, np.bincount(units, weights=data.group_sums), np.bincount(units, weights=data.sizes))
 
 
 def _resample(rng: np.random.Generator, sums: NDArray[Any], sizes: NDArray[Any]) -> Part:
-    sums, sizes = sums[sizes > 0], sizes[sizes > 0]  # a group of nothing says nothing
+    sums, sizes = sums[sizes > 0], sizes[sizes > 0]  # empty groups have no information
     count = len(sums)
     if count < 2:
         return np.zeros(RESAMPLES), 0.0
     weights = rng.multinomial(count, np.full(count, 1 / count), RESAMPLES)
     moved = weights @ sums / (weights @ sizes) - sums.sum() / sizes.sum()
-    effective = float(sizes.sum() ** 2 / (sizes**2).sum())  # of groups, if one large one outweighs many small
+    effective = float(sizes.sum() ** 2 / (sizes**2).sum())  # effective number of groups if their sizes differ
     return moved * math.sqrt(count / (count - 1)), max(1.0, effective - 1)
 
 
 def _resample_seeds(rng: np.random.Generator, data: Differences) -> tuple[float, Part]:
-    """Give every run another distance from the mean of its fold; also return the variance over seeds.
+    """Simulate other seeds; return the variance over seeds and the shift of the mean.
 
-    Distances are drawn from a normal distribution of the spread that was seen: three seeds are too few to draw from.
-    Networks of one shape start from the same weights, and the spread is that of their differences. Others have nothing
-    random in common, and a spread each; how well the two together are known depends on how unequal they are.
+    The deviation of each run from the mean of its fold is drawn from a normal distribution with the observed variance,
+    because three seeds are too few to resample. Networks of one configuration start from the same weights, so the
+    variance is that of their differences. Other networks share no randomness, so each has its own variance; the degrees
+    of freedom of the sum depend on how unequal the two variances are.
     """
     spread_in = [data.sums] if data.alike else [sums for sums in data.scores if sums.any()]
     own = [max(0.0, _seed_variance(data, sums)) for sums in spread_in]
@@ -313,11 +315,11 @@ def _resample_seeds(rng: np.random.Generator, data: Differences) -> tuple[float,
 
 
 def _seed_variance(data: Differences, sums: Floats) -> float:
-    """Return how much run means vary with the seed, beyond what drawing groups covers already."""
+    """Return the variance of run means over seeds, without the part that resampling groups already covers."""
     runs = sums.sum(axis=1) / data.images[data.fold_of_run]
     means = np.bincount(data.fold_of_run, weights=runs) / data.seeds
     seen = float(((runs - means[data.fold_of_run]) ** 2).sum())
-    noise = 0.0  # runs differ from group to group too, so a mean over few groups varies for that alone
+    noise = 0.0  # seed effects differ between groups, so a mean over few groups varies for this reason alone
     for fold in range(data.folds):
         mine, groups = data.fold_of_run == fold, data.fold_of_group == fold
         many = int(groups.sum())
@@ -331,7 +333,7 @@ def _seed_variance(data: Differences, sums: Floats) -> float:
 
 
 def _training_images(rng: np.random.Generator, data: Differences, group_variance: float, seed_variance: float) -> Part:
-    """Move the mean by what folds differ beyond their groups and seeds: each trained on other images."""
+    """Simulate other training images: the variance between folds beyond that of groups and seeds."""
     means = np.bincount(data.fold_of_run, weights=data.runs) / data.seeds
     expected = group_variance * data.folds + seed_variance * float((1 / data.seeds).mean())
     own = max(0.0, float(means.var(ddof=1)) - expected)
@@ -339,10 +341,11 @@ def _training_images(rng: np.random.Generator, data: Differences, group_variance
 
 
 def _as_wide_as_t(rng: np.random.Generator, parts: Sequence[Part]) -> Floats:
-    """Add the parts, widened from a normal to a t spread: a variance seen in few units may be far off.
+    """Add the parts, and widen them from a normal to a t distribution, because few units estimate a variance poorly.
 
-    Half of the resamples widen every part by itself, as Behrens and Fisher would, and half their sum, by Welch's and
-    Satterthwaite's degrees of freedom: with few seeds the first covers the truth too often, the second too seldom.
+    Half of the resamples widen each part separately (Behrens-Fisher). The other half widen the sum, with
+    Welch-Satterthwaite degrees of freedom. With few seeds, the first method alone covers the truth too often and the
+    second alone too rarely.
     """
     moved, freedom = np.stack([moved for moved, _ in parts]), np.array([freedom for _, freedom in parts])
     together = _together(parts)[1]
@@ -355,7 +358,10 @@ def _as_wide_as_t(rng: np.random.Generator, parts: Sequence[Part]) -> Floats:
 
 
 def _corrected_test(data: Differences) -> float | None:
-    """Return Nadeau and Bengio's p: folds overlap in training; https://doi.org/10.1023/A:1024068626366."""
+    """Return the p value of Nadeau and Bengio's test, which corrects for overlapping training parts of folds.
+
+    See https://doi.org/10.1023/A:1024068626366.
+    """
     if data.folds < 2:
         return None
     error = data.runs.std(ddof=1) * math.sqrt(1 / len(data.runs) + data.test_share)

@@ -1,4 +1,4 @@
-"""The tables of a report: a row for every configuration, every comparison, every image, every configuration key."""
+"""Build the tables of a report: configurations, comparisons, images, runs and differing keys."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from cellseg.study.verdict import Verdict
 Row = dict[str, Any]
 
 INTERVAL = "95 % interval"
-ARROWS = {"higher": "", "lower": " ↓", None: ""}  # behind the label of a score: higher is better goes without saying
+ARROWS = {"higher": "", "lower": " ↓", None: ""}  # after the label of a score; no arrow where higher is better
 COST_COLUMNS = {
     "configuration": "configuration",
     "train_loss": "train loss",
@@ -32,28 +32,46 @@ ORIGINAL_COLUMNS = {
     "iou": "IoU",
 }
 AVERAGES = (
-    ("Dice, IoU, soft Dice", "mean over test images, each counting the same, seeds averaged first"),
-    ("pooled", "over all pixels of a run's test images together, mean over runs"),
-    ("95 % interval", "groups of images resampled and seeds drawn again, widened for how few there are"),
-    ("± over seeds", "standard deviation of runs around the mean of their fold"),
-    ("± over folds", "standard deviation of the folds' means"),
-    ("train loss", "mean over the images of the last epoch, while weights still change; mean over runs"),
-    ("test loss", "mean over the test images; mean over runs"),
-    ("GFLOP", "10⁹ operations to see one image, a multiplication and its addition counting as two"),
-    ("s per epoch", "training and watching, median over runs; comparable between runs that shared a machine alike"),
-    ("peak MB", "most memory a run's process held, or its GPU where it used one; maximum over runs"),
-    ("p", "how often chance alone gives a difference as large; adjusted for the number of pairs by Holm's rule"),
-    ("p over folds", "the same by Nadeau and Bengio's corrected test, which knows that folds share training images"),
+    (
+        "Dice, IoU, soft Dice",
+        "mean over test images with equal weight; for each image, the mean over seeds is taken first",
+    ),
+    ("pooled", "computed from all pixels of a run's test images together, then the mean over runs"),
+    (
+        "95 % interval",
+        "groups of images are resampled and seed effects are simulated; wider if there are few groups or seeds",
+    ),
+    ("± over seeds", "standard deviation of the runs' mean Dice around the mean of their fold"),
+    ("± over folds", "standard deviation of the mean Dice of the folds"),
+    (
+        "train loss",
+        "mean loss over the training images in the last epoch, while the weights still change; mean over runs",
+    ),
+    ("test loss", "mean loss over the test images; mean over runs"),
+    ("GFLOP", "10⁹ operations to predict one image; a multiplication and an addition are two operations"),
+    (
+        "s per epoch",
+        "seconds per epoch for training and validation, median over runs; compare only runs made under equal load",
+    ),
+    ("peak MB", "maximum memory in megabytes of a run's process, or of the GPU if it used one; maximum over runs"),
+    (
+        "p",
+        "probability of a difference at least as large by chance alone; adjusted for the number of comparisons (Holm)",
+    ),
+    (
+        "p over folds",
+        "p of the test by Nadeau and Bengio, which corrects for training images shared between folds; adjusted (Holm)",
+    ),
     (
         "A better",
-        "share of pairs of runs of one seed and fold in which A has the higher Dice; its 95 % interval is for other "
-        "runs on the same images",
+        "share of run pairs (same seed and fold) in which A has the higher Dice; a tie counts half; the 95 % interval "
+        "is for new runs on the same images",
     ),
 )
 _MADE = {
     "test_loss": "test loss",
     "epochs": "epochs",
-    "seconds": "s in training",
+    "seconds": "training time, s",
     "device": "device",
     "commit": "commit",
 }
@@ -62,14 +80,14 @@ _TENTHS = frozenset({"seconds_per_epoch", "seconds"})
 
 
 def configuration_columns(study: Study) -> dict[str, str]:
-    """Return the columns of the table of configurations: Dice with its spread, and every other score."""
+    """Return the columns of the configurations table: Dice with its interval and spread, then the other scores."""
     columns = {name: name for name in ("configuration", "runs", "seeds", "folds")}
     spread = {"dice_interval": INTERVAL, "sd_over_seeds": "± over seeds", "sd_over_folds": "± over folds"}
     return columns | {"dice": _label(study.scores[0])} | spread | _labels(study.scores[1:])
 
 
 def comparison_columns(study: Study) -> dict[str, str]:
-    """Return the columns of the table of comparisons: every score of images, with its interval."""
+    """Return the columns of the comparisons table: each score of images with its interval."""
     columns = {"a": "A", "b": "B"}
     for score in study.per_image:
         columns |= {f"{score.name}_difference": _label(score), f"{score.name}_interval": INTERVAL}
@@ -78,14 +96,18 @@ def comparison_columns(study: Study) -> dict[str, str]:
 
 
 def run_columns(study: Study) -> dict[str, str]:
-    """Return the columns of the table of runs."""
+    """Return the columns of the runs table."""
     return {name: name for name in ("run", "configuration", "seed", "fold")} | _labels(study.per_image) | _MADE
 
 
 def averages(study: Study) -> list[tuple[str, str]]:
-    """Return what the headings of the tables mean, those of added scores too."""
-    added = [(_label(score), f"{score.how}, seeds averaged first") for score in study.scores if not score.share]
-    note = ("↓", "lower is better; of all other scores higher is, where a direction is known")
+    """Return an explanation for the headings of the tables, including added scores."""
+    added = [
+        (_label(score), f"{score.how}; for each image, the mean over seeds is taken first")
+        for score in study.scores
+        if not score.share
+    ]
+    note = ("↓", "lower is better; for other scores higher is better, if a direction is known")
     lower = any(score.better == "lower" for score in study.scores)
     return [*AVERAGES, *added, *([note] if lower else [])]
 
@@ -99,11 +121,11 @@ def _label(score: Score) -> str:
 
 
 def configuration_rows(study: Study, intervals: Mapping[str, tuple[float, float] | None]) -> list[Row]:
-    """Return a row for every configuration: scores, their spread, and what they cost.
+    """Return one row for each configuration: scores, spread and costs.
 
     Args:
         study: The runs.
-        intervals: The 95 % interval of each configuration's mean Dice, where there is one.
+        intervals: The 95 % interval of each configuration's mean Dice; None if unknown.
     """
     rows = []
     for configuration in study.configurations:
@@ -140,7 +162,7 @@ def configuration_rows(study: Study, intervals: Mapping[str, tuple[float, float]
 
 
 def comparison_row(study: Study, verdict: Verdict) -> Row:
-    """Return the numbers behind a verdict; differences are A minus B, and all is empty where there are none."""
+    """Return the numbers behind a verdict; differences are A minus B; a cell is empty if its number is unknown."""
     row: Row = {"a": verdict.a, "b": verdict.b, "kind": verdict.kind, "verdict": verdict.sentence}
     found = {"dice": verdict.dice, **verdict.others}
     for name in (score.name for score in study.per_image):
@@ -161,7 +183,7 @@ def comparison_row(study: Study, verdict: Verdict) -> Row:
 
 
 def image_rows(study: Study) -> list[Row]:
-    """Return a row for every test image, lowest Dice first: all scores of every configuration, how runs disagree."""
+    """Return one row for each test image, lowest Dice first: scores of each configuration and their spread."""
     keys = ["fold", "image", "group", "configuration"]
     scores = study.images.groupby(keys)["dice"]
     table = scores.mean().unstack("configuration").reindex(columns=study.configurations)
@@ -177,7 +199,7 @@ def image_rows(study: Study) -> list[Row]:
 
 
 def original_rows(study: Study, configurations: Sequence[Row]) -> list[Row]:
-    """Return the original study's table, as printed, as corrected, and as runs of ``experiment=original`` have it."""
+    """Return the original study's table as printed, as corrected, and from runs with ``experiment=original``."""
     repeats = study.runs[study.runs["experiment"] == "original"]
     model_of = dict(zip(repeats["configuration"], repeats["model"], strict=True))
     rows: list[Row] = []
@@ -203,18 +225,18 @@ def original_rows(study: Study, configurations: Sequence[Row]) -> list[Row]:
 
 
 def difference_rows(study: Study) -> list[Row]:
-    """Return a row for every configuration key in which configurations differ."""
+    """Return one row for each configuration key in which configurations differ."""
     keys = next(iter(study.differences.values()))
-    return [{"key": key} | {name: _said(values[key]) for name, values in study.differences.items()} for key in keys]
+    return [{"key": key} | {name: _text(values[key]) for name, values in study.differences.items()} for key in keys]
 
 
 def run_rows(study: Study) -> list[Row]:
-    """Return a row for every run."""
+    """Return one row for each run."""
     return _records(study.runs.rename(columns={"loss": "test_loss"})[list(run_columns(study))])
 
 
 def cell(column: str, row: Row) -> str:
-    """Return one cell of a row as a table shows it; an interval from its two ends."""
+    """Format one cell of a row; an interval is made from its two ends."""
     if column.endswith("_interval"):
         ends = [cell(column.replace("_interval", end), row) for end in ("_low", "_high")]
         return "-" if "-" in ends else f"[{', '.join(ends)}]"
@@ -230,7 +252,7 @@ def cell(column: str, row: Row) -> str:
     return f"{value:.1f}" if column in _TENTHS else f"{value:.4f}"
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return "-" if value is None else str(value)
 
 

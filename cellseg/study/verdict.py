@@ -1,4 +1,4 @@
-"""What a comparison means, in one plain sentence."""
+"""Turn each comparison into a verdict of one sentence, and list the caveats of a study."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,15 @@ DIFFERENT, EQUIVALENT, UNDECIDED, UNKNOWN = "different", "equivalent", "undecide
 
 @dataclass(frozen=True)
 class Verdict:
-    """Two configurations compared.
+    """The verdict on two configurations.
 
     Attributes:
-        a, b: The configurations; differences are a minus b.
-        dice: The comparison in Dice; None where the two cannot be paired.
-        others: The same in each other score of images, where images have a value of both; no verdict rests on it.
-        p, p_folds: Of Dice, adjusted for the number of pairs by Holm's rule.
-        kind: DIFFERENT, EQUIVALENT, UNDECIDED, or UNKNOWN where nothing can be said.
-        sentence: What it means.
+        a, b: Names of the configurations; differences are a minus b.
+        dice: The comparison in Dice; None if the runs of the two cannot be paired.
+        others: Comparisons in the other scores of images that both configurations have; the verdict does not use them.
+        p, p_folds: The p values for Dice, adjusted for the number of comparisons by Holm's method.
+        kind: DIFFERENT (better or worse), EQUIVALENT, UNDECIDED (no difference shown), or UNKNOWN (no verdict).
+        sentence: The verdict in words.
     """
 
     a: str
@@ -36,7 +36,7 @@ class Verdict:
 
 
 def judge(study: Study) -> list[Verdict]:
-    """Compare every pair of configurations of a study; two that cannot be paired leave the others as they are."""
+    """Compare each two configurations of a study; two that cannot be paired do not affect the other verdicts."""
     pairs = list(combinations(study.configurations, 2))
     found = [_compare(study, a, b) for a, b in pairs]
     p = _adjusted([None if isinstance(pair, str) else pair[0].p for pair in found])
@@ -52,9 +52,9 @@ def judge(study: Study) -> list[Verdict]:
 
 
 def _compare(study: Study, a: str, b: str) -> tuple[Comparison, dict[str, Comparison]] | str:
-    """Return the comparison in Dice and in the other scores of images, or why there is none."""
+    """Return the comparison in Dice and in the other scores of images, or the reason why there is none."""
     first, second = (study.images[study.images["configuration"] == configuration] for configuration in (a, b))
-    # one seed gives them the same initial weights, whatever else differs
+    # with one seed, networks of one configuration start from the same weights, even if other settings differ
     networks = study.runs.groupby("configuration")["network"].first()
     alike = bool(networks[a] == networks[b])
     found: dict[str, Comparison] = {}
@@ -64,59 +64,60 @@ def _compare(study: Study, a: str, b: str) -> tuple[Comparison, dict[str, Compar
         except ValueError as error:
             if score.share:
                 return str(error)
-            continue  # no image has a value of both
+            continue  # no image has a value from both configurations
         found[score.name] = compare(paired, study.margin)
     return found.pop("dice"), found
 
 
 def say(a: str, b: str, dice: Comparison, p: float | None, p_folds: float | None, margin: float) -> tuple[str, str]:
-    """Put a comparison in Dice into one sentence, in points of 100, and say of which kind it is.
+    """Return the kind of a verdict and its sentence; differences are in points (0.01 of Dice).
 
     Args:
-        a: The configuration whose scores come first.
-        b: The other.
-        dice: The comparison, a minus b.
-        p: Adjusted for the number of pairs.
-        p_folds: The same of the test over folds, where there are folds.
-        margin: Differences below it do not matter.
+        a: Name of the first configuration.
+        b: Name of the second configuration.
+        dice: The comparison in Dice, a minus b.
+        p: The p value, adjusted for the number of comparisons.
+        p_folds: The adjusted p value of the test over folds; None without folds.
+        margin: The difference in Dice below which two configurations count as equivalent.
     """
     mean = _points(dice.difference, "+")
     if dice.low is None or dice.high is None or p is None:
-        few = "one group of images" if dice.groups < 2 else "one run each"
-        return UNKNOWN, (
-            f"nothing can be said about {a} against {b} ({mean} points): there is {few}, "
-            "and no telling what another would give; add seeds, or folds"
-        )
+        if dice.groups < 2:
+            few = "all test images belong to one group, so the variation between groups is unknown; add folds"
+        else:
+            few = "there is only one run of each, so the variation between runs is unknown; add seeds or folds"
+        return UNKNOWN, f"no verdict on {a} and {b} ({mean} points): {few}"
     interval = f"[{_points(dice.low)}, {_points(dice.high)}]"
     if p < LEVEL and (p_folds is None or p_folds < LEVEL):
         worse = dice.difference < 0
         low, high = (-dice.high, -dice.low) if worse else (dice.low, dice.high)
         size = f"{_points(abs(dice.difference))} points [{_points(low)}, {_points(high)}]"
-        small = f", which is less than the {100 * margin:g} that matter" if dice.equivalent else ""
+        small = f", a difference below the margin of {100 * margin:g} points" if dice.equivalent else ""
         return DIFFERENT, f"{a} is {'worse' if worse else 'better'} than {b} by {size}{small}"
     if dice.equivalent:
-        return EQUIVALENT, f"{a} and {b} are equivalent within {100 * margin:g} points ({mean} {interval})"
+        return EQUIVALENT, f"{a} and {b} are equivalent within {100 * margin:g} points ({mean} points {interval})"
     why = ""
     if not dice.low <= 0 <= dice.high:
-        why = " once all pairs are counted" if p >= LEVEL else ", as folds do not agree"
-    return UNDECIDED, f"no difference shown between {a} and {b} ({mean} {interval}){why}; {_hope(dice, margin)}"
+        why = " after correction for the number of comparisons" if p >= LEVEL else " because the folds disagree"
+    return UNDECIDED, f"no difference shown between {a} and {b} ({mean} points {interval}){why}; {_power(dice, margin)}"
 
 
-def _hope(dice: Comparison, margin: float) -> str:
-    """Say what more seeds would do."""
-    seeds, have, points = dice.seeds_needed(margin), dice.pairs // dice.folds, f"{100 * margin:g}"
+def _power(dice: Comparison, margin: float) -> str:
+    """Say how many more seeds give 80 % power to detect a difference as large as the margin."""
+    seeds, have, points = dice.seeds_needed(margin), dice.pairs // dice.folds, f"{100 * margin:g} points"
     if seeds is None:
-        return "a second seed would tell whether more would help"
+        return "add a second seed to learn how many seeds are needed"
     if seeds == math.inf:
         folds = f" in {dice.folds} folds" if dice.folds > 1 else ""
-        return f"no number of seeds would show {points} on these {dice.groups} groups of images{folds}"
+        return f"more seeds cannot give 80 % power to detect {points} on these {dice.groups} groups of images{folds}"
     if seeds > have:
-        return f"about {seeds - have:.0f} more {'seed' if seeds - have == 1 else 'seeds'} would show {points}"
-    return f"{points} would have shown, 4 times in 5"
+        more = f"about {seeds - have:.0f} more {'seed' if seeds - have == 1 else 'seeds'}"
+        return f"{more} would give 80 % power to detect {points}"
+    return f"the study had 80 % power to detect {points}"
 
 
 def dice_interval(study: Study, configuration: str) -> tuple[float, float] | None:
-    """Return the 95 % interval of a configuration's mean Dice; None where one run cannot tell."""
+    """Return the 95 % interval of a configuration's mean Dice; None if one run or one group gives no interval."""
     images = study.images[study.images["configuration"] == configuration]
     nothing = images.assign(dice=0.0)
     alone = compare(Differences.between(images, nothing, "dice", study.test_share, alike=False), study.margin)
@@ -124,56 +125,59 @@ def dice_interval(study: Study, configuration: str) -> tuple[float, float] | Non
 
 
 def _points(share: float, sign: str = "") -> str:
-    return f"{round(100 * share, 1) + 0.0:{sign}.1f}"  # adding 0 makes -0.0 what it is
+    return f"{round(100 * share, 1) + 0.0:{sign}.1f}"  # adding 0 turns -0.0 into 0.0
 
 
 def caveats(study: Study) -> list[str]:
-    """Return what no verdict of this study can rest on, however it comes out."""
-    runs, told = study.runs, []
+    """Return the limits of this study that a reader must know before using any verdict."""
+    runs, found = study.runs, []
     if runs["fold"].nunique() == 1 and all(len(values) == 1 for values in study.split.values()):
-        told.append(
-            "all runs share one split, so what other training images would give is not in any interval; "
+        found.append(
+            "all runs share one split, so no interval includes the variation between training sets; "
             "add folds: data.split.folds=5 data.split.fold=0,1,2,3,4"
         )
     if runs["fold"].nunique() == 2:
-        told.append("two folds only, so what other training images would give is hardly known; five would tell")
+        found.append("there are only two folds, so the variation between training sets is poorly known; use five")
     if runs.groupby(["configuration", "fold"])["seed"].nunique().max() == 1:
-        told.append("one seed a fold, so what another seed would give is not known; add seeds: seed=0,1,2")
+        found.append(
+            "there is only one seed per fold, so the variation between seeds is unknown; add seeds: seed=0,1,2"
+        )
     if (runs["leaks"] > 0).any():
-        told.append("these scores are too good: relatives of test images were allowed in training")
+        found.append("these scores may be too high: related images lie in different parts of the split")
     for a, b in combinations(study.configurations, 2):
         if _same_throughout(study, a, b):
-            told.append(
-                f"{a} and {b} scored the same to the last digit on every image of every run, as two trained networks "
-                "hardly do; look whether both learnt anything, and whether they are two"
+            found.append(
+                f"{a} and {b} have exactly the same Dice on every image of every run; "
+                "check that both were trained and are different networks"
             )
-    for column, what in (("device", "devices"), ("precision", "precisions"), ("scored_weights", "kinds of weights")):
+    for column, noun in (("device", "devices"), ("precision", "precisions"), ("scored_weights", "kinds of weights")):
         if (kinds := runs[column].nunique()) > 1:
-            told.append(f"runs were computed on {kinds} {what}: {'; '.join(sorted(set(runs[column])))}")
+            found.append(f"the runs used {kinds} {noun}: {'; '.join(sorted(set(runs[column])))}")
     if study.unfinished:
-        told.append(f"not finished, and not counted: {', '.join(study.unfinished)}")
+        found.append(f"unfinished runs, left out: {', '.join(study.unfinished)}")
     if study.repeated:
-        told.append(f"a second run of one configuration, seed and fold, and not counted: {', '.join(study.repeated)}")
+        found.append(f"repeated runs of one configuration, seed and fold, left out: {', '.join(study.repeated)}")
     if len(study.margins) > 1:
         every = ", ".join(f"{margin:g}" for margin in study.margins)
-        told.append(f"runs were made with different margins ({every}); the smallest is used")
+        found.append(f"the runs have different margins ({every} of Dice); verdicts use the smallest")
     unpaired = runs.groupby(["fold", "seed"])["configuration"].nunique()
     if lone := [key for key, count in unpaired.items() if count < len(study.configurations)]:
-        told.append(
-            f"{len(lone)} of {len(unpaired)} seeds and folds miss a configuration; comparisons use those that both have"
+        found.append(
+            f"{len(lone)} of {len(unpaired)} combinations of seed and fold lack a configuration; "
+            "each comparison uses those that both configurations have"
         )
-    return told
+    return found
 
 
 def _same_throughout(study: Study, a: str, b: str) -> bool:
-    """Tell whether two configurations have one score wherever both were tested."""
+    """Return whether two configurations have exactly equal Dice on all images that both were tested on."""
     scores = study.images.set_index(["fold", "seed", "image"])
     first, second = (scores.loc[scores["configuration"] == configuration, "dice"] for configuration in (a, b))
-    apart = (first - second).dropna()
-    return len(apart) > 0 and bool((apart == 0).all())
+    difference = (first - second).dropna()
+    return len(difference) > 0 and bool((difference == 0).all())
 
 
 def _adjusted(values: Sequence[float | None]) -> list[float | None]:
-    """Adjust the p values there are for how many there are; a pair that cannot be judged takes no part."""
+    """Adjust the p values by Holm's method; pairs without a p value do not count."""
     known = iter(holm([value for value in values if value is not None]))
     return [None if value is None else next(known) for value in values]

@@ -1,1 +1,1 @@
-"""What a trained network is good for: predicting, scoring, reviewing labels, leaving for other programs."""
+"""Use a trained network: predict, evaluate, review masks, export."""

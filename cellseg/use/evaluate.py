@@ -1,4 +1,4 @@
-"""Scoring on labelled data, with what the weights have seen before kept out of the result."""
+"""Score a network on pairs, without the images that its weights have seen."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -30,14 +30,14 @@ from cellseg.use.load import Run
 from cellseg.use.trained import Trained
 
 UNKNOWABLE = (
-    "relatives are told by groups and by looks; crops, overlapping tiles, other fields of a training image and frames "
-    "of one film are not recognised: where there are some, say so in groups.csv"
+    "related images are recognised by group and by similarity, but crops, overlapping tiles, other fields of a "
+    "training image and frames of one film are not; list them in groups.csv"
 )
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The value of a score, and its 95 % interval over groups of images; None where there is one group only."""
+    """The value of a score and its 95 % interval over groups of images; the interval is None with one group."""
 
     value: float
     interval: tuple[float, float] | None
@@ -45,13 +45,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What scoring gave.
+    """The result of an evaluation.
 
     Attributes:
-        images: A row for every image: image, group, seen (empty where the weights have not), scores and pixel counts.
-        scores: The scores there are.
-        caveats: What could not be looked for, and what else to know.
-        warnings: What is odd about the images and masks, as training warns of it.
+        images: One row for each image: image, group, seen (empty if unseen), scores and pixel counts.
+        scores: The computed scores.
+        caveats: Limits of the evaluation.
+        warnings: The warnings that training would give for these images and masks.
     """
 
     images: pd.DataFrame
@@ -61,23 +61,23 @@ class Evaluation:
 
     @property
     def unseen(self) -> pd.DataFrame:
-        """The images that count."""
+        """The images that the weights have not seen."""
         return self.images[self.images["seen"] == ""]
 
     @property
     def seen(self) -> pd.DataFrame:
-        """The images that the weights, or the choice of them, knew, and their relatives."""
+        """The images used in training or to choose the weights, and images related to them."""
         return self.images[self.images["seen"] != ""]
 
 
 def evaluate(trained: Trained, data: Path, groups: Path | None = None, *, trust: bool = False) -> Evaluation:
-    """Score on a folder of pairs as the test of the run was scored, image by image.
+    """Score a folder of pairs in the same way as the test part of the run.
 
     Args:
-        trained: From run folders, which say what it was trained on.
+        trained: A network from run folders, which record its training images.
         data: Folder of pairs.
         groups: As for ``find_pairs``.
-        trust: Whether the classes of scores that the run's configuration adds are imported and built.
+        trust: Whether to import and build the score classes that the configuration of the run adds.
 
     Raises:
         InputError: If the folder cannot be used.
@@ -99,11 +99,11 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None, *, trust:
     if not complete:
         caveats.insert(
             0,
-            "not all images it was trained on are at hand, so only exact copies of those were recognised, and nothing "
-            "that merely looks like them",
+            "some training images are no longer available; for these, only exact copies were recognised, not similar "
+            "images",
         )
     if predictor.precision != trained.precision:
-        caveats.append(f"computed in {predictor.precision}; it was tested in {trained.precision}")
+        caveats.append(f"computed in precision {predictor.precision}, but the run was tested in {trained.precision}")
     sizes = [(facts.width, facts.height) for facts in decoded.facts]
     if warning := trained.scale_warning(sizes, tiles=False):
         caveats.append(warning)
@@ -113,7 +113,7 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None, *, trust:
 
 
 def _added_scores(trained: Trained, *, trust: bool) -> tuple[AddedScores, list[str]]:
-    """Build the scores that the configuration of the first run adds; say which are left out, and why."""
+    """Build the scores that the configuration of the first run adds; list those left out with the reason."""
     run = trained.runs[0]
     named = run.config.get("metrics")
     wanted = {name: value for name, value in named.items() if isinstance(value, dict)} if named else {}
@@ -132,18 +132,18 @@ def _added_scores(trained: Trained, *, trust: bool) -> tuple[AddedScores, list[s
 
 
 def find_seen(trained: Trained, decoded: DecodedPairs, data: Path, *, grouped: bool) -> tuple[dict[str, str], bool]:
-    """Say of images how weights have seen them: themselves, by their content, or a relative.
+    """Find images that the weights have seen, by identical content or because a related image was seen.
 
-    Relatives are images of one group, those that look it, and those of a group of the same name in a run's split.
+    Images are related if they share a group, if they look alike, or if a run's split has a group of the same name.
 
     Args:
-        trained: Whose weights.
+        trained: The network.
         decoded: The images.
         data: Their folder.
-        grouped: Whether somebody said which of them belong together, so that the names of groups mean something.
+        grouped: Whether the user gave groups, so that group names are meaningful.
 
     Returns:
-        How, by name, and whether all images that the weights have seen were there to be compared with.
+        For each seen image, the reason; and whether all seen images were available for comparison.
     """
     pairs, known = decoded.pairs, trained.known
     seen = {
@@ -173,7 +173,7 @@ def find_seen(trained: Trained, decoded: DecodedPairs, data: Path, *, grouped: b
 
 
 def estimate_scores(images: pd.DataFrame, scores: Sequence[Score] = SCORES) -> dict[str, Estimate]:
-    """Return the scores over images, by name; one that no image has a value of is left out."""
+    """Compute each score over images, without scores that no image has."""
     hit, both = images["shared_pixels"], images["true_pixels"] + images["predicted_pixels"]
     pooled = {"dice": (2 * hit, both), "iou": (hit, both - hit)}
     found = {}
@@ -196,10 +196,10 @@ def write_evaluation(
     Raises:
         InputError: If it exists, or cannot be written.
     """
-    said = {
+    content = {
         "trained": trained.name,
         "data": str(data),
-        "averaging": "over images the weights have not seen; but for pooled scores each image counts the same",
+        "averaging": "over unseen images with equal weight; pooled scores give all pixels equal weight",
         "images": len(evaluation.unseen),
         "groups": int(evaluation.unseen["group"].nunique()),
         "scores": {name: score.value for name, score in scores.items()},
@@ -210,14 +210,14 @@ def write_evaluation(
     }
     with new_folder(folder) as unfinished:
         evaluation.images.map(as_text).to_csv(unfinished / "per_image.csv", index=False)
-        write_json(unfinished / "evaluation.json", said)
+        write_json(unfinished / "evaluation.json", content)
 
 
 def _estimate(
     top: "pd.Series[float]", bottom: "pd.Series[float]", groups: "pd.Series[str]", *, share: bool
 ) -> Estimate:
     if not bottom.sum():
-        return Estimate(1.0, None)  # nothing in any mask, and nothing predicted
+        return Estimate(1.0, None)  # all masks and all predictions are empty
     sums, sizes = (np.asarray(part.groupby(groups).sum(), np.float64) for part in (top, bottom))
     ends = interval_over_groups(sums, sizes)
     if ends and share:
@@ -226,7 +226,7 @@ def _estimate(
 
 
 def _training_pairs(runs: Sequence[Run], data: Path) -> list[Pair]:
-    """List the pairs in the folders that the runs were trained on, as far as they are still there; not ``data``."""
+    """List the pairs in the data folders of the runs that still exist, without ``data``."""
     roots = {os.path.realpath(run.files.summary.data.root) for run in runs} - {os.path.realpath(data)}
     pairs = []
     for root in sorted(roots):
@@ -236,7 +236,7 @@ def _training_pairs(runs: Sequence[Run], data: Path) -> list[Pair]:
 
 
 def _look(pair: Pair, how: Reading) -> tuple[str, Likeness] | None:
-    """Return the content hash of an image and what it looks like; None if it cannot be read."""
+    """Return the content hash and the likeness of an image; None if it is unreadable."""
     with suppress(InputError):
         clean = inspect_pair(pair, how)
         return clean.facts.sha256, clean.likeness
@@ -244,7 +244,7 @@ def _look(pair: Pair, how: Reading) -> tuple[str, Likeness] | None:
 
 
 def print_evaluation(name: str, unseen: Mapping[str, "Estimate"], evaluation: Evaluation) -> None:
-    """Print the scores on images the weights have not seen and, apart, what was left out of them."""
+    """Print the scores on unseen images, and list the images left out."""
     console, images = Console(), evaluation.images
     console.print(name, highlight=False, markup=False, soft_wrap=True)
     seen = images[images["seen"] != ""]
@@ -252,7 +252,7 @@ def print_evaluation(name: str, unseen: Mapping[str, "Estimate"], evaluation: Ev
         number, groups = len(images) - len(seen), images.loc[images["seen"] == "", "group"].nunique()
         table = Table(
             title=f"scores on {count(number, 'image')} that the weights have not seen",
-            caption=f"95 % interval: {count(groups, 'group')} of images drawn again; other seeds are not in it",
+            caption=f"95 % interval over {count(groups, 'group')} of images, without the variation between seeds",
             title_justify="left",
             caption_justify="left",
         )
@@ -264,9 +264,9 @@ def print_evaluation(name: str, unseen: Mapping[str, "Estimate"], evaluation: Ev
                 table.add_row(Text(score.label), f"{found.value:.4f}", Text(ends), score.how)
         console.print(table)
     if len(seen):
-        mean = f"mean Dice on them {seen['dice'].mean():.4f}, which is no result"
-        said = f"{count(len(seen), 'image')} left out, known to the weights; {mean}:"
-        console.print(said, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        mean = f"their mean Dice is {seen['dice'].mean():.4f}, which is not a valid result"
+        heading = f"{count(len(seen), 'image')} left out, because the weights have seen them or related images; {mean}:"
+        console.print(heading, style="yellow", highlight=False, markup=False, soft_wrap=True)
         for how in seen["seen"].unique():
             names = ", ".join(seen.loc[seen["seen"] == how, "image"])
             console.print(f"  {how}: {names}", highlight=False, markup=False, soft_wrap=True)

@@ -1,7 +1,7 @@
-"""Leaving a network for programs that know nothing of cellseg: as ONNX, or as an exported torch program.
+"""Export a network as ONNX or as a torch program, for use without cellseg.
 
-Either takes images (N, C, H, W), RGB or the channels of the run in [0, 1], of any number and any size that is a
-multiple of what the file says, and gives the probability of cell (N, 1, H, W).
+Input: images (N, C, H, W) in [0, 1], RGB or the channels of the run, sides that are multiples of ``side_multiple`` and
+at least ``side_least`` (stored in the file). Output: the probability of cell (N, 1, H, W).
 """
 
 import json
@@ -24,8 +24,8 @@ from cellseg.storage.files import new_file
 from cellseg.use.load import Run
 from cellseg.use.trained import Trained
 
-TOLERANCE = 1e-4  # of a probability, between the file and the network
-REAL_IMAGES = 20  # the file is checked on
+TOLERANCE = 1e-4  # maximum difference of a probability between file and network
+REAL_IMAGES = 20  # maximum number of test images for the check of a file
 MOST_DOUBLINGS, MOST_MULTIPLE = 8, 128  # of the multiple that a network needs, tried where it cannot be traced
 LEAST_STEPS, MOST_STEPS = 2, 4096  # multiples in a side; torch takes one for a case of its own
 
@@ -46,16 +46,16 @@ class _Probability(nn.Module):
 
 
 def export(trained: Trained, path: Path) -> tuple[float, int]:
-    """Write networks to a new file, ``.onnx`` or ``.pt2``, and check that it answers as they do before it appears.
+    """Write networks to a new file, ``.onnx`` or ``.pt2``, after a check that its output equals theirs.
 
     Returns:
-        The largest difference of a probability, and on how many images it was looked for.
+        The largest difference of a probability, and the number of images in the check.
 
     Raises:
-        InputError: If the ending is another, packages for ONNX are missing, the file exists, or it answers otherwise.
+        InputError: If the ending is wrong, ONNX packages are missing, the file exists, or its output differs.
     """
     if path.suffix not in (".onnx", ".pt2"):
-        raise InputError(f"{path}: must end in .onnx, or in .pt2 for an exported torch program")
+        raise InputError(f"{path}: the name must end in .onnx, or in .pt2 for an exported torch program")
     module = _Probability(list(trained.networks)).eval()
     write, load = (_write_onnx, _load_onnx) if path.suffix == ".onnx" else (_write_pt2, _load_pt2)
     first: Exception | None = None
@@ -66,7 +66,7 @@ def export(trained: Trained, path: Path) -> tuple[float, int]:
                 return _compared(load(unfinished), module, trained, network, path)
             except InputError:
                 raise
-            except Exception as error:  # what torch and ONNX cannot trace they name by errors of many kinds
+            except Exception as error:  # torch and ONNX raise many kinds of errors
                 first = first or error
         said = " ".join(str(first).split())[:300]
         raise InputError(f"{path}: the network cannot be exported ({type(first).__name__}: {said})")
@@ -92,7 +92,7 @@ def _compared(
             expected = module(torch.from_numpy(batch)).numpy()
         worst, images = max(worst, float(np.abs(answer(batch) - expected).max())), images + len(batch)
         if not worst <= TOLERANCE:
-            raise InputError(f"{path}: would answer otherwise than the network, by {worst:.2g}, so it was not written")
+            raise InputError(f"{path} was not written, because its output differs from the network by {worst:.2g}")
     return worst, images
 
 
@@ -198,13 +198,13 @@ def _probes(trained: Trained, network: NetworkFacts) -> Iterator[Floats]:
 def _real_images(runs: Sequence[Run]) -> Iterator[Floats]:
     names = [(run, name) for run in runs for name in run.files.test_rows["image"]]
     for run, name in names[:REAL_IMAGES]:
-        with suppress(InputError):  # a damaged picture is no fault of the network
+        with suppress(InputError):  # skip damaged images
             yield np.divide(run.files.prediction(name).image.transpose(2, 0, 1)[None], 255, dtype=np.float32)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what the exporters say of themselves from the user: of packages they could use, of torch's own old names."""
+    """Hide messages of the exporters that do not concern the user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

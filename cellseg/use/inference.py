@@ -1,7 +1,7 @@
-"""From a picture of any size to the probability of cell for each of its pixels.
+"""Compute the probability of cell for each pixel of an image of any size.
 
-A network sees a picture whole, resized to the square it was trained on, or in overlapping tiles at native scale. Either
-way the result comes in bands of rows from the top, so that memory does not grow with what is computed on the way.
+A network predicts the whole image, resized to the training size, or overlapping tiles at native scale. Both yield the
+result in bands of rows from the top, to limit memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -64,7 +64,7 @@ class Predictor:
         possible = {native, "16-mixed"} if self.device.type == "cuda" else {native}
         self.precision = precision if precision in possible else "32-true"
         if tiles and facts.side_fixed:
-            raise InputError(f"the network sees images of {image_size}x{image_size} only, so predict without tiles")
+            raise InputError(f"the network accepts images of {image_size}x{image_size} only; leave out --tiles")
         self.image_size, self.facts, self.step = image_size, facts, facts.side_multiple
         self.tiles, self.turned = tiles, turned
         layout = torch.contiguous_format if self.device.type == "mps" else torch.channels_last  # as in training
@@ -115,7 +115,7 @@ class Predictor:
         return torch.stack(answers).mean(0).cpu() if len(answers) > 1 else answers[0].cpu()
 
     def _seen_in_tiles(self, picture: Pixels) -> Iterator[Floats]:
-        """Blend overlapping tiles, each weighing most in its middle; a row of tiles is in memory at once."""
+        """Blend overlapping tiles with the largest weight in their middle; one row of tiles is in memory."""
         height, width, _ = picture.shape
         side = max(min(TILE, max(width, height)), self.facts.side_least) + self.step - 1
         side -= side % self.step

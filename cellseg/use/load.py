@@ -1,4 +1,4 @@
-"""A finished run with its network, read back from its folder; and files of weights."""
+"""Load a finished run with its network, or a file of weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """The run folder."""
         return self.files.path
 
     @property
@@ -55,12 +55,12 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What ``summary.json`` says."""
+        """The content of ``summary.json``."""
         return self.files.summary.model_dump(mode="json")
 
     @property
     def split(self) -> dict[str, Any]:
-        """What ``split.json`` says."""
+        """The content of ``split.json``."""
         return self.files.split.model_dump(mode="json")
 
     @property
@@ -111,7 +111,7 @@ def load_run(path: Path | str, *, trust: bool = False, network: nn.Module | None
         raise InputError(f"{folder} does not exist; name the run folder printed at the end of training")
     run = RunFolder(folder)
     if not run.finished:
-        raise InputError(f"{folder} is no finished run: {_why_no_run(folder)}")
+        raise InputError(f"{folder} is not a finished run: {_why_no_run(folder)}")
     model = run.config.get("model")
     settings, facts = model if isinstance(model, dict) else {}, run.summary.network
     if network is None and not trust and not is_own(settings):
@@ -160,14 +160,14 @@ def _untrusted(folder: Path, settings: Mapping[str, Any], facts: NetworkFacts | 
 
 
 def _why_no_run(folder: Path) -> str:
-    """Say what a folder holds that is named where a run is expected."""
+    """Say why a folder is not a finished run, and what to do."""
     if (folder / "config.yaml").exists():
-        return "it holds no summary.json; the command that began it trains it to the end"
+        return "it has no summary.json; run the command that started it again to finish it"
     for depth, what in ((1, "runs"), (2, "studies")):
         names = sorted({path.parents[depth - 1].name for path in folder.glob(f"{'*/' * depth}config.yaml")})
         if names:
-            return f"it is a folder of {what}; name one of them, such as {folder / names[0]}"
-    return "it holds no summary.json"
+            return f"it is a folder of {what}; name one of them, for example {folder / names[0]}"
+    return "it has no summary.json; name a run folder"
 
 
 def with_weights(network: Network, path: Path) -> Network:
@@ -182,7 +182,7 @@ def with_weights(network: Network, path: Path) -> Network:
         network.load_state_dict(weights, assign=on_meta)
     except RuntimeError as error:
         seen = " ".join(str(error).split(":", 1)[-1].split())[:200]
-        raise InputError(f"{path}: holds the weights of another network ({seen})") from error
+        raise InputError(f"{path} contains the weights of another network ({seen})") from error
     return (network.float() if on_meta else network).eval()  # a run in 64-true or bf16-true wrote others
 
 
@@ -199,10 +199,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
     )
     if not plain or not all(map(_dense, weights.values())):
-        raise InputError(f"{path}: holds something else than a plain state_dict of tensors")
+        raise InputError(f"{path}: the file is not a plain state_dict of tensors; name another file of weights")
     # a mask of attention may hold -inf
     if bad := [name for name, value in weights.items() if not (value.isfinite() | value.isneginf()).all()]:
-        raise InputError(f"{path}: {bad[0]} holds values that are no numbers, so nothing can be predicted with it")
+        raise InputError(
+            f"{path}: {bad[0]} contains NaN or infinite values, so it cannot predict; name another file of weights"
+        )
     return weights
 
 

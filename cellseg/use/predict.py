@@ -1,4 +1,4 @@
-"""Files in, files out: masks, probabilities, overlays and the objects of any number of images of any size.
+"""Predict image files: write masks, probabilities, overlays and tables of objects.
 
 A pixel of the largest image takes about 13 bytes of memory, 30 if it has more than 8 bits; so do the pixels of smaller
 ones that the network sees at once, at most ``AT_ONCE``.
@@ -36,17 +36,17 @@ from cellseg.storage.csv_files import as_text, write_csv
 from cellseg.storage.errors import InputError
 from cellseg.use.inference import Floats, Predictor
 
-AT_ONCE = 2**25  # pixels of pictures in memory together; one larger than that is alone
-MOST_PIXELS = 2**30  # of one picture
-PACKED = 200  # pixels a byte of its file, from which on a picture larger than Pillow thinks safe is taken for a bomb
-OVERLAY_SIDE = 4096  # pixels at most: an overlay is to be looked at
+AT_ONCE = 2**25  # maximum pixels of images in memory together; a larger image is alone in memory
+MOST_PIXELS = 2**30  # maximum pixels of one image
+PACKED = 200  # pixels per byte of a file; a large image with more counts as a decompression bomb
+OVERLAY_SIDE = 4096  # maximum side of an overlay in pixels, enough to look at
 
 ImageRow = dict[str, str | int | float]
 
 
 @dataclass(frozen=True)
 class Source:
-    """An image to predict, and what to call what is written for it, a path without an ending."""
+    """An image to predict, and the name of its results: a relative path without an ending."""
 
     name: str
     path: Path
@@ -54,12 +54,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What came of images.
+    """The result of a prediction.
 
     Attributes:
-        rows: Of ``images.csv``.
-        failures: Which images could not be read, and why.
-        warnings: What is odd about the others, as training warns of it.
+        rows: The rows of ``images.csv``.
+        failures: Images that could not be read, with the reason.
+        warnings: The warnings that training would give for the other images.
     """
 
     rows: list[ImageRow]
@@ -70,12 +70,12 @@ class Predicted:
 def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
     """List the images in files and folders.
 
-    Of a folder, all pictures at any depth but masks, and but what lies beside an image that has a folder of its own; an
-    image needs no mask. Files are named by what sets them apart: ``cell_1/source`` and ``cell_2/source``, where each is
-    in a folder of its own, and the image of a pair as training names it.
+    In a folder, every image at any depth is used, except masks and other files next to the image of a pair. Images need
+    no mask. A name is the part of a path that differs between files, for example ``cell_1/source``. The image of a pair
+    has the same name as in training.
 
     Returns:
-        The images, and what there is to say of the rest.
+        The images, and notes about the other files.
     """
     sources, said = [], []
     files = [path for path in inputs if not path.is_dir() or foreign_suffix(path.name)]
@@ -90,10 +90,12 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
         if found:  # each is told at the end, as other files that cannot be read
             sources += [Source(str(file.relative_to(path).with_suffix("")), file) for file in foreign]
         if left_out:
-            said.append(f"{path}: {count(len(left_out), 'picture')} left out as masks or the like, {left_out[0]} first")
+            said.append(f"{path}: left out {count(len(left_out), 'file')}, probably masks; the first is {left_out[0]}")
         if not found:
             others = describe_foreign(foreign)
-            said.append("; ".join([f"{path}: holds no image; images end in {', '.join(IMAGE_SUFFIXES)}", *others]))
+            said.append(
+                "; ".join([f"{path} contains no image; image files end in {', '.join(IMAGE_SUFFIXES)}", *others])
+            )
     once = {_absolute(source.path): source for source in reversed(sources)}  # however often an image was named
     return _told_apart([source for source in sources if once[_absolute(source.path)] is source]), said
 
@@ -107,18 +109,18 @@ def predict_files(
     probabilities: bool = False,
     obey: Callable[[], None] = lambda: None,
 ) -> Predicted:
-    """Predict every image and write what was found into a folder.
+    """Predict images and write the results into a folder.
 
     Writes ``masks/NAME.png`` (0 and 255, as large as the image), ``overlays/NAME.png`` (cells outlined), on request
-    ``probabilities/NAME.png`` (16 bits, 65535 is 1), and ``objects.csv`` and ``images.csv``, a row for each. Nothing is
-    written if no image could be read.
+    ``probabilities/NAME.png`` (16 bits, 65535 is 1), ``objects.csv`` (one row for each object) and ``images.csv`` (one
+    row for each image). Nothing is written if no image could be read.
 
     Raises:
-        InputError: If the folder has something in it, or cannot be written.
-        Interrupted: If ``obey`` raises it; what was predicted until then is kept.
+        InputError: If the folder is not empty, or cannot be written.
+        Interrupted: If ``obey`` raises it; finished predictions are kept.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{output} has something in it, and nothing is written over it; name a new folder")
+        raise InputError(f"{output} is not empty, and files are not overwritten; name a new folder")
     try:
         output.mkdir(parents=True, exist_ok=True)
         with (
@@ -146,7 +148,7 @@ def predict_files(
 
 
 def _warnings(seen: Sequence[tuple[Path, ImageFacts]]) -> list[str]:
-    """Return what training on such images would warn of."""
+    """Return the warnings that training would give for these images."""
     if not seen:
         return []
     files, facts = zip(*seen, strict=True)
@@ -155,7 +157,7 @@ def _warnings(seen: Sequence[tuple[Path, ImageFacts]]) -> list[str]:
 
 
 class _Writer:
-    """Writes the pictures of predicted images in the background and, however it ends, their rows to both tables.
+    """Write results in the background, and the rows of both tables even after an error.
 
     Args:
         output: An empty folder.
@@ -195,19 +197,21 @@ class _Writer:
             self.output.rmdir()
 
     def write(self, source: Source, picture: Pixels, mask: NDArray[np.uint8], probability: NDArray[np.uint16]) -> None:
-        """Begin to write what was found in an image."""
+        """Start to write the results of an image."""
         smallest = _smallest(self._predictor, picture)
         job = self._pool.submit(_write, self.output, source, picture, mask, probability, smallest, self._probabilities)
         self._writing.append((source, job))
 
     def wait(self) -> None:
-        """Wait for all that is being written, and keep its rows."""
+        """Wait until all results are written, and keep their rows."""
         while self._writing:
             source, job = self._writing.popleft()
             try:
                 row, objects = job.result()
             except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-                self.failures.append(f"{source.path}: another image's files are where its own would be ({error})")
+                self.failures.append(
+                    f"{source.path}: its results would overwrite those of another image ({error}); rename the image"
+                )
                 continue
             self._objects.writerows({"image": as_text(row["image"])} | asdict(cell) for cell in objects)
             self.rows.append(row)
@@ -218,12 +222,12 @@ def _absolute(path: Path) -> Path:
 
 
 def _must_be_converted(file: Path) -> bool:
-    """Tell an image in a format that is not read from files that lie beside images for other reasons."""
+    """Return whether a file is an image in an unsupported format, and not a file that accompanies images."""
     return foreign_suffix(file.name) is not None and not file.name.lower().endswith(BYSTANDERS)
 
 
 def _in_folder(folder: Path) -> tuple[list[Source], list[Path]]:
-    """Return the images in a folder, and the pictures that are none."""
+    """Return the images in a folder, and the image files left out (masks and the like)."""
     seen = [(path.relative_to(folder), path) for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
     written = {path.parent for path in folder.rglob("images.csv") if (path.parent / "masks").is_dir()}  # by us, before
     pictures = [
@@ -247,7 +251,7 @@ def _in_folder(folder: Path) -> tuple[list[Source], list[Path]]:
 
 
 def _told_apart(sources: Sequence[Source]) -> list[Source]:
-    """Number what would be written to one place, also where capitals are taken for small letters; mend odd names."""
+    """Number what would be written to one place, even if upper and lower case are equal; fix unusual names."""
     files: set[str] = set()
     folders: set[str] = set()
     apart = []

@@ -1,7 +1,7 @@
-"""Where a network and the labels of its test images disagree, cell by cell, for a person to look at and decide.
+"""List cells on which predictions and masks of test images differ, so that a person can decide.
 
-Some data sets leave cells unlabelled on purpose, diseased ones or those cut by the border. A good network finds them
-and is punished for it. What is offered here is a reading aid, and no score.
+Some data sets leave out cells on purpose, for example cells cut by the border. A network that finds them gets a lower
+score. The review is a reading aid, not a score.
 
 Where nearly all cells cut by the border are unlabelled, a network learns to leave them out, and knows the border by the
 zeros its convolutions see beyond it. So what the labels miss is looked for in the image continued by its mirror image.
@@ -28,14 +28,14 @@ from cellseg.use.inference import Predictor
 from cellseg.use.trained import Trained
 
 KINDS = {
-    UNLABELLED: "Seen, but not labelled",
-    MISSED: "Labelled, but not predicted",
-    MERGED: "Several labels, predicted as one",
-    SPLIT: "One label, predicted as several",
+    UNLABELLED: "Predicted, but not in the mask",
+    MISSED: "In the mask, but not predicted",
+    MERGED: "Several cells in the mask, predicted as one",
+    SPLIT: "One cell in the mask, predicted as several",
 }
 ABOUT = {
-    UNLABELLED: "A cell the labels miss, or a false alarm; the surest first.",
-    MISSED: "Less than half of the label is predicted; the least probable first.",
+    UNLABELLED: "A cell that the mask lacks, or a false prediction; highest probability first.",
+    MISSED: "Less than half of the cell is predicted; lowest probability first.",
     MERGED: "One predicted object covers most of each of them.",
     SPLIT: "Several predicted objects lie mostly inside it.",
 }
@@ -84,7 +84,7 @@ def review(trained: Trained, output: Path | None = None) -> Review:
     """
     predictor, found = trained.predictor(), Review(output or trained.runs[0].folder / "review", [], [])
     if found.folder.exists():
-        raise InputError(f"{found.folder} exists already, and nothing is written over it; name a new folder")
+        raise InputError(f"{found.folder} already exists and is not overwritten; name a new folder with --output")
     run = trained.runs[0].files
     for name in run.test_rows["image"]:
         kept = run.prediction(name)

@@ -1,4 +1,4 @@
-"""What a user names to be used: a run, the best configuration of a study or all its runs, or a bare file of weights."""
+"""Find the network that a user names: a run, the best configuration of a study, or a file of weights."""
 
 import math
 import statistics
@@ -25,7 +25,7 @@ from cellseg.use.load import Run, load_run, own_facts, read_weights, with_weight
 PUBLISHED = {"unet": UNet, "potinet": PotiNet, "xopinet": XopiNet}
 IMAGE_CHANNELS = 3  # of pictures that are read without a run
 PUBLISHED_SIZE = 224  # pixels a side, in the original study
-FAR_SCALE = 1.5  # times larger or smaller than in training is worth telling
+FAR_SCALE = 1.5  # warn if cells are this many times larger or smaller than in training
 FIRST_LAYER = "encoder1.enc1conv1.weight"
 
 
@@ -38,13 +38,13 @@ class Trained:
     """One network, or several of one kind whose probabilities are averaged.
 
     Attributes:
-        name: What to call it.
-        runs: The runs it comes from; none for a bare file of weights.
-        networks: With their weights.
-        facts: What they ask of images.
-        image_size: Side in pixels of the square they were trained on.
-        precision: They were tested in.
-        judges: Folders of the runs by whose test images this configuration was chosen among others.
+        name: Name for messages.
+        runs: The runs of the networks; empty for a file of weights.
+        networks: The networks with their weights.
+        facts: Requirements of the networks on images.
+        image_size: Side in pixels to which images were resized in training.
+        precision: Precision in which the networks were tested.
+        judges: Folders of the runs whose test images were used to choose this configuration.
     """
 
     name: str
@@ -57,12 +57,12 @@ class Trained:
 
     @cached_property
     def known(self) -> dict[str, str]:
-        """How the weights, or the choice of them, have seen images, by content hash."""
+        """How each image was used (in training, or to choose the weights), by content hash."""
         return {entry.sha256: how for how, entry in self._entries}
 
     @cached_property
     def known_groups(self) -> dict[str, str]:
-        """The same of groups, by name, where somebody said what they are."""
+        """How each group was used, by name; empty if the user gave no groups."""
         said = any(entry.group != entry.name for _, entry in self._entries)
         return {entry.group: how for how, entry in self._entries} if said else {}
 
@@ -74,16 +74,16 @@ class Trained:
 
     @property
     def reading(self) -> Reading:
-        """How its images were read; as usual where that is not on record."""
+        """How its images were read; the defaults for a file of weights."""
         return self.runs[0].files.settings.reading if self.runs else Reading(image_size=self.image_size)
 
     @property
     def typical_size(self) -> tuple[float, float] | None:
-        """Median width and height of the images it was trained on, where that is on record."""
+        """Median width and height of its training images; None if unknown."""
         return self.runs[0].files.summary.data.typical_size if self.runs else None
 
     def scale_warning(self, sizes: Sequence[tuple[int, int]], *, tiles: bool) -> str | None:
-        """Say so where images are seen at another scale than those it was trained on.
+        """Return a warning if images have another scale than in training, otherwise None.
 
         Args:
             sizes: Width and height of the images.
@@ -108,19 +108,19 @@ class Trained:
         )
 
     def in_words(self, predictor: Predictor) -> str:
-        """What it is, and how it sees images."""
+        """The network, and how it predicts images."""
         as_in = "as in training" if self.runs else "as in the original study; what it was trained at is not on record"
         return f"{self.name}; images are {predictor.in_words}" + ("" if predictor.tiles else f", {as_in}")
 
     def predictor(self, *, tiles: bool = False, turned: bool = False) -> Predictor:
-        """Return what predicts with it; the arguments are those of ``Predictor``."""
+        """Return a ``Predictor`` with these networks; the arguments are the same."""
         return Predictor(
             self.networks, self.image_size, facts=self.facts, precision=self.precision, tiles=tiles, turned=turned
         )
 
 
 def find_trained(path: Path, *, model: str | None = None, ensemble: bool = False, trust: bool = False) -> Trained:
-    """Read what a user named.
+    """Load the network or networks that a user named.
 
     Args:
         path: A run folder, a folder of runs, or a file of weights.
@@ -139,16 +139,16 @@ def find_trained(path: Path, *, model: str | None = None, ensemble: bool = False
             raise InputError(f"{path} is a run folder, which names its network; leave out --model")
         return find_runs(path, ensemble=ensemble, trust=trust)
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        raise InputError(f"{path} is a picture; what predicts comes first: a run folder, or a file of weights")
+        raise InputError(f"{path} is an image; name the run folder or the file of weights first, then the images")
     if ensemble:
-        raise InputError(f"{path} is a file of weights, and --ensemble is for a folder of runs")
+        raise InputError(f"{path} is a file of weights, but --ensemble needs a folder of runs; leave out --ensemble")
     if model is not None and model.lower().endswith((".yaml", ".yml")):
         return _configured(path, Path(model), trust=trust)
     return _published(path, model)
 
 
 def find_runs(path: Path, *, ensemble: bool = False, trust: bool = False) -> Trained:
-    """Read what a user named where the images it was trained on must be known: as ``find_trained``, but no bare file.
+    """Load the network of a run, or of a folder of runs; a file of weights is refused.
 
     Raises:
         InputError: As ``find_trained``.
@@ -156,13 +156,15 @@ def find_runs(path: Path, *, ensemble: bool = False, trust: bool = False) -> Tra
     path = _run_of(path)
     if path.is_file():
         raise InputError(
-            f"{path} is a bare file of weights and does not say which images it was trained on, so nothing it scores "
-            "could be trusted; name the run folder it comes from"
+            f"{path} is only a file of weights; its training images are unknown, so its scores would not be reliable; "
+            "name its run folder"
         )
     if path.is_dir() and not (path / "config.yaml").exists() and any(path.glob("*/config.yaml")):
         return _best_of(read_study(path), ensemble=ensemble, trust=trust)
     if ensemble:
-        raise InputError(f"{path} is no folder of runs, and --ensemble averages over several; name logs/STUDY")
+        raise InputError(
+            f"{path} is not a folder of runs, but --ensemble averages several runs; name the folder of the study"
+        )
     run = load_run(path, trust=trust)
     return _together(f"{run.files.summary.model} of {path}", [run])
 
@@ -174,14 +176,14 @@ def _run_of(path: Path) -> Path:
 
 
 def _best_of(study: Study, *, ensemble: bool, trust: bool) -> Trained:
-    """Take the configuration with the highest Dice, mean over test images, in the seeds and folds that all have."""
+    """Load the configuration with the highest mean test Dice in the seeds and folds that all configurations have."""
     have = study.runs.groupby(["fold", "seed"])["configuration"].transform("nunique")
     shared = study.runs.loc[have == len(study.configurations), ["fold", "seed"]].drop_duplicates()
     images = study.images if shared.empty else study.images.merge(shared, on=["fold", "seed"])
     dice = images.groupby(["configuration", "fold", "image"])["dice"].mean().groupby("configuration").mean()
     best = str(dice.idxmax())
     runs = study.runs[study.runs["configuration"] == best].sort_values(["seed", "fold"])["run"]
-    # never the run with the highest score: that would be choosing luck on the images it was tested on
+    # not the run with the highest score: that choice would favour chance on the test images
     chosen = runs if ensemble else runs[:1]
     of = f"{len(chosen)} runs averaged" if ensemble else f"run {chosen.iloc[0]}"
     others, tied = len(study.configurations) - 1, int((dice == dice[best]).sum()) - 1
@@ -203,7 +205,7 @@ def _together(name: str, runs: Sequence[Run], judges: Sequence[RunFolder] = ()) 
 
 
 def _published(path: Path, model: str | None) -> Trained:
-    """Read a bare ``state_dict``: how many features and channels its network has, the first layer tells."""
+    """Read a file of weights; its first layer gives the number of features and channels."""
     if model is None:
         raise InputError(
             f"{path} does not say which network its weights are of; add --model {'|'.join(PUBLISHED)}, "
@@ -226,7 +228,7 @@ def _published(path: Path, model: str | None) -> Trained:
 
 
 def _configured(path: Path, file: Path, *, trust: bool) -> Trained:
-    """Read a bare ``state_dict`` of the network that a configuration file names."""
+    """Read a file of weights for the network that a configuration file names."""
     settings = read_network(file)
     if is_own(settings):
         network: nn.Module = with_weights(build_own(settings), path)
