@@ -1,7 +1,7 @@
-"""The scores of a segmentation: one list of them, how each is computed per image, and how it is averaged.
+"""The list of scores, how each is computed per image, and how it is averaged.
 
 One rule for empty masks, everywhere: a score is 1 where truth and prediction are both empty, 0 where only one is. Soft
-Dice follows it too, but probabilities are hardly ever exactly 0: on an image without cells it is nearly always 0.
+Dice follows it too, but probabilities are almost never exactly 0: on an image without cells it is nearly always 0.
 
 Dice and IoU are then those of MONAI with ``ignore_empty=False`` (by default it leaves images without cells out) and of
 scikit-learn with ``zero_division=1``.
@@ -25,14 +25,14 @@ Direction = Literal["higher", "lower"]
 
 @dataclass(frozen=True)
 class Score:
-    """A score: what it is called, how it is averaged and read.
+    """A score: its name, averaging and direction.
 
     Attributes:
         name: In logged keys (``test/NAME``), columns and configuration.
-        label: In tables.
+        label: Name in tables.
         how: How it is computed and averaged.
-        better: Which values are better; None where that is not known.
-        pooled: Whether it is taken over all pixels of all images together; otherwise it is a mean over images.
+        better: Which values are better; None if unknown.
+        pooled: Whether it counts all pixels of all images together; otherwise it is a mean over images.
         share: Whether it lies in [0, 1].
     """
 
@@ -52,7 +52,7 @@ SCORES = (
     Score("iou_pooled", "IoU, pooled", "cut at 0.5, all pixels of all images together", pooled=True),
 )
 PER_IMAGE = tuple(score.name for score in SCORES if not score.pooled)
-POOLED = {"dice_pooled": "dice", "iou_pooled": "iou"}  # which of the scores of one image each is, of all pixels
+POOLED = {"dice_pooled": "dice", "iou_pooled": "iou"}  # the score per image that each corresponds to
 NOT_NAMES = frozenset(
     {"loss", "image", "group", "subset", "seen", "seed", "fold", "run", "epoch", "step", "lr", "mean"}
 )
@@ -70,8 +70,8 @@ def image_scores(probability: Tensor, target: Tensor, vanished: Tensor | None = 
     Args:
         probability: Shape (N, 1, H, W), in [0, 1].
         target: Same shape, 0 or 1.
-        vanished: Shape (N,), true for images whose cells were all lost to resizing. The rule of empty masks does not
-            hold for them: they have cells, none of which was found, so their scores are 0.
+        vanished: Shape (N,), true for images that lost all cells when they were resized. They have cells, and none was
+            found, so their scores are 0 in spite of the empty mask.
 
     Returns:
         Tensors of shape (N,): ``dice``, ``iou`` (both of the prediction cut at 0.5), ``soft_dice`` (of the
@@ -91,11 +91,11 @@ def image_scores(probability: Tensor, target: Tensor, vanished: Tensor | None = 
 
 
 class AddedScores:
-    """Scores that the configuration adds: any torchmetrics metric, or a callable, once for every image.
+    """Scores that the configuration adds: torchmetrics metrics or callables, computed for each image.
 
     Args:
         metrics: By name. Each is called with the probabilities, shape (1, 1, H, W) in [0, 1], and the mask, the same
-            shape, 0 or 1 in whole numbers, and gives one number. Its ``higher_is_better`` tells the direction.
+            shape, 0 or 1 as integers, and returns one number. Its ``higher_is_better`` gives the direction.
 
     Raises:
         InputError: If a name cannot be used.
@@ -105,12 +105,14 @@ class AddedScores:
         known = {score.name for score in SCORES} | NOT_NAMES
         for name in metrics:
             if not name.isidentifier() or name in known or name.endswith("_pixels"):
-                raise InputError(f"metrics.{name}: a score cannot be called so; use another name of letters, digits, _")
+                raise InputError(
+                    f"metrics.{name}: this name is reserved or invalid; use another one of letters, digits and _"
+                )
         self._metrics = dict(metrics)
 
     @property
     def described(self) -> Sequence[Score]:
-        """What they are."""
+        """The added scores."""
         words: dict[Any, Direction] = {True: "higher", False: "lower"}
         higher = {name: getattr(metric, "higher_is_better", None) for name, metric in self._metrics.items()}
         return [added_score(name, words.get(value)) for name, value in higher.items()]
@@ -124,11 +126,11 @@ class AddedScores:
             vanished: The same.
 
         Returns:
-            Tensors of shape (N,), NaN where an image has no value: the metric gives NaN or infinity, or all cells of
-            the image were lost to resizing.
+            Tensors of shape (N,), NaN for images without a value: the metric is NaN or infinite, or the image lost all
+            cells when it was resized.
 
         Raises:
-            InputError: If a metric fails, or gives something else than one number.
+            InputError: If a metric fails, or does not return one number.
         """
         mask = (target > 0).long()
         lost = torch.zeros(len(mask), dtype=torch.bool) if vanished is None else vanished.cpu()
@@ -145,11 +147,11 @@ class AddedScores:
 
 
 class Thresholded:
-    """A metric of two masks: it gets the prediction cut at 0.5, in whole numbers, instead of probabilities.
+    """Adapts a metric of two masks: it receives the prediction cut at 0.5 instead of probabilities.
 
     Args:
         metric: Called with prediction and mask, both of shape (1, 1, H, W), 0 or 1, such as the metrics of MONAI.
-        higher_is_better: Which values are better; by default what the metric says of itself.
+        higher_is_better: Which values are better; by default the attribute of the metric.
     """
 
     def __init__(self, metric: Callable[..., Any], higher_is_better: bool | None = None) -> None:
@@ -157,7 +159,7 @@ class Thresholded:
         self.metric, self.higher_is_better = metric, own if higher_is_better is None else higher_is_better
 
     def __call__(self, probability: Tensor, target: Tensor) -> Any:
-        """Return what the metric gives."""
+        """Return the value of the metric."""
         return _value(self.metric, (probability > THRESHOLD).long(), target)
 
 
@@ -221,16 +223,16 @@ def _one_number(name: str, metric: Any, probability: Tensor, target: Tensor) -> 
     try:
         value = torch.as_tensor(_value(metric, probability, target))
         number = float(value.squeeze()) if value.numel() == 1 else None
-    except Exception as error:  # a metric may fail in any way
+    except Exception as error:  # a metric may raise anything
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"metrics.{name} fails on an image: {said}") from error
     if number is None:
-        raise InputError(f"metrics.{name} gives {value.numel()} numbers for an image, and one is needed")
+        raise InputError(f"metrics.{name} returns {value.numel()} numbers for an image, where one is needed")
     return number if torch.isfinite(torch.tensor(number)) else float("nan")
 
 
 def _value(metric: Any, prediction: Tensor, target: Tensor) -> Any:
-    """Return a metric's value for one image; nothing of the images before is left in it."""
+    """Return the value of a metric for one image, independent of earlier images."""
     if hasattr(metric, "to"):
         metric.to(prediction.device)
     if hasattr(metric, "reset"):

@@ -1,4 +1,4 @@
-"""What ``python train.py`` and ``cellseg train`` do: train and test one run, or start a sweep of many."""
+"""The program behind ``python train.py`` and ``cellseg train``: one run, or a sweep of many."""
 
 import argparse
 import logging
@@ -26,13 +26,13 @@ from cellseg.sweep import account, process
 
 log = logging.getLogger("train")
 
-# torch and Lightning are imported where training begins: --help and --cfg need neither
+# torch and Lightning are imported only for training: --help and --cfg do not need them
 
 
 def run(cfg: DictConfig, folder: Path, stop: StopRequest | None = None, command: str | None = None) -> float:
     """Train, test and record one run in ``folder``; return the mean Dice over its test images.
 
-    A finished run prints its results again; an interrupted one goes on from its last checkpoint.
+    A finished run prints its results again; an interrupted one continues from its last checkpoint.
     """
     from cellseg.run.execution import execute
 
@@ -41,7 +41,7 @@ def run(cfg: DictConfig, folder: Path, stop: StopRequest | None = None, command:
 
 
 def was_finished(cfg: DictConfig, folder: Path) -> bool:
-    """Tell whether the folder holds this run, finished."""
+    """Tell whether the folder holds this run and it is finished."""
     from cellseg.run.begin import finished
 
     settle(cfg)
@@ -49,14 +49,14 @@ def was_finished(cfg: DictConfig, folder: Path) -> bool:
 
 
 def typed() -> str:
-    """Return the command of this run, to be pasted; that of a sweep's run as it would be typed alone."""
-    words = dict.fromkeys(sys.argv[1:])  # a sweep adds its study, also where it is there already, and the folder
+    """Return the command that starts this run, also if a sweep started it."""
+    words = dict.fromkeys(sys.argv[1:])  # a sweep adds study and folder, which may repeat
     mine = [word for word in words if process.SWEPT not in os.environ or not word.startswith("hydra.run.dir=")]
     return shlex.join([*home.typed(), *map(to_type, mine)])
 
 
 def settle(cfg: DictConfig) -> None:
-    """Decide what is left to the machine, and refuse what nothing further down would refuse by name."""
+    """Set values that depend on the machine, and check the keys that nothing else checks."""
     if cfg.trainer.precision == "auto":
         from cellseg.run.hardware import native_precision
 
@@ -66,7 +66,7 @@ def settle(cfg: DictConfig) -> None:
     if unknown := sorted(set(cfg) - known):
         near = nearest(unknown[0], sorted(known))
         then = f"did you mean {near}?" if near else "see --help"
-        raise InputError(f"{unknown[0]} is no key of this project, so adding it with + changes nothing; {then}")
+        raise InputError(f"{unknown[0]} is not a key of cellseg, so adding it with + has no effect; {then}")
     if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**32:
         raise InputError(f"seed must be a whole number from 0 to {2**32 - 1}, but is {cfg.seed}")
     if not re.fullmatch(r"\w[\w.,+-]*", str(cfg.study)):
@@ -76,10 +76,12 @@ def settle(cfg: DictConfig) -> None:
     if cfg.threads is not None and (type(cfg.threads) is not int or cfg.threads < 1):
         raise InputError(f"threads must be a whole number from 1, or null for all there are, but is {cfg.threads}")
     if type(cfg.n_jobs) is not int or cfg.n_jobs < 1:
-        raise InputError(f"n_jobs must be a whole number from 1, the runs at once, but is {cfg.n_jobs}")
+        raise InputError(
+            f"n_jobs must be a whole number from 1, the number of runs at the same time, but is {cfg.n_jobs}"
+        )
     if cfg.trainer.precision in (16, "16", "16-true"):
         raise InputError(
-            "trainer.precision=16-true cannot train: what Adam adds to a weight vanishes in float16; "
+            "trainer.precision=16-true cannot train: the updates of Adam are too small for float16; "
             "set bf16-mixed, bf16-true, 16-mixed or 32-true"
         )
     epochs = cfg.trainer.max_epochs
@@ -89,7 +91,7 @@ def settle(cfg: DictConfig) -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> float | None:
-    """Run what the command line composed; say what is wrong with its input without a traceback."""
+    """Run the composed configuration; report errors of input in one line."""
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
     if job.mode == RunMode.MULTIRUN:
@@ -97,34 +99,34 @@ def main(cfg: DictConfig) -> float | None:
         process.run_isolated(overrides, folder, partial(was_finished, cfg, folder), cfg.n_jobs)
         return None
     process.end_with_the_sweep()
-    import cellseg.run.execution  # noqa: F401 (takes seconds, in which a signal is best taken by leaving)
+    import cellseg.run.execution  # noqa: F401 (takes seconds, in which a signal may end the process)
 
     try:
         with StopRequest() as stop:
             return run(cfg, folder, stop, typed())
-    except OmegaConfBaseException as error:  # a value that is taken from a key that is not there
+    except OmegaConfBaseException as error:  # a value refers to a missing key
         key = getattr(error, "full_key", None)
         sys.exit(f"error: {f'{key}: ' if key else ''}{str(error).splitlines()[0]}")
     except (InputError, InstantiationException) as error:
         ours = error.__cause__ if isinstance(error.__cause__, InputError) else error
         root = str(OmegaConf.select(cfg, "data.root"))
-        several = "," in root and not Path(root).expanduser().exists()  # a person may have forgotten -m
+        several = "," in root and not Path(root).expanduser().exists()  # -m may have been forgotten
         hint = "; for a sweep over several folders add -m" if several else ""
-        sys.exit(f"error: {one_line(ours)}{hint}")  # raised, Hydra would add advice on stack traces
+        sys.exit(f"error: {one_line(ours)}{hint}")  # a raised error would show advice of Hydra on stack traces
     except Interrupted as interruption:
         kept = sorted((folder / "checkpoints").glob("[!.]*.ckpt"))
-        what = f"what is trained is kept in {folder}" if kept else "nothing is kept yet"
-        then = "goes on from there" if kept else "starts anew"
-        log.warning("%s; %s, and the same command with study=%s %s", interruption, what, cfg.study, then)
+        what = f"the last checkpoint is in {folder}" if kept else "there is no checkpoint yet"
+        then = "continue" if kept else "start anew"
+        log.warning("%s; %s; run the same command with study=%s to %s", interruption, what, cfg.study, then)
         sys.exit(interruption.exit_code)
 
 
 def start() -> None:
-    """Do what is typed after ``python train.py`` or ``cellseg train``, and end the process.
+    """Run the command line of ``python train.py`` or ``cellseg train``, and end the process.
 
-    A user's own configuration lies in the folder that ``--config-dir`` names; Python finds modules in it and beside it.
+    ``--config-dir`` names a folder with a user's own configuration; modules in it and in its parent can be imported.
     """
-    logging.raiseExceptions = False  # a log that cannot be written is no reason to fill the console
+    logging.raiseExceptions = False  # a log that cannot be written must not fill the console
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
     if {"--help", "-h"} & set(sys.argv[1:]):
@@ -132,11 +134,11 @@ def start() -> None:
 
         print_help(CONF, sys.argv[1:], " ".join(home.typed()))
         return
-    if process.SWEPT not in os.environ:  # what a sweep passes on is in Hydra's grammar already
-        flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]  # first: Hydra reads no keys after them
+    if process.SWEPT not in os.environ:  # a sweep passes on words in Hydra's grammar
+        flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]  # first: Hydra ignores keys after them
         sys.argv[1:] = as_typed([*flags[:1], *(word for word in sys.argv[1:] if word not in flags)])
     folders = _use_own_configuration(sys.argv[1:])
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors; otherwise it prints them and exits
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors and exits
     try:
         main()
     except (ConfigCompositionException, OverrideParseException) as error:
@@ -148,14 +150,14 @@ def start() -> None:
         group = next((name for name in null if (CONF / name).is_dir()), "a group")
         options = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
         sys.exit(f"error: {group} cannot be null; its options are {options}")
-    sys.exit(account.SweepAccount.complaint)  # none: exit code 0
+    sys.exit(account.SweepAccount.complaint)  # None: exit code 0
 
 
 def _use_own_configuration(words: list[str]) -> list[Path]:
-    """Put the folder of a user's configuration and the one it lies in on Python's path; tell the runs of a sweep of it.
+    """Add the folder of ``--config-dir`` and its parent to Python's path, also for the runs of a sweep.
 
     Returns:
-        The folder, if one is named.
+        The folder, if one is given.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for short, name in process.FLAGS.items():

@@ -112,10 +112,10 @@ def test_what_a_network_asks_of_images_is_found_by_trying(network, size, multipl
 @pytest.mark.parametrize(
     ("network", "said"),
     [
-        (Several(), "gives a list and not one tensor of logits"),
-        (nn.Conv2d(3, 2, 1), r"gives \(2, 2, 32, 32\) .* set model\.out_channels=1"),
+        (Several(), "returns a list, where one tensor of logits"),
+        (nn.Conv2d(3, 2, 1), r"returns \(2, 2, 32, 32\) .* set model\.out_channels=1"),
         (nn.Conv2d(4, 1, 1), "fails on images"),
-        (nn.Conv2d(3, 1, 1, stride=2), r"gives \(2, 1, 16, 16\)"),
+        (nn.Conv2d(3, 1, 1, stride=2), r"returns \(2, 1, 16, 16\)"),
     ],
 )
 def test_a_network_that_gives_something_else_is_refused_before_training(network, said):
@@ -255,7 +255,7 @@ def test_nothing_is_imported_from_a_run_folder(own, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"evil\.Network: no module evil is on Python's path, nor in "):
         load_run(folder, trust=True)
     monkeypatch.syspath_prepend(str(folder))
-    with pytest.raises(InputError, match=r"would be imported from the run folder .*nothing there is executed"):
+    with pytest.raises(InputError, match=r"would be imported from the run folder .*must not execute code"):
         load_run(folder, trust=True)
 
 
@@ -314,7 +314,7 @@ def test_a_module_of_the_same_name_elsewhere_is_refused(own, tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     summary["network"]["place"] = str(twin)
     (folder / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(InputError, match=r"both have a module mine, and the second is meant"):
+    with pytest.raises(InputError, match=r"both have a module mine, and the run used the second"):
         load_run(folder, trust=True)
 
 

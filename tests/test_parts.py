@@ -255,24 +255,24 @@ def test_every_part_trains_and_goes_on(words, smears, tmp_path):
         (["+trainer.default_root_dir=x"], r"trainer\.default_root_dir cannot be set: .*study=NAME"),
         (["+trainer.barebones=true"], r"trainer\.barebones cannot be set"),
         (["+trainer.limit_predict_batches=2"], r"trainer\.limit_predict_batches cannot be set: .*cellseg predict"),
-        (["+trainer.max_epoch=3"], r"trainer\.max_epoch is no argument of lightning\.Trainer; did you mean max_epochs"),
-        (["+trainer.max_time=abc"], r"trainer\.max_time='abc' is no duration; write DD:HH:MM:SS"),
+        (["+trainer.max_epoch=3"], r"trainer\.max_epoch is not an argument of lightning\.Trainer; did you mean max_epochs"),
+        (["+trainer.max_time=abc"], r"trainer\.max_time='abc' is not a duration; write DD:HH:MM:SS"),
         (["+trainer.max_steps=0"], r"trainer\.max_steps must be a whole number from 1"),
         (["+trainer.accumulate_grad_batches=0"], r"trainer\.accumulate_grad_batches must be a whole number from 1"),
-        (["+trainer.profiler=fast"], r"trainer\.profiler=fast does not exist; there are simple, advanced, pytorch"),
+        (["+trainer.profiler=fast"], r"trainer\.profiler=fast does not exist; choose one of simple, advanced, pytorch"),
         (["+trainer.strategy=nope"], "trainer cannot be built with these values: .*invalid strategy"),
         (
             ["+trainer.plugins=[{_target_: lightning.pytorch.plugins.io.TorchCheckpointIO}]"],
-            r"trainer\.plugins: a run writes its checkpoints itself",
+            r"trainer\.plugins: cellseg writes checkpoints itself",
         ),
         (["~loss"], r"loss is missing; choose loss=OPTION"),
         (["loss._target_=builtins.dict"], "loss gives a dict, where a Module of torch is needed"),
         (["loss._target_=nope.Loss"], "loss needs the package nope: pip install nope, or set PYTHONPATH"),
         (["loss._target_=torch.nn.Nope"], r"loss: torch\.nn\.Nope cannot be imported"),
-        (["loss._target_=test_parts.Each"], r"loss gives a tensor of shape \(1, 1, 64, 64\), and one number is needed"),
-        (["loss._target_=test_parts.Blind"], "loss gives a number that does not depend on the logits"),
-        (["loss._target_=torch.nn.CosineSimilarity"], "loss gives a tensor"),
-        (["loss=focal", "loss.alpha=2"], r"loss\.gamma must be 0 or more and loss\.alpha in \[0, 1\]"),
+        (["loss._target_=test_parts.Each"], r"loss returns a tensor of shape \(1, 1, 64, 64\), where one number is needed"),
+        (["loss._target_=test_parts.Blind"], "loss returns a number that does not depend on the logits"),
+        (["loss._target_=torch.nn.CosineSimilarity"], "loss returns a tensor"),
+        (["loss=focal", "loss.alpha=2"], r"loss\.gamma must be at least 0 and loss\.alpha in \[0, 1\]"),
         (["+optimizer.nope=1"], "optimizer cannot be built with these values: .*nope"),
         (["~optimizer", "+optimizer._target_=builtins.list", "scheduler=none"], "optimizer gives a list"),
         (optimizer("SparseAdam"), "the optimizer cannot train this network: SparseAdam does not support dense"),
@@ -280,10 +280,10 @@ def test_every_part_trains_and_goes_on(words, smears, tmp_path):
         (schedule("StepLR"), r"missing .*'step_size'; set it by \+scheduler\.KEY=VALUE"),
         (["scheduler=step", "scheduler.interval=week"], r"scheduler\.interval must be step or epoch, but is 'week'"),
         (["+scheduler.monitor=val/dice"], r"scheduler\.monitor is for ReduceLROnPlateau, not OneCycleLR"),
-        (["scheduler=plateau"], r"scheduler chooses by val/dice, .*set data\.split\.val_fraction=0\.2, or scheduler"),
+        (["scheduler=plateau"], r"scheduler watches val/dice, .*set data\.split\.val_fraction=0\.2, or scheduler"),
         (
             ["scheduler=plateau", "scheduler.monitor=train/los"],
-            r"monitor=train/los is not logged; there are .*train/loss",
+            r"monitor=train/los is not logged; choose one of .*train/loss",
         ),
         (
             ["+callbacks.x._target_=builtins.dict"],
@@ -292,20 +292,20 @@ def test_every_part_trains_and_goes_on(words, smears, tmp_path):
         (["+callbacks.x.y=3"], r"callbacks\.x has no _target_"),
         (["logger.tensorboard._target_=builtins.dict"], r"logger\.tensorboard cannot be built|gives a dict"),
         (["logger=wandb"], r"logger\.wandb needs the package wandb: pip install 'cellseg\[wandb\]'"),
-        (["metrics.dice._target_=torchmetrics.MeanMetric"], r"metrics\.dice: a score cannot be called so"),
-        (["metrics._target_=torchmetrics.MeanMetric"], r"metrics\._target_ stands where a name must"),
+        (["metrics.dice._target_=torchmetrics.MeanMetric"], r"metrics\.dice: this name is reserved or invalid"),
+        (["metrics._target_=torchmetrics.MeanMetric"], r"metrics\._target_ lacks a name"),
         (["metrics.x=3"], r"metrics\.x has no _target_: 3"),
         (["metrics.x._target_=builtins.dict"], r"metrics\.x fails on an image: 'dict' object is not callable"),
         (
             ["metrics.x._target_=torchmetrics.classification.MultilabelAUROC", "metrics.x.num_labels=2"],
             r"metrics\.x fails on an image",
         ),
-        (["augmentation._target_=builtins.dict"], "augmentation gives a dict, which cannot be called"),
+        (["augmentation._target_=builtins.dict"], "augmentation is a dict, which is not callable"),
         (
             ["~augmentation", "+augmentation={_target_: test_parts.sensitivity, _partial_: true}"],
-            r"augmentation: \w+ fails on an image \(3, 64, 64\)",
+            r"augmentation: \w+ fails on an image of shape \(3, 64, 64\)",
         ),
-        (["data.split.val_fraction=0.25", "+trainer.limit_val_batches=0"], "the Trainer would not look at them"),
+        (["data.split.val_fraction=0.25", "+trainer.limit_val_batches=0"], "the Trainer would never score them"),
         (["module._target_=torch.nn.Identity"], "module gives a Identity, where a LightningModule is needed"),
     ],
     ids=str,
@@ -384,7 +384,7 @@ def test_what_waits_for_a_score_looks_at_the_right_one():
     assert Schedule(partial(ReduceLROnPlateau, mode="max")).watched == "val/dice"
     assert Schedule(ReduceLROnPlateau).watched == "val/loss"
     assert Schedule(ReduceLROnPlateau, monitor="train/loss").watched == "train/loss"
-    with pytest.raises(InputError, match="looks at scores, which come once an epoch"):
+    with pytest.raises(InputError, match="watches a score, which is known once per epoch"):
         Schedule(ReduceLROnPlateau, interval="step")
 
 
@@ -589,11 +589,11 @@ def test_transforms_of_monai_draw_by_the_generator_alone():
     [
         (
             lambda image, mask, generator: (image, mask / 2),
-            "a mask that is not 0 and 1; resample masks with mode: near",
+            "a mask with values other than 0 and 1; resample masks with mode: near",
         ),
-        (lambda image, mask, generator: (image[:, :8, :8], mask), r"turns the image \(3, 16, 16\) into \(3, 8, 8\)"),
-        (lambda image, mask, generator: (image * torch.nan, mask), "values that are no numbers"),
-        (lambda image, mask: (image, mask), r"fails on an image \(3, 16, 16\)"),
+        (lambda image, mask, generator: (image[:, :8, :8], mask), r"changes the image from shape \(3, 16, 16\) to \(3, 8, 8\)"),
+        (lambda image, mask, generator: (image * torch.nan, mask), "NaN or infinite values"),
+        (lambda image, mask: (image, mask), r"fails on an image of shape \(3, 16, 16\)"),
         (lambda image, mask, generator: image, "fails on an image"),
     ],
 )

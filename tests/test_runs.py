@@ -97,7 +97,7 @@ def test_an_unfinished_run_goes_on_with_the_same_images_only(tmp_path):
     config = OmegaConf.create({"seed": 0})
     start_run(tmp_path, config, split_of("a"), patch=b"")
     start_run(tmp_path, config, split_of("a"), patch=b"")
-    with pytest.raises(InputError, match="the images or their groups have changed since this run began"):
+    with pytest.raises(InputError, match="images or groups have changed since this run started"):
         start_run(tmp_path, config, split_of("b"), patch=b"")
 
 
@@ -203,7 +203,7 @@ def test_a_run_that_goes_on_keeps_the_code_of_its_beginning(tmp_path, caplog):
     start_run(tmp_path, config, split_of("a"), patch=b"second")
     assert not caplog.text
     start_run(tmp_path, config, split_of("a"), patch=b"")
-    assert "the code has changed since this run began" in caplog.text
+    assert "the code has changed since this run started" in caplog.text
     assert (tmp_path / "code.patch").read_bytes() == b"second"
     assert (tmp_path / "code-resumed.patch").read_bytes() == b""
 
@@ -212,7 +212,7 @@ def test_two_processes_cannot_work_in_one_folder(tmp_path):
     enter = "import sys, pathlib, cellseg.run.begin as b; b.occupied(pathlib.Path(sys.argv[1])).__enter__()"
     with occupied(tmp_path):
         said = subprocess.run([sys.executable, "-c", enter, tmp_path], capture_output=True, text=True)
-    assert "another process is at work in" in said.stderr
+    assert "another process uses" in said.stderr
     subprocess.run([sys.executable, "-c", enter, tmp_path], check=True)
 
 
@@ -257,7 +257,7 @@ def test_a_configuration_that_multiplies_itself_is_refused_at_once(tmp_path):
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]  # 9 to the 12th
     (tmp_path / "config.yaml").write_text("\n".join(lines))
-    with pytest.raises(InputError, match=r"config\.yaml: cannot be read \(it repeats parts of itself by reference"):
+    with pytest.raises(InputError, match=r"config\.yaml: cannot be read \(it contains YAML aliases"):
         _ = RunFolder(tmp_path).config
 
 
@@ -280,7 +280,7 @@ def test_provenance_names_the_versions_that_ran():
 
 
 def test_loading_an_unfinished_run_says_so(tmp_path):
-    with pytest.raises(InputError, match="no finished run"):
+    with pytest.raises(InputError, match="is not a finished run"):
         load_run(tmp_path)
 
 

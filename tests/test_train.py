@@ -62,7 +62,7 @@ def test_allowed_leaks_are_on_record(finished, smears, tmp_path):
     train.run(smoke(f"data.root={leaky}", "data.split.allow_leaks=true", "trainer.max_epochs=1"), tmp_path / "run")
     data = json.loads((tmp_path / "run" / "summary.json").read_text())["data"]
     assert data["allow_leaks"] is True
-    assert any("same picture" in leak for leak in data["leaks"])
+    assert any("same image" in leak for leak in data["leaks"])
 
 
 def test_a_split_is_repeated_from_the_file_of_a_run(finished, smears, tmp_path):
@@ -209,14 +209,14 @@ def test_without_a_validation_set_the_final_weights_are_scored(smears, tmp_path)
 @pytest.mark.parametrize("monitor", ["val/dice", "val/loss"])
 def test_nothing_may_choose_on_the_test_images(smears, tmp_path, monitor):
     stop = ["+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", f"+callbacks.stop.monitor={monitor}"]
-    with pytest.raises(InputError, match=r"callbacks\.stop chooses by val/.*set data\.split\.val_fraction"):
+    with pytest.raises(InputError, match=r"callbacks\.stop watches val/.*set data\.split\.val_fraction"):
         train.run(smoke(f"data.root={smears}", *stop), tmp_path / "run")
     train.run(smoke(f"data.root={smears}", *stop, "data.split.val_fraction=0.25"), tmp_path / "run")
 
 
 def test_without_best_weights_a_validation_set_is_of_no_use(smears, tmp_path):
     overrides = [f"data.root={smears}", "data.split.val_fraction=0.25", "~callbacks.best"]
-    with pytest.raises(InputError, match=r"no callback keeps those; keep callbacks\.best"):
+    with pytest.raises(InputError, match=r"no callback keeps them; keep callbacks\.best"):
         train.run(smoke(*overrides), tmp_path / "run")
 
 
@@ -259,7 +259,7 @@ def test_two_smears_can_be_learnt_by_heart(own_smears, tmp_path):
 
 def test_a_diverged_run_is_not_finished(smears, tmp_path):
     with pytest.raises(
-        InputError, match=r"epoch 1: .* for cell_\d+.* is no number; training diverged; lower optimizer\.lr"
+        InputError, match=r"epoch 1: .* for cell_\d+.* is NaN or infinite; training diverged; lower optimizer\.lr"
     ):
         train.run(smoke(f"data.root={smears}", "optimizer.lr=1e30", "scheduler=none"), tmp_path / "run")
     assert not (tmp_path / "run" / "summary.json").exists()
@@ -302,7 +302,7 @@ def test_memory_that_runs_out_is_told_with_what_to_change(smears, tmp_path, monk
         raise error
 
     monkeypatch.setattr("lightning.Trainer.fit", starved)
-    with pytest.raises(InputError, match=r"memory ran out; take a smaller data\.batch_size \(it is 2\)"):
+    with pytest.raises(InputError, match=r"memory ran out; reduce data\.batch_size \(now 2\)"):
         train.run(smoke(f"data.root={smears}"), tmp_path / "run")
 
 
@@ -374,7 +374,7 @@ def test_a_sweep_gives_named_folders_and_the_weights_of_the_runs_alone(smears, t
     before = (alone / "summary.json").read_bytes()
     caplog.set_level("INFO")
     train.run(configuration, alone)
-    assert "this run was finished before; nothing is trained again" in caplog.text
+    assert "this run is finished already; its results follow" in caplog.text
     assert "mean over images" in capsys.readouterr().out
     assert (alone / "summary.json").read_bytes() == before
 
@@ -416,12 +416,12 @@ def test_a_network_that_cannot_be_built_is_told_in_words_of_ours(smears, tmp_pat
         ("model.out_channels=2", r"for masks of one class set model\.out_channels=1"),
         ("trainer.max_epochs=0", r"trainer\.max_epochs must be at least 1, but is 0"),
         ("trainer.max_epochs=abc", r"trainer\.max_epochs must be at least 1, but is abc"),
-        ("+trainer.val_check_interval=1000", "training cannot begin as it is configured: .*val_check_interval"),
-        ("+trainer.limit_test_batches=1", r"trainer\.limit_test_batches cannot be set: a score is of all test images"),
-        ("optimizer._target_=torch.optim.RMSprop", "~optimizer.fused takes that key away"),
+        ("+trainer.val_check_interval=1000", "training cannot start with this configuration: .*val_check_interval"),
+        ("+trainer.limit_test_batches=1", r"trainer\.limit_test_batches cannot be set: scores cover all test images"),
+        ("optimizer._target_=torch.optim.RMSprop", "remove the key with ~optimizer.fused"),
         ("trainer.precision=16-true", "trainer.precision=16-true cannot train"),
         ("optimizer.lr=-1", "optimizer cannot be built with these values: Invalid learning rate: -1"),
-        ("+sed=3", "sed is no key of this project, so adding it with [+] changes nothing"),
+        ("+sed=3", "sed is not a key of cellseg, so adding it with [+] has no effect"),
         ("seed=true", "seed must be a whole number"),
         ("study='a=b'", "study must be a name of letters, digits"),
         ("trainer.max_epochs=-1", r"needs 1 or more steps, not inf; set trainer\.max_epochs"),

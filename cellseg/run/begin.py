@@ -1,4 +1,4 @@
-"""Beginning a run in its folder: is it there already, is it this very run, and is nobody else at work in it?"""
+"""Starting a run in its folder: check that the folder holds this run or none, and that no other process uses it."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -14,17 +14,17 @@ from cellseg.run.folder import RunFolder, Summary, leaves
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import whole_file, write_text
 
-NOT_OF_THE_RUN = frozenset({"study", "n_jobs", "margin", "logger"})  # keys that change nothing in a run
+NOT_OF_THE_RUN = frozenset({"study", "n_jobs", "margin", "logger"})  # keys that do not change the result of a run
 
 log = logging.getLogger("train")
 
 
 @contextmanager
 def occupied(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run folder.
+    """Lock a run folder against other processes.
 
     Raises:
-        InputError: If another process is at work in it.
+        InputError: If another process uses it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
@@ -32,13 +32,11 @@ def occupied(folder: Path) -> Iterator[None]:
         with lock.acquire(timeout=0):
             yield
     except Timeout as error:
-        raise InputError(
-            f"another process is at work in {folder}; wait for it, or choose another study=NAME"
-        ) from error
+        raise InputError(f"another process uses {folder}; wait until it ends, or choose another study=NAME") from error
 
 
 def finished(folder: Path, config: DictConfig) -> Summary | None:
-    """Return the summary of a run that was finished in this folder before; None if there is none.
+    """Return the summary if this folder holds this run, finished; None if it is not finished.
 
     Raises:
         InputError: If the folder holds another run, or its files are damaged.
@@ -51,26 +49,26 @@ def finished(folder: Path, config: DictConfig) -> Summary | None:
 
 
 def start_run(folder: Path, config: DictConfig, split: SplitRecord, patch: bytes) -> None:
-    """Write down configuration, split and code, or find that the folder holds the beginning of this very run.
+    """Write configuration, split and code, or check that the folder holds the start of this run.
 
     Args:
         folder: The run folder.
         config: The configuration.
         split: The split.
-        patch: What the commit does not hold of the code; empty for none.
+        patch: Changes of the code that are not committed; empty for none.
 
     Raises:
-        InputError: If the folder holds another run, or this one with other images; everything in it stays as it is.
+        InputError: If the folder holds another run, or this one with other images; no file is changed.
     """
     run = RunFolder(folder)
-    for left in folder.rglob(".*.unfinished"):  # by a run that was killed: nobody else is at work here
+    for left in folder.rglob(".*.unfinished"):  # by a killed run; the lock keeps others out
         left.unlink()
     goes_on = any(folder.glob("checkpoints/*.ckpt"))
     if (folder / "config.yaml").exists():
         _refuse_another_run(run, config)
         if (folder / "split.json").exists() and run.split != split:
             raise InputError(
-                f"{folder}: the images or their groups have changed since this run began; choose another study=NAME"
+                f"{folder}: images or groups have changed since this run started; choose another study=NAME"
             )
     else:
         write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
@@ -79,13 +77,13 @@ def start_run(folder: Path, config: DictConfig, split: SplitRecord, patch: bytes
 
 
 def _keep_code(folder: Path, patch: bytes, *, goes_on: bool) -> None:
-    """Write ``code.patch``; a run that goes on keeps that of its beginning, and the new one beside it."""
+    """Write ``code.patch``; a continued run keeps its first one and writes ``code-resumed.patch``."""
     path = folder / "code.patch"
     if patch == (path.read_bytes() if path.exists() else b""):
         return
     if goes_on:
         path = folder / "code-resumed.patch"
-        log.warning("the code has changed since this run began; %s holds what the commit does not hold now", path)
+        log.warning("the code has changed since this run started; %s has the changes that are not committed", path)
     if patch or goes_on:
         with whole_file(path) as file:
             file.write(patch)
@@ -94,16 +92,16 @@ def _keep_code(folder: Path, patch: bytes, *, goes_on: bool) -> None:
 
 
 def _refuse_another_run(run: RunFolder, config: DictConfig) -> None:
-    """Refuse a folder whose configuration is not this one, and name the keys that differ."""
+    """Refuse a folder with another configuration, and name the keys that differ."""
     there, here = leaves(run.config), leaves(OmegaConf.to_container(config, resolve=True))
     keys = {key for key in there.keys() | here.keys() if key.partition(".")[0] not in NOT_OF_THE_RUN}
-    # a key that is null or empty now may be one that an earlier version did not have
+    # an earlier version may lack a key that is null or empty now
     different = sorted(key for key in keys if _known(there.get(key)) != _known(here.get(key)))
     if different:
         shown = "; ".join(f"{key} was {_shown(there, key)}, is {_shown(here, key)}" for key in different[:5])
         more = f" and {len(different) - 5} more" if len(different) > 5 else ""
         moved = [key for key in different if _class_name(there.get(key)) == _class_name(here.get(key)) != ""]
-        version = "; it may be of another version of cellseg, which goes on with it" if moved else ""
+        version = "; another version of cellseg may have started it, and can continue it" if moved else ""
         raise InputError(
             f"{run.path} holds a run with another configuration ({shown}{more}){version}; "
             "choose another study=NAME, or move the folder away"
@@ -119,5 +117,5 @@ def _shown(config: Mapping[str, Any], key: str) -> str:
 
 
 def _class_name(value: Any) -> str:
-    """Return the last part of a dotted path; a class that has moved keeps it."""
+    """Return the last part of a dotted path, which stays when a class moves."""
     return value.rpartition(".")[2] if isinstance(value, str) and value.startswith("cellseg.") else ""

@@ -1,4 +1,4 @@
-"""Building the network that a configuration names: this package's own at once, any other only where it is trusted."""
+"""Building a network from the configuration of a run: own networks always, others only if they are trusted."""
 
 import importlib
 import importlib.util
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def targets_of(settings: Any) -> list[str]:
-    """Return every class and function that a configuration builds from, those inside others too."""
+    """Return all classes and functions in a configuration, also nested ones."""
     return list(dict.fromkeys(_targets(settings)))
 
 
@@ -44,15 +44,15 @@ def _targets(node: Any) -> Iterator[str]:
 
 
 def is_own(settings: Mapping[str, Any]) -> bool:
-    """Tell whether a network and all its parts come from this package."""
+    """Tell whether a network and all its parts are from this package."""
     return settings.get("_target_") in OWN and set(targets_of(settings)) <= OWN.keys()
 
 
 def build_own(settings: Mapping[str, Any]) -> UNet:
-    """Build a network of this package without memory of its own: settings from a file cannot ask for more than weights.
+    """Build a network of this package on the meta device, so that settings from a file cannot exhaust memory.
 
     Raises:
-        InputError: If the settings are none of it.
+        InputError: If the settings do not fit.
     """
     arguments = {key: value for key, value in settings.items() if key != "_target_"}
     try:
@@ -60,17 +60,17 @@ def build_own(settings: Mapping[str, Any]) -> UNet:
             return OWN[settings["_target_"]](**arguments)
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         kind = OWN[settings["_target_"]].__name__
-        raise InputError(f"the settings are not those of a {kind} ({error})") from error
+        raise InputError(f"the settings do not fit a {kind} ({error})") from error
 
 
 def build_foreign(settings: Mapping[str, Any], places: Sequence[str], run: Path | None) -> nn.Module:
-    """Import and build a network of another package, because the user trusts it; see ``build_trusted``.
+    """Import and build a trusted network of another package; see ``build_trusted``.
 
     Raises:
         InputError: If something cannot be imported or built.
     """
     if not isinstance(settings.get("_target_"), str):
-        raise InputError(f"{run or 'the configuration'}: names no network (model._target_)")
+        raise InputError(f"{run or 'the configuration'}: does not name a network (model._target_)")
     network = build_trusted(settings, places, run)
     if not isinstance(network, nn.Module):
         raise InputError(f"{settings['_target_']} gives a {type(network).__name__} and not an nn.Module")
@@ -78,14 +78,13 @@ def build_foreign(settings: Mapping[str, Any], places: Sequence[str], run: Path 
 
 
 def build_trusted(settings: Mapping[str, Any], places: Sequence[str], run: Path | None) -> Any:
-    """Import and build something of another package, because the user trusts it.
+    """Import and build a trusted object of another package.
 
-    Its modules are looked for on Python's path and then in the given folders; never in a run folder, which may be a
-    stranger's.
+    Modules are searched on Python's path, then in the given folders; never in a run folder, which may be a stranger's.
 
     Args:
         settings: With ``_target_``.
-        places: Folders: the one that the run recorded, or those around a configuration file.
+        places: Folders to search: the one that the run recorded, or those around a configuration file.
         run: The run folder; None for a bare file of weights.
 
     Raises:
@@ -118,7 +117,7 @@ def _import(target: str, places: Sequence[str], run: Path | None) -> None:
         where = f", nor in {' or '.join(places)}" if places else ""
         raise InputError(f"{target}: no module {top} is on Python's path{where}; install it, or set PYTHONPATH=FOLDER")
     if not _is_safe(Path(origin).parent) or (run and _inside(Path(origin), run)):
-        raise InputError(f"{target}: would be imported from the run folder ({origin}), and nothing there is executed")
+        raise InputError(f"{target}: would be imported from the run folder ({origin}), which must not execute code")
     if not added:
         path = Path(origin)
         _refuse_twins(target, path.parent.parent if path.name == "__init__.py" else path.parent, places)
@@ -130,13 +129,13 @@ def _import(target: str, places: Sequence[str], run: Path | None) -> None:
 
 
 def _refuse_twins(target: str, home: Path | None, places: Sequence[str]) -> None:
-    """Refuse a module of the same name as the one that a run was trained with, which is still there."""
+    """Refuse a module if the one that the run used, of the same name, is elsewhere."""
     top = target.split(".")[0]
     there = [place for place in places if any((Path(place) / name).exists() for name in (f"{top}.py", top))]
     if home and there and home.resolve() not in {Path(place).resolve() for place in there}:
         raise InputError(
-            f"{target}: {home} and {there[0]} both have a module {top}, and the second is meant; "
-            f"use a process of its own, with PYTHONPATH={there[0]}"
+            f"{target}: {home} and {there[0]} both have a module {top}, and the run used the second; "
+            f"start a new process with PYTHONPATH={there[0]}"
         )
 
 
@@ -148,7 +147,7 @@ def _found(module: str) -> Any:
 
 
 def _is_safe(folder: Path) -> bool:
-    """Tell a folder to import from: it is there, and in no run folder, whose files may be a stranger's."""
+    """Tell whether a folder exists and is not inside a run folder, whose files may be a stranger's."""
     try:
         around = [folder.resolve(), *folder.resolve().parents]
         return folder.is_dir() and not any(
@@ -163,31 +162,31 @@ def _inside(path: Path, folder: Path) -> bool:
 
 
 def read_network(file: Path) -> dict[str, Any]:
-    """Read the configuration of one network, as files in conf/model are.
+    """Read the configuration of one network, a file as in conf/model.
 
     Raises:
-        InputError: If it is none, or takes values from elsewhere that a file alone does not have.
+        InputError: If it is not one, or refers to keys outside the file.
     """
     try:
         register_resolvers()
         config = OmegaConf.create({"model": _with_defaults(file), "data": {"channels": None}})
         settings: Any = OmegaConf.to_container(config, resolve=True)
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise InputError(f"{file}: is no configuration of a network ({' '.join(str(error).split())})") from error
+        raise InputError(f"{file}: is not a configuration of a network ({' '.join(str(error).split())})") from error
     found = settings["model"]
     if not isinstance(found, dict) or not isinstance(found.get("_target_"), str):
-        raise InputError(f"{file}: names no network (_target_)")
+        raise InputError(f"{file}: does not name a network (_target_)")
     return found
 
 
 def _with_defaults(file: Path) -> dict[str, Any]:
-    """Return what a file says over what the files beside it say that its list of defaults names."""
+    """Return the keys of a file, over those of the files in its list of defaults."""
     content = yaml.safe_load(read_bounded(file, "a configuration").decode())
     if not isinstance(content, dict):
-        raise ValueError("it is no mapping")
+        raise ValueError("it is not a mapping")
     defaults = content.pop("defaults", None) or []
     if not isinstance(defaults, list) or not all(isinstance(name, str) for name in defaults):
-        raise ValueError("its list of defaults has more than names of files beside it")
+        raise ValueError("its list of defaults must hold only names of files in the same folder")
     beside = [name for name in defaults if name != "_self_"]
     settings: dict[str, Any] = {}
     for name in beside:
@@ -196,7 +195,7 @@ def _with_defaults(file: Path) -> dict[str, Any]:
 
 
 def origin_of(settings: Mapping[str, Any], network: nn.Module) -> tuple[str, str | None]:
-    """Return what a network was built from, and the folder from which that was imported; None for this package."""
+    """Return the class of a network, and the folder from which it was imported; None for this package."""
     target = str(settings.get("_target_", f"{type(network).__module__}.{type(network).__qualname__}"))
     home = home_of(sys.modules.get(target.split(".")[0]))
     return target, None if is_own(settings) or home is None else str(home)

@@ -1,4 +1,4 @@
-"""What a run writes while it goes: the table of epochs, pictures to TensorBoard, and a row for every scored image."""
+"""Callbacks: the table of epochs, pictures for loggers, rows per image, stopping, and the average of the weights."""
 
 import logging
 import math
@@ -25,26 +25,26 @@ log = logging.getLogger(__name__)
 
 
 class EpochTable(L.Callback):
-    """Keeps ``metrics.csv``: a row an epoch, rewritten whole after each."""
+    """Writes ``metrics.csv`` with one row per epoch."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.validation: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rows, so that a run that is resumed goes on with them."""
+        """Return the rows for the checkpoint."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the rows of the epochs before."""
+        """Restore the rows of earlier epochs."""
         self.rows = list(state_dict["rows"])
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep this epoch's validation, so that an epoch without one stays empty in the table."""
+        """Keep the scores of this epoch; an epoch without validation then has empty cells."""
         self.validation = _metrics(trainer, "val/")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Add the epoch's row and, where no progress bar can be seen, say it."""
+        """Add the row of the epoch, and log it if there is no progress bar."""
         values = _metrics(trainer, "train/") | self.validation
         self.validation = {}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
@@ -52,57 +52,59 @@ class EpochTable(L.Callback):
         if trainer.is_global_zero:
             write_csv(_folder(trainer) / "metrics.csv", self.rows)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-        seen = trainer.progress_bar_callback is not None and sys.stdout.isatty()  # the bar says it
+        seen = trainer.progress_bar_callback is not None and sys.stdout.isatty()  # the bar shows it
         level = logging.DEBUG if seen else logging.INFO
         log.log(level, "epoch %d of %s: %s", trainer.current_epoch + 1, trainer.max_epochs, shown)
 
 
 class StopWhenAsked(L.Callback):
-    """Ends training at the end of an epoch if a stop was asked for; then ``LastCheckpoint`` keeps it.
+    """Ends training after an epoch if a stop was requested; ``LastCheckpoint`` then saves it.
 
     Args:
-        request: What hears Ctrl-C and SIGTERM.
+        request: Handles Ctrl-C and SIGTERM.
 
     Attributes:
-        begun: Whether training has begun, so that an error is no longer one of the configuration.
+        begun: Whether training has started; later errors are not errors of the configuration.
     """
 
     def __init__(self, request: StopRequest) -> None:
         self.request, self.begun = request, False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take SIGTERM back from Lightning, which would drop the epoch and say that all went well."""
+        """Take SIGTERM back from Lightning, which would drop the epoch and exit with 0."""
         self.request.listen()
         self.request.patient = self.begun = True
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take it back again: in its place Lightning would wait for other devices."""
+        """Take it back again; Lightning would wait for other devices."""
         self.request.listen()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Ask Lightning to stop; all devices agree on that."""
+        """Ask Lightning to stop, on all devices together."""
         asked = trainer.strategy.reduce_boolean_decision(self.request.number is not None, all=False)
-        if asked and self.request.number is None:  # another device's process was told
+        if asked and self.request.number is None:  # another device's process received the signal
             self.request.number = signal.SIGTERM
         if asked:
             trainer.should_stop = True
-            trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None  # they are for stopping early
+            trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = (
+                None  # minimum lengths apply to early stopping only
+            )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """From here on a stop need not wait."""
+        """Let a stop take effect immediately from here on."""
         self.request.patient = False
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Nothing is left to wait for; what Lightning started for other devices ends too."""
+        """Let a stop take effect immediately, and end the processes of other devices."""
         self.request.patient = False
         if isinstance(exception, Interrupted) and trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGTERM)
 
 
 class StopAfter(L.Callback):
-    """Ends training after so many steps, as ``trainer.max_steps`` does in Lightning.
+    """Ends training after a number of steps, as ``trainer.max_steps`` does in Lightning.
 
-    A run with Lightning's own limit begins the epoch of its checkpoint again when it goes on.
+    With Lightning's own limit, a continued run would repeat the epoch of its checkpoint.
 
     Args:
         steps: Of the optimizer, from 1.
@@ -114,14 +116,14 @@ class StopAfter(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Ask Lightning to stop; least numbers of epochs and steps are for stopping early."""
+        """Ask Lightning to stop, whatever the minimum numbers of epochs and steps."""
         if trainer.global_step >= self.steps:
             trainer.should_stop = True
             trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None
 
 
 class WarmEMA(WeightAveraging):
-    """Scores and saves the exponential moving average of the weights, which a short training does not spoil.
+    """Scores and saves the exponential moving average of the weights, also in short trainings.
 
     Lightning's EMAWeightAveraging starts from the weights after the first step and still remembers them
     ``1 / (1 - decay)`` steps later; here the average looks back over at most a tenth or so of the steps taken.
@@ -131,16 +133,14 @@ class WarmEMA(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.98) -> None:
-        endless: dict[
-            tuple[torch.dtype, int], list[int]
-        ] = {}  # which have -inf from the first, as masks of attention do
+        endless: dict[tuple[torch.dtype, int], list[int]] = {}  # tensors with -inf, such as attention masks
 
         def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
             current = [new.to(old.dtype) for new, old in zip(current, averaged, strict=True)]  # float32 where bf16-true
             key = averaged[0].dtype, len(averaged)
             if key not in endless:
                 endless[key] = [place for place, old in enumerate(averaged) if old.isneginf().any()]
-            if left := endless[key]:  # the mean of -inf and -inf is no number
+            if left := endless[key]:  # averaging -inf would give NaN
                 torch._foreach_copy_([averaged[place] for place in left], [current[place] for place in left])
                 kept = [place for place in range(len(averaged)) if place not in left]
                 averaged, current = ([tensors[place] for place in kept] for tensors in (averaged, current))
@@ -174,12 +174,12 @@ class PredictionPanels(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw the first images of the epoch's validation."""
+        """Draw the first images."""
         epoch = trainer.current_epoch + 1
         due = epoch == 1 or epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
         if not (due and batch_idx < self.images and trainer.state.fn == "fit" and trainer.is_global_zero):
             return
-        step = trainer.global_step - 1  # as the scores of this epoch: a run that goes on from before it draws it again
+        step = trainer.global_step - 1  # the step of the scores of this epoch
         name = f"predictions/{batch['name'][0]}"
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -189,7 +189,7 @@ class PredictionPanels(L.Callback):
 
 
 class ImageRecords(L.Callback):
-    """Writes ``per_image.csv`` and ``predictions/`` from the scoring that follows training.
+    """Writes ``per_image.csv`` and ``predictions/`` when the test images are scored.
 
     Args:
         added: Names of the scores that the configuration adds.
@@ -207,7 +207,7 @@ class ImageRecords(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep a row for every image; write the pictures of test images."""
+        """Add one row per image, and write the pictures of test images."""
         subset = "val" if dataloader_idx else "test"
         for index, name in enumerate(batch["name"]):
             prediction = _prediction(batch, outputs, index)

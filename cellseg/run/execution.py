@@ -1,4 +1,4 @@
-"""One run from its configuration to its summary: prepare, fit, test, record."""
+"""One run from its configuration to its summary: prepare, train, test, record."""
 
 import gc
 import logging
@@ -44,16 +44,16 @@ log = logging.getLogger("train")
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that is ready to begin or to go on.
+    """A run that is ready to start or to continue.
 
     Attributes:
         trainer, module, datamodule: Lightning's three.
-        epochs: The table of epochs; None where the configuration has none.
-        scored: Keeps a row for every scored image.
-        timer: Measures the training, also that before an interruption.
-        asked: Ends training where a stop was asked for.
-        checkpoint: The file to go on from; None to begin.
-        network: What is known of the network.
+        epochs: The table of epochs; None if the configuration has none.
+        scored: Collects one row per scored image.
+        timer: Measures training time, including that before an interruption.
+        asked: Ends training if a stop was requested.
+        checkpoint: The file to continue from; None to start.
+        network: Properties of the network that were found by trying it.
         origin: Seed, command, versions and commit.
     """
 
@@ -72,19 +72,19 @@ class Prepared:
 def execute(cfg: DictConfig, folder: Path, stop: StopRequest, command: str | None = None) -> float:
     """Train, test and record one run in ``folder``; return the mean Dice over its test images.
 
-    A finished run prints its results again; an interrupted one goes on from its last checkpoint.
+    A finished run prints its results again; an interrupted one continues from its last checkpoint.
 
     Raises:
-        InputError: If the run cannot be done as it is configured, or the machine has no room for it.
-        Interrupted: If a stop was asked for.
+        InputError: If the configuration cannot be run, or memory or disk space runs out.
+        Interrupted: If a stop was requested.
     """
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0  # it starts the processes of the other devices
+    first = int(os.environ.get("LOCAL_RANK", 0)) == 0  # this process starts those of the other devices
     with _explained(cfg, folder), occupied(folder) if first else nullcontext():
         if summary := finished(folder, cfg):
-            log.info("this run was finished before; nothing is trained again")
+            log.info("this run is finished already; its results follow")
             print_results(summary, folder)
             return summary.metrics["test/dice"]
-        origin = provenance() | {"seed": cfg.seed, "command": command}  # before the code can change
+        origin = provenance() | {"seed": cfg.seed, "command": command}  # before the code changes
         began = time.perf_counter()
         run = prepare(cfg, folder, stop, origin)
         seconds = {"prepare": time.perf_counter() - began}
@@ -102,7 +102,7 @@ def execute(cfg: DictConfig, folder: Path, stop: StopRequest, command: str | Non
 
 
 def prepare(cfg: DictConfig, folder: Path, stop: StopRequest, origin: Mapping[str, Any]) -> Prepared:
-    """Build everything a run needs and write down its configuration, split and code, unless something is wrong."""
+    """Build all parts of a run and write its configuration, split and code."""
     _settle_libraries()
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
@@ -119,13 +119,13 @@ def prepare(cfg: DictConfig, folder: Path, stop: StopRequest, origin: Mapping[st
     try_loss(module.loss, cfg.data.image_size)
     try_scores(module.added_scores, cfg.data.image_size)
     checkpoint = last_intact(folder / "checkpoints")
-    # before images are read: a package may be missing
+    # before images are read, because a package may be missing
     loggers = build_loggers(cfg, folder, steps_done(module, checkpoint) if checkpoint else 0)
     datamodule.prepare_data()
     datamodule.setup()
     _refuse_small_batches(network, datamodule)
     _refuse_choosing(callbacks, module, chosen=datamodule.has_validation)
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # the others are started by it, after this
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # it starts the others after this
         targets = targets_of(OmegaConf.to_container(cfg))
         start_run(folder, cfg, datamodule.split_record(), code_patch(targets, module.network))
     scored, asked = ImageRecords(module.val_scores.added), StopWhenAsked(stop)
@@ -133,18 +133,18 @@ def prepare(cfg: DictConfig, folder: Path, stop: StopRequest, origin: Mapping[st
     if datamodule.has_validation:
         _refuse_no_validation(trainer)
     if trainer.strategy.root_device.type != "mps" and not module.wants_plain_layout:  # "mps" does not know another
-        # before any callback copies the weights: averaging two layouts takes four times as long
+        # before a callback copies the weights: averaging two layouts takes four times as long
         module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
     if trainer.is_global_zero:
         device = describe_device(trainer.strategy.root_device)
-        begun = "going on with" if checkpoint else "training"
+        begun = "continuing" if checkpoint else "training"
         log.info("%s %s on %s in %s", begun, module.network_name, device, trainer.precision)
     epochs = next((callback for callback in callbacks.values() if isinstance(callback, EpochTable)), None)
     return Prepared(trainer, module, datamodule, epochs, scored, timer, asked, checkpoint, network, origin)
 
 
 def fit(run: Prepared, stop: StopRequest) -> dict[str, Tensor]:
-    """Train, or train on; return the metrics of the last epoch."""
+    """Train, from the checkpoint if there is one; return the metrics of the last epoch."""
     try:
         run.trainer.fit(run.module, run.datamodule, ckpt_path=run.checkpoint, weights_only=True)
     except InputError:
@@ -156,13 +156,13 @@ def fit(run: Prepared, stop: StopRequest) -> dict[str, Tensor]:
     except (MisconfigurationException, ValueError, TypeError, ArithmeticError) as error:
         if run.asked.begun or out_of_memory(error):
             raise
-        raise InputError(f"training cannot begin as it is configured: {' '.join(str(error).split())}") from error
+        raise InputError(f"training cannot start with this configuration: {' '.join(str(error).split())}") from error
     stop.obey()
     left = run.timer.time_remaining()
     if left is not None and left <= 0:
-        log.info("trainer.max_time is over after epoch %d: training ends here", run.trainer.current_epoch)
+        log.info("trainer.max_time has passed; training ends after epoch %d", run.trainer.current_epoch)
     metrics = {name: value for name, value in run.trainer.callback_metrics.items() if name == "train/loss"}
-    if run.checkpoint and not metrics:  # it was interrupted after its last epoch: there was nothing left to train
+    if run.checkpoint and not metrics:  # interrupted after its last epoch: nothing is left to train
         load_weights(run.module, run.checkpoint)
         metrics = {"train/loss": torch.tensor(run.epochs.rows[-1]["train/loss"])} if run.epochs else {}
     return metrics
@@ -171,7 +171,7 @@ def fit(run: Prepared, stop: StopRequest) -> dict[str, Tensor]:
 def record(
     run: Prepared, cfg: DictConfig, folder: Path, metrics: Mapping[str, Tensor], seconds: Mapping[str, float]
 ) -> None:
-    """Write the weights and, last, the summary; print the results."""
+    """Write the weights and then the summary, and print the results."""
     write_weights(folder / "weights.pth", run.module.network)
     summary = summarise(
         run.trainer,
@@ -198,7 +198,7 @@ def write_weights(path: Path, network: nn.Module) -> None:
 
 
 def log_hyperparameters(trainer: L.Trainer, cfg: DictConfig, network: str, metrics: Mapping[str, float]) -> None:
-    """Show every logger the settings people sweep; TensorBoard's HPARAMS tab has the test metrics beside them."""
+    """Log the settings that people sweep; in TensorBoard's HPARAMS tab beside the test metrics."""
     settings = {"network": network}
     for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)).items():
         plumbing = key.startswith(("module.", "callbacks.", "logger.")) or key.endswith("_target_")
@@ -214,7 +214,7 @@ def log_hyperparameters(trainer: L.Trainer, cfg: DictConfig, network: str, metri
 
 
 def _finish(loggers: Sequence[Logger]) -> None:
-    """End what a logger keeps open: W&B would put the next run of this process into this one."""
+    """Close loggers that stay open: W&B would add the next run of this process to this one."""
     for logger in loggers:
         finish = getattr(getattr(logger, "experiment", None), "finish", None)
         if callable(finish):
@@ -222,9 +222,9 @@ def _finish(loggers: Sequence[Logger]) -> None:
 
 
 def stream_of(cfg: DictConfig) -> int:
-    """Return what the initial weights are drawn from: the seed, and other numbers of it in every fold.
+    """Return the seed of the initial weights, which differs between folds.
 
-    The comparison takes runs of different folds for independent, so they must not start from the same weights.
+    The statistics treat runs of different folds as independent, so they must not start from the same weights.
     """
     fold = OmegaConf.select(cfg, "data.split.fold")
     return int(cfg.seed) if fold is None else derived_seed(cfg.seed, fold) % 2**32
@@ -232,51 +232,51 @@ def stream_of(cfg: DictConfig) -> int:
 
 @contextmanager
 def _explained(cfg: DictConfig, folder: Path) -> Iterator[None]:
-    """Say in words of the user's what a full disk or too little memory does to a run."""
+    """Turn errors about disk and memory into readable ones."""
     try:
         yield
     except OSError as error:
-        place = error.filename2 or error.filename or folder  # the second is what the first was to become
+        place = error.filename2 or error.filename or folder  # the second name is the target of a rename
         raise InputError(
-            f"{place}: {error.strerror or error}; what is trained is kept, and once that is mended "
-            f"the same command with study={cfg.study} goes on"
+            f"{place}: {error.strerror or error}; checkpoints are kept; fix this and "
+            f"run the same command with study={cfg.study} to continue"
         ) from error
     except InputError:
         raise
-    except Exception as error:  # Hydra wraps what happens while it builds a network in one of its own
+    except Exception as error:  # Hydra wraps errors that occur while it builds a network
         if not out_of_memory(error):
             raise
         raise InputError(
-            f"memory ran out; take a smaller data.batch_size (it is {cfg.data.batch_size}), data.image_size or "
-            "model.init_features, or fewer runs at once (n_jobs)"
+            f"memory ran out; reduce data.batch_size (now {cfg.data.batch_size}), data.image_size, "
+            "model.init_features, or the number of runs at the same time (n_jobs)"
         ) from error
 
 
 def _settle_libraries() -> None:
-    """Keep libraries quiet about what is meant to be so, and from work that nobody needs."""
-    warnings.filterwarnings("ignore", message=".*does not have many workers")  # images lie in memory
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run goes on
-    warnings.filterwarnings("ignore", module="PIL")  # what matters of them is said of the files they are about
+    """Silence warnings about intended settings, and switch off work that is not needed."""
+    warnings.filterwarnings("ignore", message=".*does not have many workers")  # images are in memory
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run continues
+    warnings.filterwarnings("ignore", module="PIL")  # our own messages name the files
     warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning 2.6 calls a torch function that torch renamed
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # sweeps go to Slurm by hydra/launcher
     threading.excepthook = _without_disk_errors
-    for name in ("lightning.pytorch", "lightning.fabric"):  # its tips and device lists; we say what was used
+    for name in ("lightning.pytorch", "lightning.fabric"):  # its tips and device lists; cellseg logs the device
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning").handlers.clear()  # or all it says would be said twice
+    logging.getLogger("lightning").handlers.clear()  # otherwise each line appears twice
     keep_freed_memory()
-    # deterministic runs would fill every new tensor with NaN, a tenth of a step; nothing here reads before it writes
+    # deterministic runs would fill each new tensor with NaN, which takes a tenth of a step and is not needed here
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch declares no type
-    gc.freeze()  # what the libraries made on import stays: no use in looking through it again and again
+    gc.freeze()  # objects made by imports stay; the garbage collector need not visit them
 
 
 def _without_disk_errors(arguments: threading.ExceptHookArgs) -> None:
-    """Leave it to the main thread to say that TensorBoard's cannot write: it hears of it, and says it once."""
+    """Ignore disk errors of TensorBoard's thread; the main thread receives and reports them."""
     if not isinstance(arguments.exc_value, OSError):
         threading.__excepthook__(arguments)
 
 
 def _of_optimizer(error: BaseException) -> bool:
-    """Tell whether an error was raised by an optimizer of torch."""
+    """Tell whether an optimizer of torch raised an error."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
@@ -284,7 +284,7 @@ def _of_optimizer(error: BaseException) -> bool:
 
 
 def _refuse_small_batches(network: NetworkFacts, datamodule: CellDataModule) -> None:
-    """Refuse batches of one image for a network that needs two, where the last one of an epoch has what is left."""
+    """Refuse batches of one image, including the last batch of an epoch, for a network that needs two."""
     images, size, side = datamodule.counts["train"], datamodule.batch_size, datamodule.reading.image_size
     if network.least_batch > 1 and (size == 1 or images % size == 1):
         fitting = next((other for other in range(2, images + 1) if images % other != 1), images)
@@ -296,11 +296,11 @@ def _refuse_small_batches(network: NetworkFacts, datamodule: CellDataModule) -> 
 
 
 def _refuse_choosing(callbacks: dict[str, L.Callback], module: SegmentationModule, *, chosen: bool) -> None:
-    """Let nothing be chosen on the images it is reported on, and something where there are images for that."""
+    """Check that nothing is chosen by test images, and that something is chosen by validation images."""
     if chosen:
         if not any(getattr(callback, "filename", None) == Path(BEST).stem for callback in callbacks.values()):
             raise InputError(
-                "data.split.val_fraction sets images aside to choose the best weights on, but no callback keeps those; "
+                "data.split.val_fraction sets images aside to choose the best weights, but no callback keeps them; "
                 "keep callbacks.best, or set data.split.val_fraction=0"
             )
         return
@@ -312,16 +312,16 @@ def _refuse_choosing(callbacks: dict[str, L.Callback], module: SegmentationModul
         if str(monitor).startswith("val/"):
             other = ", or scheduler.monitor=train/loss scheduler.mode=min" if key == "scheduler" else ""
             raise InputError(
-                f"{key} chooses by {monitor}, but there are no images for that apart from the "
-                f"test images; set data.split.val_fraction=0.2{other}"
+                f"{key} watches {monitor}, but without a validation part those are the test images, "
+                f"which must not choose anything; set data.split.val_fraction=0.2{other}"
             )
 
 
 def _refuse_no_validation(trainer: L.Trainer) -> None:
-    """Refuse to train where the best weights are to be chosen, and nothing would ever look at them."""
+    """Refuse settings with which the validation images would never be scored."""
     every, last = trainer.check_val_every_n_epoch or 1, trainer.max_epochs
     if trainer.limit_val_batches == 0 or (last is not None and 0 < last < every):
         raise InputError(
-            "data.split.val_fraction sets images aside to choose the best weights on, but the Trainer would not look "
-            "at them; take away trainer.limit_val_batches and trainer.check_val_every_n_epoch"
+            "data.split.val_fraction sets images aside to choose the best weights, but the Trainer would never "
+            "score them; remove trainer.limit_val_batches and trainer.check_val_every_n_epoch"
         )

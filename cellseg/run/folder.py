@@ -1,4 +1,4 @@
-"""The run folder: its one schema, by which a run writes it and everything else reads it."""
+"""The run folder: the schema of its files, used for writing and reading."""
 
 import io
 import re
@@ -28,13 +28,13 @@ from cellseg.storage.records import Count, Finite, Positive, Record, fault
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA: Final = 1  # of a run folder; it changes whenever a reader of the old one would be wrong
+SCHEMA: Final = 1  # changes whenever readers of the old schema would be wrong
 REQUIRED = ("test/loss", *(f"test/{score.name}" for score in SCORES))
-ROUNDING = 1e-5  # by which soft Dice, a ratio of float32 sums, may come out too large
-RGB = (0, 1, 2)  # channels of an image where none are chosen
-MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # in which PNG holds as many channels
+ROUNDING = 1e-5  # soft Dice, a ratio of float32 sums, may exceed 1 by this
+RGB = (0, 1, 2)  # if no channels are chosen
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of PNG, by number of channels
 TEXT_COLUMNS = {"image": str, "group": str, "subset": str}
-LONGEST_HEADING = 2**16  # bytes; columns take memory each
+LONGEST_HEADING = 2**16  # bytes
 
 Mask = NDArray[np.bool_]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
@@ -42,7 +42,7 @@ Side = Annotated[float, Field(ge=1, le=2**16)]  # pixels
 
 
 def _has(*names: str) -> AfterValidator:
-    """Require some keys of a mapping whose other keys are free."""
+    """Require some keys of a mapping; other keys are free."""
 
     def check(values: dict[str, float]) -> dict[str, float]:
         if missing := [name for name in names if name not in values]:
@@ -63,14 +63,14 @@ class Counts(Record):
 
 
 class PeakMemory(Record):
-    """The most memory that was held, bytes; ``process`` is unknown on Windows, ``device`` on a CPU."""
+    """Peak memory in bytes; ``process`` is unknown on Windows, ``device`` on a CPU."""
 
     process: Count | None
     device: Count | None
 
 
 class DataFacts(Record):
-    """What a run was trained on: where, which content, the median size in pixels, and the leaks that were allowed."""
+    """The data of a run: folder, content hash, median width and height in pixels, and allowed leaks."""
 
     root: Line
     fingerprint: str
@@ -80,15 +80,15 @@ class DataFacts(Record):
 
 
 class NetworkFacts(Record):
-    """What is known of a network by trying.
+    """Properties of a network that were found by trying it.
 
     Attributes:
-        target: The class or function that it was built from.
-        place: The folder from which that was imported; None for this package's own.
+        target: Its class or function.
+        place: The folder from which that was imported; None for this package.
         side_multiple: Image sides must be a multiple of it.
         side_least: The smallest side that works.
-        side_fixed: Whether no side works but ``side_least``, that of training.
-        least_batch: Images that a training step needs.
+        side_fixed: Whether only ``side_least`` works, the side of training.
+        least_batch: Minimum number of images in a training step.
     """
 
     target: str
@@ -100,16 +100,16 @@ class NetworkFacts(Record):
 
 
 class Summary(Record):
-    """What ``summary.json`` holds; it is written last, so a run that has one is finished.
+    """The contents of ``summary.json``, which is written last: a run that has one is finished.
 
     Attributes:
-        command: What was typed, to be pasted; None for a run that was started from Python.
+        command: The command that started the run; None for a run started from Python.
         date: When the run finished.
         metrics: Final values by logged key.
         spread_over_test_images: Standard deviation of each score over the test images.
         seconds: Wall time by phase.
-        network: What is known of the network; None in runs of versions that trained U-Nets only.
-        added_scores: Scores that the configuration adds, and which values of them are better.
+        network: Properties of the network; None in runs of early versions.
+        added_scores: Scores that the configuration adds, and which values are better.
     """
 
     schema_version: Literal[1]
@@ -141,18 +141,18 @@ class Summary(Record):
 
     @property
     def scores(self) -> list[Score]:
-        """All scores of the run, those that every run has first."""
+        """All scores of the run; those that every run has come first."""
         return [*SCORES, *(added_score(name, better) for name, better in self.added_scores.items())]
 
     @property
     def commit(self) -> str:
-        """The commit in short, with a + where files had been changed."""
+        """The short commit, with a + if files had been changed."""
         return (self.git_commit or "unknown")[:7] + ("+" if self.git_dirty else "")
 
 
 class _SchemaVersion(Record):
     schema_version: Any = None
-    status: Any = None  # every version had it
+    status: Any = None  # in every version
     git_commit: Any = None
 
 
@@ -168,7 +168,7 @@ class _DataSettings(Record):
 
 
 class Settings(Record):
-    """The keys of ``config.yaml`` that are asked for by name; the others may be anything."""
+    """The keys of ``config.yaml`` that cellseg reads by name."""
 
     seed: Count
     margin: Annotated[Finite, Field(ge=0)]
@@ -189,7 +189,7 @@ class Settings(Record):
 
 @dataclass(frozen=True)
 class Prediction:
-    """A test image as it was scored: image (S, S, C), what the label says and what the network said (S, S)."""
+    """A test image as it was scored: image (S, S, C), label and prediction (S, S)."""
 
     image: Pixels
     truth: Mask
@@ -197,13 +197,13 @@ class Prediction:
 
     @property
     def picture(self) -> Pixels:
-        """The image in RGB, to look at, shape (S, S, 3)."""
+        """The image as RGB, shape (S, S, 3)."""
         return np.asarray(as_rgb(self.image))
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder; each file of it is read, checked and kept when it is first asked for.
+    """A run folder; each file is read, checked and cached on first use.
 
     Every property raises ``InputError`` if its file is missing, damaged or does not follow the schema.
     """
@@ -212,7 +212,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has ended and was scored."""
+        """Whether the run is finished."""
         return (self.path / "summary.json").exists()
 
     @cached_property
@@ -227,7 +227,7 @@ class RunFolder:
         except (OSError, ValidationError) as error:
             raise InputError(
                 f"{path}: is damaged ({fault(error)}); move the run away, or delete this file and run the same command "
-                "again, which scores the run anew"
+                "again to score the run anew"
             ) from error
 
     @cached_property
@@ -236,37 +236,41 @@ class RunFolder:
         path = self.path / "config.yaml"
         try:
             text = read_bounded(path, "a configuration").decode()
-            if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # they can multiply without end
-                raise ValueError("it repeats parts of itself by reference, which train.py does not write")
+            if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # they can expand without limit
+                raise ValueError("it contains YAML aliases, which train.py does not write")
             config = OmegaConf.to_container(OmegaConf.create(text))
             if not isinstance(config, dict):
                 raise ValueError("it is not a mapping")
-            str(config).encode()  # YAML can name halves of characters, which nothing can write
+            str(config).encode()  # YAML can hold surrogates, which cannot be written
         except Exception as error:  # OmegaConf and YAML raise many kinds
             raise InputError(f"{path}: cannot be read ({fault(error)}); move the run away") from error
         return {str(key): value for key, value in config.items()}
 
     @cached_property
     def settings(self) -> Settings:
-        """What of the configuration is asked for by name."""
+        """The keys of the configuration that cellseg reads by name."""
         try:
             return Settings.model_validate(self.config)
         except ValidationError as error:
             path = self.path / "config.yaml"
-            raise InputError(f"{path}: is not as train.py wrote it ({fault(error)}); move the run away") from error
+            raise InputError(
+                f"{path}: differs from what train.py writes ({fault(error)}); move the run away"
+            ) from error
 
     @cached_property
     def split(self) -> SplitRecord:
-        """Which images trained and which tested."""
+        """The split: which images trained and which tested."""
         path = self.path / "split.json"
         try:
             return SplitRecord.read(path)
         except (OSError, ValidationError) as error:
-            raise InputError(f"{path}: is not as train.py wrote it ({fault(error)}); move the run away") from error
+            raise InputError(
+                f"{path}: differs from what train.py writes ({fault(error)}); move the run away"
+            ) from error
 
     @cached_property
     def per_image(self) -> "pd.DataFrame":
-        """A row for every scored image."""
+        """One row per scored image."""
         path = self.path / "per_image.csv"
         added = list(self.summary.added_scores)
         table, told = _read_table(path, [*TEXT_COLUMNS, *PER_IMAGE, *added]), self.summary.counts.test
@@ -279,13 +283,15 @@ class RunFolder:
             if table[list(TEXT_COLUMNS)].isna().any(axis=None):
                 raise ValueError("a name is missing")
             if table.duplicated(["subset", "image"]).any():
-                raise ValueError("an image stands there twice")
+                raise ValueError("an image appears twice")
             if table["image"].str.contains(r"[/\0]").any():
                 raise ValueError("the name of an image is a path")
             if (tested := int((table["subset"] == "test").sum())) != told:
                 raise ValueError(f"it has {tested} test images, and summary.json says {told}")
         except (TypeError, ValueError) as error:
-            raise InputError(f"{path}: is not as train.py wrote it ({fault(error)}); move the run away") from error
+            raise InputError(
+                f"{path}: differs from what train.py writes ({fault(error)}); move the run away"
+            ) from error
         return table
 
     @property
@@ -295,16 +301,18 @@ class RunFolder:
 
     @cached_property
     def epochs(self) -> "pd.DataFrame":
-        """A row for every epoch, all of them numbers."""
+        """One row per epoch."""
         path = self.path / "metrics.csv"
         table = _read_table(path, ["epoch"])
         try:
             return table.astype(float).astype({"epoch": int})
         except (TypeError, ValueError) as error:
-            raise InputError(f"{path}: is not as train.py wrote it ({fault(error)}); move the run away") from error
+            raise InputError(
+                f"{path}: differs from what train.py writes ({fault(error)}); move the run away"
+            ) from error
 
     def prediction(self, name: str) -> Prediction:
-        """Return a test image by its name, with its label and what the network said."""
+        """Return a test image by its name, with label and prediction."""
         size = self.settings.data.image_size
         image, truth, mask = (
             _read_picture(self.path / "predictions" / part / f"{name}.png", mode, size)
@@ -314,7 +322,7 @@ class RunFolder:
 
 
 def write_prediction(folder: Path, name: str, prediction: Prediction) -> None:
-    """Write a test image of a run: the panel to look at, and beside it the data it was drawn from."""
+    """Write a test image of a run: a panel to look at, and the data it was drawn from."""
     parts = {
         ".": draw_panel(prediction.picture, prediction.truth, prediction.mask),
         "image": prediction.image.squeeze(2) if prediction.image.shape[2] == 1 else prediction.image,
@@ -343,13 +351,13 @@ def _another_schema(path: Path, found: _SchemaVersion) -> str:
 
 
 def _read_table(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
-    """Read a CSV file of a run that has at least these columns; an image called NA stays one."""
-    import pandas as pd  # not needed to train
+    """Read a CSV file of a run with at least these columns; an image called NA keeps its name."""
+    import pandas as pd  # training does not need it
 
     try:
         content = read_bounded(path, "a table")
         if len(content.partition(b"\n")[0]) > LONGEST_HEADING:
-            raise ValueError("its first line is no heading")
+            raise ValueError("its first line is not a heading")
         table = pd.read_csv(io.BytesIO(content), dtype=TEXT_COLUMNS, keep_default_na=False, na_values=[""])
         if missing := [column for column in columns if column not in table]:
             raise ValueError(f"its column {missing[0]} is missing")
@@ -372,5 +380,5 @@ def _read_picture(path: Path, mode: str, size: int) -> Pixels:
             if picture.size != (size, size) or picture.mode != mode:
                 raise ValueError(f"it is {picture.width}x{picture.height} {picture.mode}, not {size}x{size} {mode}")
             return np.asarray(picture)
-    except Exception as error:  # Pillow's decoders let almost any through on a damaged file
+    except Exception as error:  # Pillow's decoders may raise anything on a damaged file
         raise InputError(f"{path}: cannot be read ({fault(error)}); move the run away, or train it again") from error

@@ -1,4 +1,4 @@
-"""What the machine does natively."""
+"""Properties of the machine: fastest precision, device name, memory."""
 
 import ctypes
 import platform
@@ -25,7 +25,7 @@ def native_precision(accelerator: str) -> str:
 
 
 def describe_device(device: torch.device) -> str:
-    """Return the device in words, for the record of a run."""
+    """Return a description of the device for the record of a run."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
@@ -34,10 +34,10 @@ def describe_device(device: torch.device) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Let this process use again what it freed, where memory comes from glibc.
+    """Make glibc keep freed memory for the next tensor.
 
-    By default glibc returns the memory of every large tensor to the system when it is freed; the next tensor gets
-    pages that the system clears one by one. That is a tenth of a training step on a CPU.
+    By default glibc returns the memory of large tensors to the system. The system then clears each page of the next
+    tensor, which takes a tenth of a training step on a CPU.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -46,6 +46,6 @@ def keep_freed_memory() -> None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Tell whether memory ran out; torch, oneDNN and the C++ library have each their own words for it."""
+    """Tell whether an error means that memory ran out; torch, oneDNN and the C++ library word it differently."""
     said = ("can't allocate memory", "bad_alloc", "could not create a memory", "out of memory", "start new thread")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in said)

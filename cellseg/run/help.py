@@ -1,4 +1,4 @@
-"""The text of ``python train.py --help``: every group and key, with the comment that explains it in conf/."""
+"""The text of ``python train.py --help``: every group and key, explained by the comments in conf/."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +23,8 @@ def print_help(conf: Path, words: Sequence[str], command: str) -> None:
 
     Args:
         conf: The folder of the configuration.
-        words: What was typed; ``GROUP=OPTION`` shows the keys of that option.
-        command: How a run is started.
+        words: The command line; ``GROUP=OPTION`` shows the keys of that option.
+        command: The command that starts a run.
     """
     console = Console(highlight=False)
     console.print(Text(f"{command} [GROUP=OPTION] [KEY=VALUE] ...\n"), soft_wrap=True)

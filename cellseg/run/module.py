@@ -1,4 +1,4 @@
-"""The LightningModule: network, loss and optimizer come from outside, the steps are the same for all of them."""
+"""The LightningModule, which trains and scores any network with any loss, optimizer and schedule."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -57,12 +57,12 @@ class SegmentationModule(L.LightningModule):
 
     @property
     def network_name(self) -> str:
-        """What to call the network: its own name where it has one, else its class."""
+        """The network's name: its attribute ``name``, else its class."""
         return getattr(self.network, "name", type(self.network).__name__)
 
     @property
     def wants_plain_layout(self) -> bool:
-        """Whether the optimizer fails on weights whose channels come last in memory."""
+        """Whether the optimizer needs weights in torch's default memory layout."""
         return getattr(self._make_optimizer, "func", self._make_optimizer) is torch.optim.LBFGS
 
     def forward(self, image: Tensor) -> Tensor:
@@ -89,19 +89,19 @@ class SegmentationModule(L.LightningModule):
         return self._score(batch, "test", self.test_scores)
 
     def on_validation_epoch_start(self) -> None:
-        """See before anything is chosen by the scores that the network is still one."""
+        """Check for NaN before the scores choose anything."""
         self._trained.require_finite(f"epoch {self.current_epoch + 1}")
 
     def on_train_epoch_end(self) -> None:
-        """See the same before anything is kept, also in an epoch without validation."""
+        """Check for NaN before a checkpoint is written, also in an epoch without validation."""
         self._trained.require_finite(f"epoch {self.current_epoch + 1}")
         norms = torch.stack(torch._foreach_norm([weight.detach() for weight in self.parameters()]))
-        if not norms.isfinite().all():  # by its very last step
-            raise InputError(f"epoch {self.current_epoch + 1}: the weights are no numbers any more; {DIVERGED}")
+        if not norms.isfinite().all():  # the last step can spoil them
+            raise InputError(f"epoch {self.current_epoch + 1}: the weights are NaN or infinite; {DIVERGED}")
         self._step_plateau()
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over the validation images."""
+        """Log the scores of the validation images."""
         self._scored.require_finite(f"scoring after epoch {self.current_epoch + 1}")
         scores = self.val_scores.compute()
         self.val_scores.reset()
@@ -111,7 +111,7 @@ class SegmentationModule(L.LightningModule):
                 self.log(f"val/{name}", scores[name], prog_bar=name == "dice")
 
     def on_test_epoch_end(self) -> None:
-        """Log the means over the test images, and the pooled scores; the validation means of the same weights too."""
+        """Log the scores of the test part, and of the validation part if there is one."""
         self._scored.require_finite("scoring")
         self.log_dict({f"test/{name}": value for name, value in self.test_scores.compute().items()})
         self.test_scores.reset()
@@ -119,11 +119,11 @@ class SegmentationModule(L.LightningModule):
             self.on_validation_epoch_end()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer, and the scheduler over all steps of the training."""
+        """Build the optimizer and the schedule."""
         try:
             optimizer = self._make_optimizer(self.parameters())
         except (TypeError, ValueError, RuntimeError) as error:
-            remedy = "; ~optimizer.fused takes that key away" if "fused" in str(error) else ""
+            remedy = "; remove the key with ~optimizer.fused" if "fused" in str(error) else ""
             raise InputError(f"optimizer cannot be built with these values: {error}{remedy}") from error
         if not isinstance(optimizer, Optimizer):
             raise InputError(f"optimizer gives a {type(optimizer).__name__}, where an Optimizer of torch is needed")
@@ -132,19 +132,19 @@ class SegmentationModule(L.LightningModule):
         scheduler, interval, words = self.schedule.build(optimizer, self.trainer)
         log.info("learning rate: %s", words)
         self._plateau = scheduler if isinstance(scheduler, ReduceLROnPlateau) else None
-        # Lightning would step it after the epoch's checkpoint is written, and a run that goes on would have missed it
+        # Lightning steps it after it writes the checkpoint, so a continued run would miss a step
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": interval, "reduce_on_plateau": False},
         }
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        """Step a schedule, but for one that waits for the epoch's scores."""
+        """Step a schedule, except ReduceLROnPlateau, which ``on_train_epoch_end`` steps."""
         if scheduler is not self._plateau:
             super().lr_scheduler_step(scheduler, metric)
 
     def _step_plateau(self) -> None:
-        """Step ReduceLROnPlateau, where this epoch has the score that it looks at."""
+        """Step ReduceLROnPlateau if this epoch has the score that it watches."""
         validated, self._validated = self._validated, False
         if self._plateau is None or self.schedule is None:
             return
@@ -153,7 +153,7 @@ class SegmentationModule(L.LightningModule):
             return
         if watched not in self.trainer.callback_metrics:
             there = ", ".join(sorted(self.trainer.callback_metrics))
-            raise InputError(f"scheduler.monitor={watched} is not logged; there are {there}")
+            raise InputError(f"scheduler.monitor={watched} is not logged; choose one of {there}")
         self._plateau.step(float(self.trainer.callback_metrics[watched]))
 
     def configure_gradient_clipping(
@@ -162,7 +162,7 @@ class SegmentationModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as ``trainer.gradient_clip_val`` says; Lightning refuses it for a fused optimizer."""
+        """Clip gradients by ``trainer.gradient_clip_val``, also for a fused optimizer, which Lightning refuses."""
         fused = getattr(optimizer, "_step_supports_amp_scaling", False)
         if not fused or not gradient_clip_val or gradient_clip_val < 0:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -176,7 +176,7 @@ class SegmentationModule(L.LightningModule):
             nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def _score(self, batch: Batch, stage: str, scores: SegmentationScores) -> dict[str, Any]:
-        """Log the loss, add to the scores, and return per image what callbacks write and draw."""
+        """Log the loss, add to the scores, and return probabilities and scores per image for the callbacks."""
         logits = self(batch["image"])
         probability = logits.float().sigmoid()
         seen = probability, batch["mask"], batch.get("vanished")

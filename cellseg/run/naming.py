@@ -9,16 +9,16 @@ LONGEST_NAME = 120
 
 
 def run_name(model: str, seed: int, overrides: Sequence[str]) -> str:
-    """Name a run by what sets it apart: model, seed, then every other override, in plain ASCII without ``=`` and ``/``.
+    """Name a run by its model, its seed and every other override, in plain ASCII without ``=`` and ``/``.
 
-    Where characters had to go, a short hash of the value stays, so that different values give different names.
+    A short hash replaces characters that are not allowed, so that different values give different names.
     """
     parts = [model, f"seed-{seed}"]
     for override in sorted(overrides):
         key, _, value = override.lstrip("+~").partition("=")
         if key in ("model", "seed", "study", "n_jobs", "margin") or key.partition(".")[0] == "logger":
-            continue  # said already, or no part of the training
-        if value in ("True", "False"):  # Hydra's sweeper writes false as False
+            continue  # in the name already, or not part of the training
+        if value in ("True", "False"):  # as Hydra's sweeper writes them
             value = value.lower()
         clean = re.sub(r"[^\w.,+-]+", "-", Path(value).name or value, flags=re.ASCII)
         prefix = "no-" if override.startswith("~") else ""

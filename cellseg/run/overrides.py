@@ -1,6 +1,6 @@
-"""What is typed after ``python train.py``: paths and names mean what they say, and errors name the nearest right key.
+"""The command line of train.py: paths and names are taken literally, and errors name the nearest right key.
 
-Hydra reads every value with a grammar of its own, in which ``2023_01`` is the number 202301 and ``cells[1]`` an error.
+Hydra parses each value by its own grammar: ``2023_01`` is the number 202301, and ``cells[1]`` is an error.
 """
 
 import difflib
@@ -21,20 +21,20 @@ from omegaconf import OmegaConf
 from cellseg.run.home import CONF
 
 INPUTS = ("data.root", "data.groups", "data.split.file")  # paths that must exist
-NULLABLE = frozenset(path.parent.name for path in CONF.glob("*/none.yaml"))  # groups of which a run may have none
-TYPED = (*INPUTS, "data.cache", "study")  # keys whose values mean exactly the characters that are typed
+NULLABLE = frozenset(path.parent.name for path in CONF.glob("*/none.yaml"))  # groups that may be empty
+TYPED = (*INPUTS, "data.cache", "study")  # keys whose values are taken literally
 
 _WORD = re.compile(rf"(\+{{0,2}}({'|'.join(map(re.escape, TYPED))})=)(.+)", re.DOTALL)
 _QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
-_EACH = re.compile(rf"(\s*(?:{_QUOTED})\s*|[^,]*),", re.DOTALL)  # value of several, each with a comma after it
+_EACH = re.compile(rf"(\s*(?:{_QUOTED})\s*|[^,]*),", re.DOTALL)  # values, each with a comma after it
 _SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\((.*)\)", re.DOTALL)
 
 
 def as_typed(words: Sequence[str]) -> list[str]:
-    """Quote the paths and names of a command line wherever Hydra would read something else than what is typed.
+    """Quote paths and names of a command line that Hydra would read differently.
 
-    Left as they are: values in quotes, ``null``, interpolations (``${...}``) and, in a sweep, functions such as
-    ``choice(a,b)``. In a sweep a comma separates values, and each is quoted for itself.
+    Unchanged: values in quotes, ``null``, interpolations (``${...}``) and, in a sweep, functions such as
+    ``choice(a,b)``. In a sweep a comma separates values, and each is quoted on its own.
 
     Args:
         words: The command line without the name of the program.
@@ -44,7 +44,7 @@ def as_typed(words: Sequence[str]) -> list[str]:
 
 
 def _in_words_of_hydra(word: str) -> str:
-    """Let ``GROUP=null`` choose none, and ``metrics.NAME`` be a new key without a + before it."""
+    """Let ``GROUP=null`` mean ``none``, and let ``metrics.NAME`` add a key without a +."""
     key, equal, value = word.partition("=")
     if equal and key in NULLABLE:
         return f"{key}={','.join('none' if part == 'null' else part for part in value.split(','))}"
@@ -52,19 +52,19 @@ def _in_words_of_hydra(word: str) -> str:
 
 
 def to_type(word: str) -> str:
-    """Return an override as a person would type it, from one that Hydra wrote."""
+    """Return an override as a person would type it."""
     found = _WORD.fullmatch(word)
     plain = f"{found[1]}{_read(word)}" if found else word
     return plain if _read(*as_typed([plain])) == _read(word) else word
 
 
 def quoted(text: str) -> str:
-    """Return a text as Hydra's overrides have one with any character in it."""
+    """Return a text in the quotes of Hydra's grammar."""
     return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + (found[2] and "\\'"), text) + "'"
 
 
 def values(override: Override) -> list[Any]:
-    """Return the values that an override stands for: one, or in a sweep several."""
+    """Return the values of an override: one, or several in a sweep."""
     if not override.is_sweep_override():
         return [override.value()]
     return [value.text if isinstance(value, QuotedString) else value for value in override.sweep_iterator()]
@@ -87,7 +87,7 @@ def _each_as_typed(key: str, value: str) -> str:
     each = _EACH.findall(f"{value},")
     if len(each) == 1:
         return _value_as_typed(key, value)
-    # a backslash at the end of a value would escape the comma
+    # a backslash before the comma would escape it
     parts = (part.strip() for part in each)
     return ",".join(quoted(part) if part.endswith("\\") else _value_as_typed(key, part) for part in parts)
 
@@ -97,12 +97,12 @@ def _value_as_typed(key: str, value: str) -> str:
     if not value or none or re.fullmatch(_QUOTED, value, re.DOTALL):
         return value
     read = _read(f"{key}={value}")
-    number = type(read) is int and key == "data.root"  # the names of earlier runs have a folder 2023 as a number
+    number = type(read) is int and key == "data.root"  # earlier versions named runs of a folder 2023 by the number
     return value if (isinstance(read, str) or number) and str(read) == value else quoted(value)
 
 
 def _read(word: str) -> Any:
-    """Return the value that Hydra reads from an override; None also where it cannot read it."""
+    """Return the value that Hydra reads from an override; None if it cannot read it."""
     try:
         return OverridesParser.create().parse_override(word).value()
     except (HydraException, ValueError):  # ValueError: a number of thousands of digits
@@ -110,11 +110,11 @@ def _read(word: str) -> Any:
 
 
 def explain(error: CompactHydraException, words: Sequence[str], conf: Path, own: Sequence[Path] = ()) -> str:
-    """Say in one sentence why Hydra refused a command line, with the nearest right key or option.
+    """Return one sentence on why Hydra refused a command line, with the nearest right key or option.
 
     Args:
-        error: What Hydra raised.
-        words: The command line without the name of the program, as Hydra got it.
+        error: The error of Hydra.
+        words: The command line without the name of the program, as passed to Hydra.
         conf: The folder of the configuration.
         own: Folders of the user's configuration.
     """
@@ -162,19 +162,19 @@ def explain(error: CompactHydraException, words: Sequence[str], conf: Path, own:
 
 
 def one_line(*errors: BaseException | None) -> str:
-    """Return all that errors say, in one line."""
+    """Return the messages of errors in one line."""
     lines = "\n".join(str(error) for error in errors if error).splitlines()
     return "; ".join(line.strip() for line in lines if line.strip())
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
-    """Return the known key that a person most likely meant: one that ends so, or one that is spelt alike."""
+    """Return the known key that was probably meant: one with this ending, or with a similar spelling."""
     ends = [key for key in known if key.rpartition(".")[2] == word]
     return next(iter([*ends, *difflib.get_close_matches(word, known, 1)]), None)
 
 
 def _unreadable(error: OverrideParseException) -> str:
-    """Say what cannot be read, with quotes around it where they help."""
+    """Return what cannot be read, and how to quote it."""
     key, equal, value = error.override.partition("=")
     if not equal or not re.fullmatch(r"[+~]*[\w./@$:-]+", key):
         return f"{error.override} cannot be read; write KEY=VALUE, without spaces around ="
@@ -196,13 +196,13 @@ def _no_key(override: Override, config: Mapping[str, Any], groups: Mapping[str, 
     near = nearest(key, ours)
     parts = [f"did you mean {near}?" if near else "--help lists all keys"]
     target = str(config.get(f"{key.rpartition('.')[0]}._target_", "cellseg"))
-    if not target.startswith("cellseg") and not override.is_delete():  # ours have every argument in conf/
+    if not target.startswith("cellseg") and not override.is_delete():  # conf/ lists every argument of our own classes
         parts.append(f"to add an argument of {target}: +{override.input_line}")
     return f"{key} is not a key of the configuration; {' Or, '.join(parts)}"
 
 
 def _groups(loader: ConfigLoader, parent: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Yield every group of the configuration and its options."""
+    """Yield each group of the configuration and its options."""
     for name in loader.list_groups(parent):
         group = f"{parent}/{name}" if parent else name
         if options := loader.get_group_options(group, ObjectType.CONFIG):
@@ -211,7 +211,7 @@ def _groups(loader: ConfigLoader, parent: str = "") -> Iterator[tuple[str, list[
 
 
 def _keys(node: Any, parent: str = "") -> dict[str, Any]:
-    """Return every key of a configuration in dots, those of nodes included."""
+    """Return every dotted key of a configuration, including those of nodes."""
     keys: dict[str, Any] = {}
     for name, value in node.items() if isinstance(node, Mapping) else ():
         keys |= {f"{parent}{name}": value} | _keys(value, f"{parent}{name}.")

@@ -1,4 +1,4 @@
-"""The parts of a run, built from its configuration one by one, so that one that cannot be used is refused by name."""
+"""Building the parts of a run from its configuration, with errors that name the part."""
 
 import functools
 import importlib.util
@@ -28,7 +28,7 @@ def build_module(cfg: DictConfig) -> SegmentationModule:
     Raises:
         InputError: If one of them cannot be built or is of the wrong kind.
     """
-    network = build(cfg, "model", nn.Module)  # first: its weights are the first random numbers drawn
+    network = build(cfg, "model", nn.Module)  # first: it draws the first random numbers
     parts = {
         "network": network,
         "loss": build(cfg, "loss", nn.Module),
@@ -46,25 +46,25 @@ def build_module(cfg: DictConfig) -> SegmentationModule:
 
 
 def build_callbacks(cfg: DictConfig) -> dict[str, L.Callback]:
-    """Build the callbacks, by name; a name that is null is left out.
+    """Build the callbacks by name, except those that are null.
 
     Raises:
-        InputError: If one cannot be built or is none.
+        InputError: If one cannot be built or is not a callback.
     """
     return build_all(cfg, "callbacks", L.Callback)
 
 
 def build(cfg: DictConfig, key: str, kind: type[Part], **arguments: Any) -> Part:
-    """Build what one key of the configuration names.
+    """Build the object that one key of the configuration describes.
 
     Args:
         cfg: The configuration.
-        key: In dots.
-        kind: Of what it must be.
-        arguments: Besides those in the configuration.
+        key: Dotted.
+        kind: Required class.
+        arguments: Added to those of the configuration.
 
     Raises:
-        InputError: If there is nothing under the key, it cannot be built, or is something else.
+        InputError: If the key is missing, or the object cannot be built or has another class.
     """
     built = _instantiated(key, _settings(cfg, key), arguments)
     if not isinstance(built, kind):
@@ -74,7 +74,7 @@ def build(cfg: DictConfig, key: str, kind: type[Part], **arguments: Any) -> Part
 
 
 def build_all(cfg: DictConfig, key: str, kind: type[Part]) -> dict[str, Part]:
-    """Build every part under a key that holds several, by name; one that is null is left out.
+    """Build all objects under a key by name, except those that are null.
 
     Raises:
         InputError: As ``build``.
@@ -83,9 +83,7 @@ def build_all(cfg: DictConfig, key: str, kind: type[Part]) -> dict[str, Part]:
     if node is None:
         return {}
     if not isinstance(node, DictConfig):
-        raise InputError(
-            f"{key}={node!r} names nothing to build; it is a group of parts, each {key}.NAME._target_=CLASS"
-        )
+        raise InputError(f"{key}={node!r} is not a group of parts; write {key}.NAME._target_=CLASS for each")
     if "_target_" in node:
         raise InputError(f"{key}._target_ stands where a name must be: set {key}.NAME._target_ instead")
     names = [str(name) for name in node if node[name] is not None]
@@ -103,7 +101,7 @@ def _settings(cfg: DictConfig, key: str) -> dict[str, Any]:
 
 def _instantiated(key: str, settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
     try:
-        return instantiate(dict(settings), _convert_="all", **arguments)  # checkpoints hold plain lists
+        return instantiate(dict(settings), _convert_="all", **arguments)  # plain lists can be stored in checkpoints
     except InstantiationException as error:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from error
@@ -113,7 +111,7 @@ def _instantiated(key: str, settings: Mapping[str, Any], arguments: Mapping[str,
 
 
 def _refused(key: str, target: str, error: InstantiationException) -> Exception:
-    """Return an error of the user's words where the class refused its arguments; others say enough, or are no such."""
+    """Return a readable error if the class refused its arguments, else the error itself."""
     cause = error.__cause__
     if isinstance(cause, ImportError):
         first: BaseException = cause
@@ -133,11 +131,11 @@ def _remedy(key: str, said: str) -> str:
 
 
 def _missing_package(error: BaseException) -> str | None:
-    """Return the package whose absence is the reason, if it is."""
+    """Return the package that is not installed, if that is the reason."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, ModuleNotFoundError):
-            for name in EXTRAS:  # libraries say it in words of their own, and leave the name out
+            for name in EXTRAS:  # some libraries leave the name out
                 if seen.name == name or (seen.name is None and name in str(seen)):
                     return name
             top = (seen.name or "").partition(".")[0]
@@ -151,7 +149,7 @@ def _install(package: str) -> str:
 
 
 def _waiting(cfg: DictConfig, key: str) -> functools.partial[Any]:
-    """Build what is called later, with the weights or the optimizer, whether or not it says ``_partial_``."""
+    """Build an object that is called later, with or without ``_partial_`` in the configuration."""
     found = _instantiated(key, _deferred(_settings(cfg, key)), {})
     return found if isinstance(found, functools.partial) else functools.partial(found)
 
@@ -165,7 +163,7 @@ def _schedule(cfg: DictConfig) -> Schedule | None:
 
 
 def _deferred(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Say of a class, and of the schedules it is made of, that it is called later."""
+    """Add ``_partial_`` to a class and to the schedules inside it."""
     parts = settings.get("schedulers")
     inside = {"schedulers": [_deferred(part) if isinstance(part, dict) else part for part in parts]} if parts else {}
     return {**settings, **inside, "_partial_": True}

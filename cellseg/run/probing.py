@@ -1,6 +1,6 @@
-"""What a network asks of its images, found by trying: which sides, how many of them in a batch; and what it gives.
+"""Trying a network before training: which image sides it accepts, its minimum batch, and its output.
 
-The loss and the added scores are tried as well, so that one that cannot be used is refused before anything is trained.
+The loss and the added scores are tried too, so that faults are reported before training.
 """
 
 import copy
@@ -14,22 +14,22 @@ from cellseg.metrics import AddedScores
 from cellseg.run.folder import NetworkFacts
 from cellseg.storage.errors import InputError
 
-MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128, 3, 6, 12, 24, 48, 96, 7, 14, 28, 56)  # tried in this order
-MOST_TRIED = 64  # of the divisors of the size of training
-TRIED_SIDE = 64  # pixels at least: many networks fail on smaller images for reasons of their own
+MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128, 3, 6, 12, 24, 48, 96, 7, 14, 28, 56)  # in this order
+MOST_TRIED = 64  # of the divisors of image_size
+TRIED_SIDE = 64  # minimum, pixels: many networks fail on smaller images for other reasons
 
 
 def probe(network: nn.Module, channels: int, image_size: int, origin: tuple[str, str | None]) -> NetworkFacts:
-    """Try a network on images of several sizes; its weights, statistics and the random numbers stay as they are.
+    """Try a network on images of several sizes, without changing its state or the random numbers.
 
     Args:
         network: From images (N, C, H, W) in [0, 1] to logits (N, 1, H, W).
         channels: Of the images.
-        image_size: Side in pixels of the images it will train on.
-        origin: The name of what it was built from, and the folder from which that was imported.
+        image_size: Side of the training images in pixels.
+        origin: The name of its class, and the folder from which it was imported.
 
     Raises:
-        InputError: If it fails on images of ``image_size``, or gives something else than one logit a pixel.
+        InputError: If it fails on images of ``image_size``, or does not return one logit per pixel.
     """
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -57,12 +57,12 @@ def probe(network: nn.Module, channels: int, image_size: int, origin: tuple[str,
 
 
 def _problem(network: nn.Module, channels: int, height: int, width: int, device: torch.device) -> str | None:
-    """Say why a network cannot be used on images of a size; None if it can."""
+    """Return why a network cannot be used on images of a size; None if it can."""
     images = torch.rand(2, channels, height, width, device=device)
     try:
         with torch.no_grad():
             logits = network(images)
-    except Exception as error:  # a network may fail in any way
+    except Exception as error:  # a network may raise anything
         if isinstance(error, InputError):
             return str(error)
         said = " ".join(str(error).split())[:200]
@@ -70,32 +70,34 @@ def _problem(network: nn.Module, channels: int, height: int, width: int, device:
     wanted = (2, 1, height, width)
     if not isinstance(logits, torch.Tensor):
         return (
-            f"the network gives a {type(logits).__name__} and not one tensor of logits {wanted}; "
-            "wrap it in a class whose forward returns the one to use"
+            f"the network returns a {type(logits).__name__}, where one tensor of logits {wanted} is needed; "
+            "wrap it in a class whose forward returns that tensor"
         )
     if tuple(logits.shape) != wanted:
         classes = logits.ndim == 4 and logits.shape[1] > 1 and logits.shape[2:] == images.shape[2:]
-        remedy = "; for masks of one class set model.out_channels=1, or what the network calls it" if classes else ""
+        remedy = (
+            "; for masks of one class set model.out_channels=1, or the network's own name for it" if classes else ""
+        )
         return (
-            f"the network gives {tuple(logits.shape)} for images {tuple(images.shape)}, "
-            f"where one logit a pixel is needed, {wanted}{remedy}"
+            f"the network returns {tuple(logits.shape)} for images {tuple(images.shape)}, "
+            f"where one logit per pixel is needed, {wanted}{remedy}"
         )
     return None
 
 
 def _multiple(network: nn.Module, channels: int, image_size: int, device: torch.device) -> int | None:
-    """Return the number of which sides must be a multiple; None if no size but that of training works."""
+    """Return the number of which sides must be a multiple; None if only ``image_size`` works."""
     divisors = [number for number in range(5, MOST_TRIED + 1) if image_size % number == 0 and number not in MULTIPLES]
     for multiple in (*MULTIPLES, *divisors):
         times = -(-TRIED_SIDE // multiple)
-        times += 1 - times % 2  # odd, so that it is no multiple of twice as much
+        times += 1 - times % 2  # odd: not a multiple of twice the number
         if _problem(network, channels, multiple * times, multiple * (times + 2), device) is None:
             return multiple
     return None
 
 
 def _least(network: nn.Module, channels: int, multiple: int, image_size: int, device: torch.device) -> int:
-    """Return the smallest side that works, among doublings of the multiple."""
+    """Return the smallest side that works: the multiple times a power of two."""
     for side in _doublings(multiple, image_size):
         if _problem(network, channels, side, side, device) is None:
             return side
@@ -109,43 +111,43 @@ def _doublings(start: int, end: int) -> Iterator[int]:
 
 
 def _trains_alone(network: nn.Module, channels: int, image_size: int, device: torch.device) -> bool:
-    """Tell whether a network can be trained on one image at a time; batch norm may need more values."""
+    """Tell whether a network can be trained on single images; batch norm may need more values."""
     try:
         trial = copy.deepcopy(network).train()
         with torch.no_grad():
             trial(torch.rand(1, channels, image_size, image_size, device=device))
-    except Exception:  # as above
+    except Exception:  # may raise anything
         return False
     return True
 
 
 def try_loss(loss: nn.Module, image_size: int) -> None:
-    """Try a loss on one image; its state and the random numbers stay as they are.
+    """Try a loss on one image, without changing its state or the random numbers.
 
     Raises:
-        InputError: If it fails, or gives something else than one number that depends on the logits.
+        InputError: If it fails, or does not return one number that depends on the logits.
     """
     logits, target = _trial(image_size)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         try:
             value = copy.deepcopy(loss)(logits.requires_grad_(), target)
-        except Exception as error:  # a loss may fail in any way
+        except Exception as error:  # a loss may raise anything
             said = " ".join(str(error).split())[:200] or type(error).__name__
             shape = tuple(logits.shape)
             raise InputError(f"loss fails on logits and a 0/1 mask of shape {shape}: {said}") from error
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-        raise InputError(f"loss gives {what}, and one number is needed, such as the mean over all pixels")
+        raise InputError(f"loss returns {what}, where one number is needed, such as the mean over pixels")
     if not value.requires_grad:
-        raise InputError("loss gives a number that does not depend on the logits, so nothing can be learnt from it")
+        raise InputError("loss returns a number that does not depend on the logits, so the network cannot learn")
 
 
 def try_scores(scores: AddedScores, image_size: int) -> None:
     """Try the added scores on one image.
 
     Raises:
-        InputError: If one fails, or gives something else than one number.
+        InputError: If one fails, or does not return one number.
     """
     logits, target = _trial(image_size)
     with torch.random.fork_rng(devices=[]):
@@ -153,7 +155,7 @@ def try_scores(scores: AddedScores, image_size: int) -> None:
 
 
 def _trial(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits and a mask of one square cell, found with a part of it missed, shape (1, 1, S, S)."""
+    """Return logits and a mask, both (1, 1, S, S), of one square cell that is found in part."""
     target, logits = torch.zeros(1, 1, size, size), torch.full((1, 1, size, size), -1.0)
     target[..., size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 1
     logits[..., size // 2 :, size // 4 : 3 * size // 4] = 1

@@ -1,4 +1,4 @@
-"""What produced a run: versions, the commit of the code, and everything the commit does not hold."""
+"""The origin of a run: versions, commit, and changes that are not committed."""
 
 import site
 import subprocess
@@ -21,25 +21,25 @@ LARGEST_PATCH = 2**24  # bytes, of the changes and of each new file
 
 
 def provenance() -> dict[str, Any]:
-    """Return the versions of Python and packages, the platform and, where the code is a clone, its commit."""
+    """Return versions, platform and, in a clone, the commit."""
     status = _git("status", "--porcelain", "--", ".")
     return {
         "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
         "platform": sys.platform,
         "git_commit": (_git("rev-parse", "HEAD") or b"").decode().strip() or None if _is_clone() else None,
-        "git_dirty": _is_clone() and status != b"",  # also where git cannot tell
+        "git_dirty": _is_clone() and status != b"",  # also if git fails
     }
 
 
 def code_patch(targets: Iterable[str], network: nn.Module) -> bytes:
-    """Return as a patch what the commit does not hold; empty where it holds everything.
+    """Return a patch of all code that is not committed; empty if there is none.
 
-    That is: changed and new files of the clone, and the source of what the configuration builds from elsewhere, with
-    the modules beside it that it imported. Of an installed package only the file of the network itself is taken.
+    It contains changed and new files of the clone, the source of classes that the configuration uses from elsewhere,
+    and the modules that these import from their folder. Of an installed package it contains only the file of the network.
 
     Args:
-        targets: Names of the classes and functions that the configuration builds from.
-        network: The network that they gave.
+        targets: Names of the classes and functions in the configuration.
+        network: The network of the run.
     """
     changes = _changes() if _is_clone() else b""
     new = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE) if _is_clone() else b""
@@ -58,19 +58,19 @@ def _changes() -> bytes:
 
 
 def _paths(listed: bytes | None) -> set[Path]:
-    """Return the files that ``git ls-files -z`` listed."""
+    """Return the files in the output of ``git ls-files -z``."""
     return {CLONE / name.decode("utf-8", "surrogateescape") for name in (listed or b"").split(b"\0") if name}
 
 
 def _sources(targets: Iterable[str], network: nn.Module) -> Iterator[Path]:
-    """Yield the files of what was built, and of what they imported from beside them."""
+    """Yield the source files of the targets, and those that they import from their folder."""
     own = type(network).__module__
     names = {target.rpartition(".")[0] for target in targets} | {type(part).__module__ for part in network.modules()}
     places = set()
     for name in names - {"builtins", "__main__"}:
         module = next((sys.modules[part] for part in _prefixes(name) if part in sys.modules), None)
         path = _source(module) if module else None
-        if path is None or name.split(".")[0] in ("cellseg", "torch", "lightning"):  # the version says enough
+        if path is None or name.split(".")[0] in ("cellseg", "torch", "lightning"):  # the recorded version is enough
             continue
         if not _is_installed(path):
             places.add(path.parents[module.__name__.count(".") if module else 0])
@@ -89,7 +89,7 @@ def _source(module: ModuleType) -> Path | None:
 
 
 def _prefixes(name: str) -> Iterator[str]:
-    """Yield a.b.c, a.b, a: a class may lie in another class."""
+    """Yield a.b.c, a.b, a; a class may be inside another class."""
     while name:
         yield name
         name = name.rpartition(".")[0]
@@ -106,7 +106,7 @@ def _is_installed(path: Path) -> bool:
 
 
 def _added(path: Path) -> bytes:
-    """Return the patch that adds a file, by its name in the repository of the clone or, for others, its whole path."""
+    """Return the patch that adds a file, named by its path in the repository, or by its full path."""
     inside = _is_clone() and path.is_relative_to(CLONE)
     top = Path((_git("rev-parse", "--show-toplevel") or b"").decode().strip()).resolve() if inside else path.anchor
     place = path.relative_to(top)
@@ -124,12 +124,12 @@ def _added(path: Path) -> bytes:
 
 @cache
 def _is_clone() -> bool:
-    """Tell whether this very file is kept by git; an installed package may lie in somebody else's repository."""
+    """Tell whether git tracks this file; an installed package may be inside another repository."""
     return _git("ls-files", "--error-unmatch", str(Path(__file__).resolve())) is not None
 
 
 def _git(*arguments: str) -> bytes | None:
-    """Return what git says; None where it fails."""
+    """Return the output of git; None if it fails."""
     try:
         result = subprocess.run(["git", *arguments], cwd=CLONE, capture_output=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):

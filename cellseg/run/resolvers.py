@@ -1,4 +1,4 @@
-"""What the configuration may say in ``${...}`` beside the names of keys."""
+"""Functions that the configuration may use in ``${...}``."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from cellseg.run.naming import run_name
 
 
 def register_resolvers() -> None:
-    """Let the configuration ask for a run's name, the number of chosen channels, and less in ``experiment=smoke``."""
+    """Register ``run_name``, ``channels`` (their number) and ``smoke`` (a smaller value in experiment=smoke)."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("channels", lambda chosen: len(chosen or "RGB"), replace=True)
     OmegaConf.register_new_resolver("smoke", _less, replace=True)

@@ -1,4 +1,4 @@
-"""The results of a run as the terminal shows them."""
+"""The results of a run for the terminal."""
 
 import shlex
 from pathlib import Path
@@ -11,7 +11,7 @@ from cellseg.run.folder import Summary
 
 
 def print_results(summary: Summary, folder: Path) -> None:
-    """Print the final scores, each with what it was averaged over, and where everything lies."""
+    """Print the final scores, how each was averaged, and the run folder."""
     counts = summary.counts
     table = Table(
         title=Text(f"{summary.model}, seed {summary.seed}: scores on {counts.test} test images"),
@@ -36,6 +36,8 @@ def print_results(summary: Summary, folder: Path) -> None:
     console = Console()
     console.print(table)
     if leaks := summary.data.leaks:
-        console.print(f"These scores are too good: {len(leaks)} leaks between the subsets were allowed.", style="red")
+        console.print(
+            f"These scores are too high: {len(leaks)} leaks between training and test part were allowed.", style="red"
+        )
     for line in (f"run folder: {folder}", f"curves:     tensorboard --logdir {shlex.quote(str(folder.parent))}"):
         console.print(line, soft_wrap=True, highlight=False, markup=False)

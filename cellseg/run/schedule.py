@@ -1,4 +1,4 @@
-"""How the learning rate changes: any schedule of torch, given its length and stepped when it should be."""
+"""Learning rate schedules: any of torch, with its length filled in, stepped per batch or per epoch."""
 
 import inspect
 import math
@@ -23,21 +23,21 @@ from cellseg.run.callbacks import StopAfter
 from cellseg.storage.errors import InputError
 
 STEP, EPOCH = "step", "epoch"
-# what schedules call their length; filled in where the configuration does not give it and it is needed
+# names of the length; filled in if the configuration does not give it
 LENGTHS = ("total_steps", "T_max", "T_0", "total_iters", "num_training_steps", "max_iters", "max_steps", "max_epochs")
-PER_BATCH = (OneCycleLR, CyclicLR)  # meant to be stepped after every batch, as their documentation says
+PER_BATCH = (OneCycleLR, CyclicLR)  # stepped after every batch, as their documentation asks
 SEVERAL = (SequentialLR, ChainedScheduler)  # made of other schedules
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule that waits for its optimizer and for the length of the training.
+    """A schedule before its optimizer and the length of the training are known.
 
     Attributes:
-        make: Called with the optimizer and, where its signature asks for a length, with that too.
-        interval: "step" or "epoch": after what it is stepped. By default after every batch where its length is filled
-            in here, and for OneCycleLR and CyclicLR; after every epoch else, as torch's examples do.
-        monitor: Logged key that ReduceLROnPlateau looks at.
+        make: Called with the optimizer, and with the length if its signature has one.
+        interval: "step": after every batch; "epoch": after every epoch. Default: "step" if the length is filled in
+            here, and for OneCycleLR and CyclicLR; otherwise "epoch", as in torch's examples.
+        monitor: Logged key that ReduceLROnPlateau watches.
     """
 
     make: Callable[..., LRScheduler]
@@ -48,24 +48,28 @@ class Schedule:
         if self.interval not in (None, STEP, EPOCH):
             raise InputError(f"scheduler.interval must be {STEP} or {EPOCH}, but is {self.interval!r}")
         if self.monitor is not None and not self.on_plateau:
-            raise InputError(f"scheduler.monitor is for ReduceLROnPlateau, not {_name(self.make)}; take it away")
+            raise InputError(
+                f"scheduler.monitor is for ReduceLROnPlateau, not {_name(self.make)}; remove it with ~scheduler.monitor"
+            )
         if self.on_plateau and self.interval == STEP:
-            raise InputError(f"{_name(self.make)} looks at scores, which come once an epoch: scheduler.interval=epoch")
+            raise InputError(
+                f"{_name(self.make)} watches a score, which is known once per epoch; set scheduler.interval=epoch"
+            )
 
     @property
     def on_plateau(self) -> bool:
-        """Whether it waits for a score to stop getting better."""
+        """Whether it is a ReduceLROnPlateau."""
         kind = _kind(self.make)
         return isinstance(kind, type) and issubclass(kind, ReduceLROnPlateau)
 
     @property
     def watched(self) -> str:
-        """The logged key it looks at: ``val/dice`` where larger is better, else ``val/loss``."""
+        """The logged key that it watches: ``val/dice`` if higher is better, else ``val/loss``."""
         larger = _given(self.make).get("mode") == "max"
         return self.monitor or ("val/dice" if larger else "val/loss")
 
     def build(self, optimizer: Optimizer, trainer: L.Trainer) -> tuple[LRScheduler, str, str]:
-        """Return the schedule, "step" or "epoch", and the same in words.
+        """Return the schedule, its interval ("step" or "epoch"), and a description.
 
         Raises:
             InputError: If it cannot be built, or needs a length and the training has none.
@@ -90,7 +94,7 @@ class Schedule:
 
 
 def _built(make: Callable[..., Any], optimizer: Optimizer, length: int | None) -> Any:
-    """Call it with the optimizer and the length; those that it is made of first."""
+    """Build a schedule; its parts first, if it has any."""
     added: dict[str, Any] = {}
     given = _given(make)
     if _kind(make) in SEVERAL and given.get("schedulers"):
@@ -102,13 +106,13 @@ def _built(make: Callable[..., Any], optimizer: Optimizer, length: int | None) -
         ]
     if name := _lacks_length(make):
         added[name] = length
-    if _kind(make) is ChainedScheduler:  # its optimizer comes second
+    if _kind(make) is ChainedScheduler:  # its first argument is not the optimizer
         return make(**{"optimizer": optimizer, **added})
     return make(optimizer, **added)
 
 
 def _lengths_of_parts(length: int | None, milestones: list[int], parts: int) -> list[int | None]:
-    """Return how long each part of a sequence lasts; of a chain, all as long as the whole."""
+    """Return the length of each part of a sequence; each part of a chain is as long as the chain."""
     if length is None or len(milestones) != parts - 1:
         return [length] * parts
     ends = [*milestones, max(length, milestones[-1] + 1 if milestones else 1)]
@@ -129,7 +133,7 @@ def _length(trainer: L.Trainer, interval: str) -> int:
 
 
 def _lacks_length(make: Callable[..., Any]) -> str | None:
-    """Return the argument that is its length, if the configuration leaves that open and it cannot do without."""
+    """Return the name of the length, if the schedule needs one and the configuration does not give it."""
     given = _given(make)
     try:
         parameters = inspect.signature(_kind(make)).parameters
@@ -138,7 +142,7 @@ def _lacks_length(make: Callable[..., Any]) -> str | None:
     for name in LENGTHS:
         if name not in parameters or given.get(name) is not None:
             continue
-        # with its usual 5 steps PolynomialLR would end with a rate of 0 after the fifth
+        # by default PolynomialLR reaches a rate of 0 after 5 steps
         if parameters[name].default in (inspect.Parameter.empty, None) or _kind(make) is PolynomialLR:
             return None if name == "total_steps" and given.get("epochs") else name
     return None

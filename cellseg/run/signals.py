@@ -1,4 +1,4 @@
-"""Being asked to stop, by Ctrl-C or SIGTERM, with what is trained kept first."""
+"""Stopping by Ctrl-C or SIGTERM after the current epoch is saved."""
 
 import contextlib
 import os
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class Interrupted(BaseException):
-    """A run was asked to stop, and has; no Exception, so that nothing takes it for a failure of its own.
+    """Raised when a run was asked to stop; no Exception, so that no handler of errors catches it.
 
     Attributes:
-        signal: What asked.
+        signal: The signal that asked.
     """
 
     def __init__(self, number: int) -> None:
@@ -22,26 +22,26 @@ class Interrupted(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """As shells have it for what a signal ended."""
+        """The exit code that shells use for a process ended by this signal."""
         return 128 + self.signal
 
 
 class StopRequest:
-    """Takes Ctrl-C and SIGTERM while it is entered: ``Interrupted`` at once or, while ``patient``, when it suits.
+    """Handles Ctrl-C and SIGTERM inside a ``with`` block.
 
-    A second signal does not wait.
+    Raises ``Interrupted`` immediately or, while ``patient``, only records the request; a second signal always raises.
 
     Args:
-        promise: What is said at the first one while ``patient``.
+        promise: Printed at the first signal while ``patient``.
     """
 
-    def __init__(self, promise: str = "stopping at the end of this epoch, so that it is kept") -> None:
+    def __init__(self, promise: str = "stopping after this epoch, which is saved first") -> None:
         self.promise, self.patient = promise, False
         self.number: int | None = None
         self._before: dict[int, Any] | None = None
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():  # no other may ask for signals
+        if threading.current_thread() is threading.main_thread():  # Python allows no other to handle signals
             self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
             self.listen()
         return self
@@ -52,7 +52,7 @@ class StopRequest:
         self._before = None
 
     def listen(self) -> None:
-        """Take the signals, also from whoever took them since this was entered."""
+        """Handle the signals again, if something else has taken them meanwhile."""
         for number in self._before or ():
             signal.signal(number, self._hear)
 
@@ -65,16 +65,16 @@ class StopRequest:
         again, self.number = self.number is not None, number
         if again or not self.patient:
             raise Interrupted(number)
-        say(f"{self.promise}; once more stops it at once")
+        say(f"{self.promise}; press Ctrl-C again to stop immediately")
 
 
 def leave(number: int, frame: FrameType | None) -> None:
-    """Take a signal while there is nothing to keep, by ending: an exception would come up in whatever is imported."""
-    say(f"{Interrupted(number)}; the same command does what is missing")
+    """End the process on a signal while there is nothing to save; an exception could be raised inside an import."""
+    say(f"{Interrupted(number)}; run the same command again to continue")
     os._exit(128 + number)
 
 
 def say(text: str) -> None:
-    """Say something on the console from within a signal handler, where print and logging may be in use already."""
-    with contextlib.suppress(OSError):  # nobody may be listening
+    """Print from a signal handler, where print and logging may be in use already."""
+    with contextlib.suppress(OSError):  # the console may be closed
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{text}\n".encode())

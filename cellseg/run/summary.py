@@ -1,4 +1,4 @@
-"""The record of a finished run, assembled from what trained it."""
+"""The summary of a finished run."""
 
 import math
 import statistics
@@ -20,9 +20,9 @@ from cellseg.run.hardware import describe_device
 from cellseg.run.module import SegmentationModule
 from cellseg.storage.errors import InputError
 
-VALIDATION = {True: "images of their own", False: "test images, watched but not chosen by"}
+VALIDATION = {True: "a validation part", False: "test images, which choose nothing"}
 AVERAGING = {
-    "test/dice, test/iou, test/soft_dice": "mean over test images, each image counting the same",
+    "test/dice, test/iou, test/soft_dice": "mean over test images, each image counts the same",
     "test/dice_pooled, test/iou_pooled": "over all pixels of all test images together",
     "threshold": "a pixel is cell above probability 0.5; soft_dice uses the probabilities themselves",
     "empty masks": "Dice and IoU are 1 where truth and prediction are both empty, 0 where only one is",
@@ -40,20 +40,20 @@ def summarise(
     network: NetworkFacts,
     origin: Mapping[str, Any],
 ) -> Summary:
-    """Return the record of a tested run.
+    """Return the summary of a tested run.
 
     Args:
-        trainer: After the test.
-        module: With the weights that were tested.
-        datamodule: Whose images were used.
+        trainer: The trainer after the test.
+        module: The module with the tested weights.
+        datamodule: The data module of the run.
         metrics: Final values by logged key.
         image_rows: The rows of ``per_image.csv``.
         seconds: Wall time by phase.
-        network: What is known of the network.
-        origin: Seed and command, and what ``provenance`` gave when the run began.
+        network: Properties of the network that were found by trying it.
+        origin: Seed, command, and the result of ``provenance`` at the start of the run.
 
     Raises:
-        InputError: If a metric is NaN or infinite, because training diverged, or not all test images were scored.
+        InputError: If a metric is NaN or infinite, or not all test images were scored.
     """
     tested = _tested(image_rows, datamodule.counts["test"])
     added = module.added_scores.described
@@ -90,8 +90,8 @@ def _tested(rows: Sequence[Mapping[str, Any]], wanted: int) -> list[Mapping[str,
     tested = [row for row in rows if row["subset"] == "test"]
     if len(tested) != wanted:
         raise InputError(
-            f"only {len(tested)} of {wanted} test images were scored, so this is no result; "
-            "run without trainer.limit_test_batches and trainer.fast_dev_run"
+            f"only {len(tested)} of {wanted} test images were scored, so there is no result; "
+            "check callbacks and plugins that skip test batches"
         )
     return tested
 
@@ -99,12 +99,12 @@ def _tested(rows: Sequence[Mapping[str, Any]], wanted: int) -> list[Mapping[str,
 def _finite(metrics: Mapping[str, Tensor]) -> dict[str, float]:
     values = {name: float(value) for name, value in metrics.items()}
     if bad := [name for name, value in values.items() if not math.isfinite(value)]:
-        raise InputError(f"{', '.join(bad)} came out as no number: training diverged; lower optimizer.lr")
+        raise InputError(f"{', '.join(bad)} is NaN or infinite: training diverged; lower optimizer.lr")
     return values
 
 
 def _averaging(score: Score, tested: Sequence[Mapping[str, Any]]) -> str:
-    """Say over which images an added score is averaged."""
+    """Describe over which images an added score is averaged."""
     valued = sum(row[score.name] is not None for row in tested)
     return score.how if valued == len(tested) else f"{score.how}: {valued} of {len(tested)} test images"
 
@@ -120,7 +120,7 @@ def _scored_weights(trainer: L.Trainer, datamodule: CellDataModule) -> str:
 
 
 def _gflop(network: nn.Module, datamodule: CellDataModule) -> float:
-    """Return 10^9 operations of one image's way through the network; a multiplication and its addition count as two."""
+    """Return 10^9 operations of one forward pass; a multiplication and its addition count as two."""
     image = next(iter(datamodule.test_dataloader()[0]))["image"][:1]
     weight = next(network.parameters())
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -129,10 +129,10 @@ def _gflop(network: nn.Module, datamodule: CellDataModule) -> float:
 
 
 def _peak_process_memory() -> int | None:
-    """Return the most memory this process ever held, in bytes; None on Windows, which does not say."""
+    """Return the peak memory of this process in bytes; None on Windows."""
     if sys.platform == "win32":
         return None
-    import resource  # not there on Windows
+    import resource  # does not exist on Windows
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

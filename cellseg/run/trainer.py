@@ -1,4 +1,4 @@
-"""Lightning's Trainer and its loggers, from the configuration: every argument works, or is refused by name."""
+"""Lightning's Trainer and loggers from the configuration; each argument works or is refused by name."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -20,16 +20,16 @@ from cellseg.run.overrides import nearest
 from cellseg.run.parts import build, build_all
 from cellseg.storage.errors import InputError
 
-REFUSED = {  # arguments that would contradict what a run promises, and what to type instead
+REFUSED = {  # arguments that would break a promise of a run, and what to do instead
     "logger": "loggers are a group: logger=csv, logger=[tensorboard,csv] or logger=null",
     "callbacks": "callbacks are a group: +callbacks.NAME._target_=CLASS",
     "default_root_dir": "the run folder is named by study=NAME and hydra.run.dir=FOLDER",
-    "fast_dev_run": "it keeps nothing of what it trains; experiment=smoke does everything a run does, in seconds",
-    "limit_test_batches": "a score is of all test images; for fewer of them set data.split.test_fraction",
-    "limit_predict_batches": "train.py predicts nothing but the test images; cellseg predict does",
-    "barebones": "it keeps no checkpoint and no log",
-    "model_registry": "weights stay in the run folder",
-    "use_distributed_sampler": "the data module shares out training images itself, and every device scores all images",
+    "fast_dev_run": "it saves nothing; experiment=smoke does everything that a run does, in seconds",
+    "limit_test_batches": "scores cover all test images; for fewer of them set data.split.test_fraction",
+    "limit_predict_batches": "train.py predicts the test images only; use cellseg predict",
+    "barebones": "it writes no checkpoint and no log",
+    "model_registry": "weights are kept in the run folder",
+    "use_distributed_sampler": "CellDataModule distributes training images itself, and each device scores all images",
 }
 HARMLESS: Mapping[str, tuple[Any, ...]] = {"limit_test_batches": (1.0,), "limit_predict_batches": (1.0,)}
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
@@ -42,20 +42,20 @@ def build_loggers(cfg: DictConfig, folder: Path, resumed_at: int) -> list[Logger
     Args:
         cfg: The configuration; ``logger`` holds loggers by name, or is null for none.
         folder: The run folder.
-        resumed_at: After how many steps the run goes on; TensorBoard forgets what it was told after that.
+        resumed_at: Number of steps before the checkpoint; TensorBoard drops later events.
 
     Raises:
         InputError: If one cannot be built, is no logger, or its package is not installed.
     """
     node = OmegaConf.select(cfg, "logger")
-    one = isinstance(node, DictConfig) and "_target_" in node  # without a name
+    one = isinstance(node, DictConfig) and "_target_" in node  # a single logger without a name
     offered = {"save_dir": folder, "name": folder.name, "run_name": folder.name, "purge_step": resumed_at}
     loggers = []
     for key in ["logger"] if one else [f"logger.{name}" for name in node or () if node[name] is not None]:
         settings = OmegaConf.select(cfg, key)
         target = settings.get("_target_") if isinstance(settings, DictConfig) else None
         taken = set(_parameters(str(target))) if target else set()
-        if str(target).endswith("TensorBoardLogger"):  # hands it on to what it writes with
+        if str(target).endswith("TensorBoardLogger"):  # passes it on
             taken.add("purge_step")
         given = {name: value for name, value in offered.items() if name in taken and name not in settings}
         loggers.append(build(cfg, key, Logger, **given))  # type: ignore[type-abstract]
@@ -63,7 +63,7 @@ def build_loggers(cfg: DictConfig, folder: Path, resumed_at: int) -> list[Logger
 
 
 def build_timer(cfg: DictConfig) -> Timer:
-    """Return what measures the training and ends it after the epoch in which ``trainer.max_time`` is over."""
+    """Return the timer, which ends training after the epoch in which ``trainer.max_time`` passes."""
     duration = OmegaConf.select(cfg, "trainer.max_time")
     if OmegaConf.is_config(duration):
         duration = OmegaConf.to_container(duration)
@@ -71,7 +71,7 @@ def build_timer(cfg: DictConfig) -> Timer:
         return Timer(duration, interval="epoch")
     except (MisconfigurationException, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"trainer.max_time={duration!r} is no duration; write DD:HH:MM:SS, such as +trainer.max_time=00:01:30:00"
+            f"trainer.max_time={duration!r} is not a duration; write DD:HH:MM:SS, such as +trainer.max_time=00:01:30:00"
         ) from error
 
 
@@ -83,17 +83,17 @@ def build_trainer(
     Args:
         cfg: The configuration, whose ``trainer`` has its arguments.
         folder: The run folder.
-        callbacks: All of them, the timer too.
-        loggers: May be none.
+        callbacks: All callbacks, including the timer.
+        loggers: All loggers; may be empty.
 
     Raises:
-        InputError: If an argument is unknown, refused, or has a value that the Trainer refuses.
+        InputError: If the Trainer refuses a value.
     """
     limit = _max_steps(cfg)
     callbacks = [*callbacks, StopAfter(limit)] if limit else callbacks
     keeps = OmegaConf.select(cfg, "trainer.enable_checkpointing") is not False
     mine = [callback for callback in callbacks if keeps or not isinstance(callback, ModelCheckpoint)]
-    if not loggers:  # to which it would write
+    if not loggers:  # it needs one
         mine = [callback for callback in mine if not isinstance(callback, LearningRateMonitor)]
     for callback in mine:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
@@ -105,10 +105,10 @@ def build_trainer(
         "logger": list(loggers) or False,
         "callbacks": mine,
         "plugins": [*_plugins(cfg), WholeCheckpoints()],
-        "enable_checkpointing": _any(mine, ModelCheckpoint),  # or Lightning adds one of its own
+        "enable_checkpointing": _any(mine, ModelCheckpoint),  # otherwise Lightning adds one
         "profiler": _profiler(cfg, folder),
-        "max_time": None,  # the timer knows it
-        "max_steps": -1,  # StopAfter knows them
+        "max_time": None,  # handled by the timer
+        "max_steps": -1,  # handled by StopAfter
     }
     given: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     if limit and given.get("max_epochs") is None:
@@ -118,10 +118,10 @@ def build_trainer(
 
 
 def refuse_arguments(cfg: DictConfig) -> None:
-    """Refuse arguments of the Trainer that do not exist, or that would do something else than a run promises.
+    """Refuse arguments of the Trainer that do not exist, or that would break a promise of a run.
 
     Raises:
-        InputError: Names the first of them.
+        InputError: Names the first such argument.
     """
     target = str(cfg.trainer.get("_target_"))
     known = _parameters(target)
@@ -131,7 +131,7 @@ def refuse_arguments(cfg: DictConfig) -> None:
         if known and name not in known and "kwargs" not in known:
             near = nearest(str(name), list(known))
             meant = f"; did you mean {near}?" if near else ""
-            raise InputError(f"trainer.{name} is no argument of {target}{meant}")
+            raise InputError(f"trainer.{name} is not an argument of {target}{meant}")
         harmless = (None, False, *HARMLESS.get(str(name), ()))
         if name in REFUSED and not any(type(value) is type(same) and value == same for same in harmless):
             raise InputError(f"trainer.{name} cannot be set: {REFUSED[str(name)]}")
@@ -153,19 +153,19 @@ def _max_steps(cfg: DictConfig) -> int | None:
 
 
 def profiles(folder: Path) -> list[Path]:
-    """Return what a profiler wrote."""
+    """Return the files that a profiler wrote."""
     return sorted(path for path in folder.glob("*profile*") if path.suffix in ENDINGS)
 
 
 def _profiler(cfg: DictConfig, folder: Path) -> Profiler | None:
-    """Build the profiler; one that is named writes into the run folder instead of into a log."""
+    """Build the profiler; one given by name writes into the run folder instead of a log."""
     named = OmegaConf.select(cfg, "trainer.profiler")
     if named is None or named is False:
         return None
     if isinstance(named, DictConfig):
         return build(cfg, "trainer.profiler", Profiler)  # type: ignore[type-abstract]
     if named not in PROFILERS:
-        raise InputError(f"trainer.profiler={named} does not exist; there are {', '.join(PROFILERS)}")
+        raise InputError(f"trainer.profiler={named} does not exist; choose one of {', '.join(PROFILERS)}")
     return PROFILERS[named](dirpath=folder, filename="profile")
 
 
@@ -178,15 +178,15 @@ def _plugins(cfg: DictConfig) -> list[Any]:
     holder = OmegaConf.create({"trainer": {"plugins": {str(place): part for place, part in enumerate(node)}}})
     found = list(build_all(holder, "trainer.plugins", object).values())
     if _any(found, CheckpointIO):
-        raise InputError("trainer.plugins: a run writes its checkpoints itself, so that a kill loses none")
+        raise InputError("trainer.plugins: cellseg writes checkpoints itself; remove the CheckpointIO")
     return found
 
 
 def _parameters(target: str) -> Mapping[str, inspect.Parameter]:
-    """Return the arguments of a class; none where that cannot be told, which building it will say."""
+    """Return the arguments of a class; none if it cannot be imported, which building it reports."""
     try:
         return inspect.signature(get_object(target)).parameters
-    except Exception:  # importing a module of a user's may fail in any way
+    except Exception:  # a user's module may raise anything
         return {}
 
 
