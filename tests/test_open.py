@@ -225,7 +225,7 @@ def test_a_trusted_network_is_used_as_any_other(own, smears, tmp_path):
     said = invoke("predict", run, smears, "--output", tmp_path / "out", "--trust")
     assert "wrote 10 masks" in said
     assert place in sys.path
-    assert "mean Dice on them" in invoke("evaluate", run, smears, "--trust")
+    assert "their mean Dice is" in invoke("evaluate", run, smears, "--trust")
     invoke("predict", own / "logs" / "s", smears, "--output", tmp_path / "best", "--trust", "--tiles", "--tta")
     invoke("review", run, "--output", tmp_path / "review", "--trust")
     invoke("export", run, tmp_path / "net.pt2", "--trust")
