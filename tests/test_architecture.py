@@ -1,4 +1,4 @@
-"""The rooms of the package: which rooms each may use, what it may import from outside, and that nothing goes round."""
+"""The rooms of the package: the imports that each room may use, and no circular imports."""
 
 import ast
 import sys

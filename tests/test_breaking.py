@@ -1,4 +1,4 @@
-"""Whatever happens to one pair, the tensors are what its files now hold, or an error names the file."""
+"""After any change to the files of a pair, its tensors match the files, or an error names the file."""
 
 import itertools
 import shutil

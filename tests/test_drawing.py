@@ -1,4 +1,4 @@
-"""Masks drawn beside their image."""
+"""Masks drawn next to their image."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Runs that share a machine: who computes where."""
+"""Runs that share a machine: their GPUs, threads and outcomes."""
 
 import contextlib
 import os

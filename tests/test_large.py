@@ -1,4 +1,4 @@
-"""Pictures too large to be careless with."""
+"""Images that are too large to hold in memory several times."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Dice, IoU, their loss: properties over random masks; torchmetrics, scikit-learn and MONAI as oracles."""
+"""Dice, IoU and their loss: properties on random masks, and agreement with torchmetrics, scikit-learn and MONAI."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Cells as objects: measured against scikit-learn-free arithmetic, and held against labels."""
+"""Objects: their measurements, and their comparison with labels."""
 
 import numpy as np
 import pytest

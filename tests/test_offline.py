@@ -1,4 +1,4 @@
-"""Nothing asks the network for anything: whoever opens a connection is stopped."""
+"""No command uses the network: a test fails if any opens a connection."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Any network: from a user's own folder or another package, all the way from training to the verdict and to use."""
+"""Networks from a user's folder or another package: training, verdict and use."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is typed after ``python train.py``: paths and names are exactly that, and errors name the right key."""
+"""Overrides after ``python train.py``: paths and names keep their exact text, and errors name the right key."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Every part of a run can be another: it trains, goes on bit for bit, is recorded, and one that cannot is refused."""
+"""Replacing each part of a run: it trains, continues bit for bit, is recorded, and an unusable part is refused."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""From a picture to probabilities: whole or in tiles, in one piece whatever its size, the same however it is turned."""
+"""Prediction: whole or in tiles, at any size, and the same for turned images."""
 
 import numpy as np
 import pytest

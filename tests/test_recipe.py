@@ -1,4 +1,4 @@
-"""The default recipe keeps what the README promises of it."""
+"""The default recipe reaches the scores that the README promises."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The report of a study: who is paired with whom, what the verdict says, and what is told of what is missing."""
+"""The report of a study: pairing of runs, verdicts, and the lists of missing runs."""
 
 import base64
 import csv

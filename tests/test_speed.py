@@ -1,4 +1,4 @@
-"""What makes training fast changes nothing else: the same steps, the same averages, the same checkpoints."""
+"""Faster training changes no result: the same steps, the same averages, the same checkpoints."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The statistics of a study: against formulas worked by hand, and calibrated on simulated studies."""
+"""The statistics of a study: checked against formulas by hand, and calibrated on simulated studies."""
 
 import itertools
 import math

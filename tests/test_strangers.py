@@ -1,4 +1,4 @@
-"""Run folders from strangers: whatever their files hold, a command ends soon, with an answer or with a clear error."""
+"""Run folders from strangers: a command ends soon, with a result or with a clear error, whatever the files hold."""
 
 import io
 import json

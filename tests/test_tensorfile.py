@@ -1,4 +1,4 @@
-"""Files of tensors: whole or not there, every damage noticed, nothing in them executed."""
+"""Files of tensors: complete or absent, every damage detected, nothing in them executed."""
 
 import os
 import zipfile

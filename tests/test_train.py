@@ -1,4 +1,4 @@
-"""Whole runs, small: what they leave, that they repeat bit for bit, and what they say when the input is bad."""
+"""Small complete runs: their files, bit-for-bit repetition, and the messages for bad input."""
 
 import csv
 import json

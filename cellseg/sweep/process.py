@@ -80,7 +80,7 @@ def write_outcome(folder: Path, outcome: str, why: str) -> None:
         write_json(account / f"{folder.name}.json", {"outcome": outcome, "why": why})
     except OSError as error:  # the sweep then counts the run as one without a result
         say(
-            f"{folder.name}: {outcome} {why}; the table lacks this, because {account} cannot be written ({error.strerror})"
+            f"{folder.name}: {outcome} {why}; it is not in the table, as {account} cannot be written ({error.strerror})"
         )
 
 

@@ -1,4 +1,4 @@
-"""Floating point operations a second in a training step of UNet, and in matrix products; see bench.py."""
+"""Measure the floating point operations per second of a training step of UNet and of matrix products; see bench.py."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ TURNS = 7
 
 
 def rate(flop: float, work: Callable[[], object], repeats: int) -> float:
-    """Return the operations a second of some work."""
+    """Return the operations per second of a function."""
     began = time.perf_counter()
     for _ in range(repeats):
         work()
@@ -29,7 +29,7 @@ def rate(flop: float, work: Callable[[], object], repeats: int) -> float:
 
 
 def main() -> None:
-    """Take turns between steps and products, and print a row of the table."""
+    """Measure steps and products in alternation, and print a row of the table."""
     torch.manual_seed(0)
     keep_freed_memory()
     mixed = native_precision("cpu") == "bf16-mixed"

@@ -1,8 +1,8 @@
-"""What cellseg costs, beside what it could cost: ``make bench``, or ``python tests/benchmarks/bench.py 1 2 8``.
+"""Compare time and memory of cellseg with references: ``make bench``, or ``python tests/benchmarks/bench.py 1 2 8``.
 
-Every comparison takes turns, A B A B, each turn of training a process of its own, and tells the ratio of the medians
-with the smallest and the largest ratio of a turn. Rows that are not measured again keep their last result. Writes
-results.json and, from it, RESULTS.md beside this file.
+Every comparison alternates, A B A B, and each turn of training has its own process. The table has the ratio of the
+medians, with the smallest and the largest ratio of a turn. Rows that are not measured again keep their last result.
+This script writes results.json and, from it, RESULTS.md next to this file.
 """
 
 import argparse
@@ -39,7 +39,7 @@ Row = dict[str, Any]
 
 
 def told(*command: str | Path, **options: Any) -> str:
-    """Run a command and return what it says; stop with what it said if it fails."""
+    """Run a command and return its output; if it fails, exit with its output."""
     result = subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
     if result.returncode:
         raise SystemExit(f"{' '.join(map(str, command))}\n{result.stdout}{result.stderr}")
@@ -47,7 +47,7 @@ def told(*command: str | Path, **options: Any) -> str:
 
 
 def child(script: str, *arguments: str) -> Any:
-    """Run a script beside this one and return the JSON of its last line."""
+    """Run a script in this folder and return the JSON of its last line."""
     return json.loads(told(sys.executable, HERE / script, *arguments).splitlines()[-1])
 
 
@@ -58,7 +58,7 @@ def compare(a: Sequence[float], b: Sequence[float]) -> Row:
 
 
 def loops(data: str) -> dict[str, Row]:
-    """Rows 1, 2, 7 and 8: our training beside four others, epoch by epoch."""
+    """Rows 1, 2, 7 and 8: our training compared with four other loops, epoch by epoch."""
     seconds: dict[str, list[float]] = {}
     memory: dict[str, list[float]] = {}
     whole: dict[str, list[float]] = {}
@@ -101,15 +101,15 @@ def loops(data: str) -> dict[str, Row]:
 
 
 def arithmetic(data: str) -> dict[str, Row]:
-    """Row 3: floating point operations a second in a training step beside those of a matrix product."""
+    """Row 3: floating point operations per second of a training step, compared with a matrix product."""
     return {"3": child("arithmetic.py")}
 
 
 def recipe(data: str) -> dict[str, Row]:
-    """Row 4: seconds until the test Dice that the original recipe ends with; finished runs are not repeated."""
+    """Row 4: seconds until the final test Dice of the original recipe; finished runs are not repeated."""
     study = ROOT / "logs" / f"bench-{code()}-{hashlib.sha256(data.encode()).hexdigest()[:6]}"
     if study.name.startswith(f"bench-{DIRTY}"):
-        shutil.rmtree(study, ignore_errors=True)  # nobody knows what made it
+        shutil.rmtree(study, ignore_errors=True)  # its code is unknown
     ours, original, crossed, ends, dice = [], [], [], [], []
     for seed in range(3):
         curves, last = {}, {}
@@ -117,7 +117,7 @@ def recipe(data: str) -> dict[str, Row]:
             console.print(f"  {experiment} recipe, seed={seed} …")
             folder = study / f"{experiment}-{seed}"
             if not (folder / "summary.json").exists():
-                shutil.rmtree(folder, ignore_errors=True)  # the time of a run that goes on tells nothing
+                shutil.rmtree(folder, ignore_errors=True)  # the time of a resumed run means nothing
                 settings = [f"seed={seed}", f"data.root={data}", f"study={study.name}", f"hydra.run.dir={folder}"]
                 told(*TRAIN, *settings, *(["experiment=original"] if experiment == "original" else []), cwd=ROOT)
             curves[experiment] = curve(folder)
@@ -146,13 +146,13 @@ def recipe(data: str) -> dict[str, Row]:
 
 def curve(folder: Path) -> list[tuple[float, float]]:
     """Return, for every epoch of a run, the seconds since training began and the mean Dice of its test images."""
-    began = (folder / "split.json").stat().st_mtime  # the last that is written before training
+    began = (folder / "split.json").stat().st_mtime  # the last file written before training
     events = EventAccumulator(str(folder)).Reload().Scalars("val/dice")  # without validation images: the test images
     return [(event.wall_time - began, event.value) for event in events]
 
 
 def sweeps(data: str) -> dict[str, Row]:
-    """Row 5: runs an hour, two at once and one after the other."""
+    """Row 5: runs per hour, two at the same time and one after the other."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     for jobs in (1, 2, 1, 2):
         console.print(f"  two runs, n_jobs={jobs} …")
@@ -172,7 +172,7 @@ def sweeps(data: str) -> dict[str, Row]:
 
 
 def starts(data: str) -> dict[str, Row]:
-    """Row 6: what needs no torch does not wait for it."""
+    """Row 6: start-up time of commands that need no torch."""
     commands: dict[str, tuple[str, ...]] = {
         "import": (sys.executable, "-c", "import torch"),
         "train": (*TRAIN, "--cfg", "job"),
@@ -191,7 +191,7 @@ def starts(data: str) -> dict[str, Row]:
 
 
 def scaling(data: str) -> dict[str, Row]:
-    """Row 9: what every further pair costs a small network's training, in time and memory, up to 10,000."""
+    """Row 9: time and memory that each further pair adds to the training of a small network, up to 10,000 pairs."""
     rows = []
     with tempfile.TemporaryDirectory() as folder, cache_in(folder):
         console.print(f"  drawing {SIZES[-1]:,} pairs …")
@@ -222,7 +222,7 @@ def scaling(data: str) -> dict[str, Row]:
 
 @contextlib.contextmanager
 def cache_in(folder: str) -> Iterator[None]:
-    """Keep what is decoded in a folder that goes away."""
+    """Use a temporary folder as the cache of decoded images."""
     before = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = folder
     yield
@@ -232,7 +232,7 @@ def cache_in(folder: str) -> Iterator[None]:
 
 
 def prediction(data: str) -> dict[str, Row]:
-    """Row 10: files in and out beside the network alone."""
+    """Row 10: prediction from files to files, compared with the network alone."""
     turns = child("prediction.py", data)
     alone, whole = ([turn[name] for turn in turns] for name in ("network", "predict"))
     shown, against = (f"{median(rates):.1f} images a second" for rates in (whole, alone))
@@ -254,14 +254,14 @@ ROWS: dict[str, tuple[str, str, float, Callable[[str], dict[str, Row]]]] = {
 
 
 def code() -> str:
-    """Return the commit of what runs, or that it is none."""
+    """Return the commit of the code, or ``DIRTY`` if it has uncommitted changes."""
     if told("git", "status", "--porcelain", "cellseg", "conf", "train.py", cwd=ROOT).strip():
         return DIRTY
     return told("git", "rev-parse", "--short", "HEAD", cwd=ROOT).strip()
 
 
 def machine() -> str:
-    """Say what is measured on."""
+    """Describe the machine, the packages and the commit."""
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -290,7 +290,7 @@ def table(results: dict[str, Row]) -> str:
 
 
 def main() -> None:
-    """Measure the rows asked for and write the table of all."""
+    """Measure the requested rows and write the whole table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", help="numbers of the table; without any, all are measured")
     parser.add_argument("--data", help="folder of pairs; without one, the embedded smears")

@@ -1,10 +1,10 @@
-"""What a training step costs on a GPU, eager and captured, beside what its arithmetic and its memory traffic need.
+"""Time a training step on a GPU, eager and captured, and compare it with the limit of arithmetic and memory traffic.
 
     python tests/benchmarks/gpu.py --data PATH      # steps of the three networks, then the original study, ten seeds
     python tests/benchmarks/gpu.py --device cpu --epochs 1 --seeds 1      # the same without a GPU, nothing captured
 
-All images lie on the device. A captured step is one CUDA graph: it picks its image by a counter that it moves on, so
-that replaying it is all there is to training. Runs share the GPU as graphs on streams of their own.
+All images are on the device. A captured step is one CUDA graph: it chooses its image by a counter and increments the
+counter, so training only replays the graph. Runs share the GPU as graphs, each on its own stream.
 """
 
 import argparse
@@ -32,13 +32,13 @@ from cellseg.metrics import image_scores
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"UNet": UNet, "PotiNet": PotiNet, "XopiNet": XopiNet}
 LEARNING_RATE = 1e-4  # the original study's
 WARM_UP, TIMED = 20, 200  # steps
-MATRIX, COPIED = 8192, 2**28  # side of the matrix and bytes of the copy that tell what the device can do
+MATRIX, COPIED = 8192, 2**28  # matrix side and bytes of a copy, to measure the device
 
 console = Console()
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the bytes that operations read and write, each tensor once an operation; views move nothing."""
+    """Counts the bytes that operations read and write, each tensor once per operation; views count as 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Traffic(TorchDispatchMode):
 
 
 class Training:
-    """A network, its optimizer, and the images of one split on the device; ``step`` trains on the next image."""
+    """A network with its optimizer and the images of one split on the device; ``step`` trains on the next image."""
 
     def __init__(self, make: Callable[[], nn.Module], seed: int, images: Tensor, masks: Tensor, steps: int) -> None:
         torch.manual_seed(seed)
@@ -71,7 +71,7 @@ class Training:
         self.stream = torch.cuda.Stream() if on_gpu else None
 
     def step(self) -> None:
-        """Train on one image, all of it on the device."""
+        """Train on one image without any transfer from the CPU."""
         which = self.order[self.place % len(self.order)]
         image, mask = self.images[which].float() / 255, self.masks[which].float()
         self.optimizer.zero_grad()
@@ -82,7 +82,7 @@ class Training:
         self.place += 1
 
     def capture(self) -> None:
-        """Warm up aside, then record a step as one CUDA graph; the steps of warming up are part of the training."""
+        """Take three warm-up steps, then record a step as one CUDA graph; the warm-up steps belong to the training."""
         assert self.stream is not None
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
@@ -94,7 +94,7 @@ class Training:
             self.step()
 
     def advance(self) -> None:
-        """Take a step, captured where it is."""
+        """Take a step; replay the graph if there is one."""
         if self.graph is None:
             self.step()
             return
@@ -124,13 +124,13 @@ def milliseconds(work: Callable[[], None], device: torch.device) -> float:
 
 
 def wait(device: torch.device) -> None:
-    """Let the device finish what it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def rates(device: torch.device) -> tuple[float, float]:
-    """Return what the device can do: operations a second in bfloat16, and bytes a second read and written."""
+    """Measure the device: operations per second in bfloat16, and bytes per second read and written."""
     side, size = (MATRIX, COPIED) if device.type == "cuda" else (MATRIX // 8, COPIED // 8)
     matrix = torch.rand(side, side, device=device).bfloat16()
     source, target = (torch.empty(size, dtype=torch.uint8, device=device) for _ in range(2))
@@ -140,7 +140,7 @@ def rates(device: torch.device) -> tuple[float, float]:
 
 
 def floor(training: Training, operations: float, bandwidth: float) -> float:
-    """Return the milliseconds that a step's arithmetic or its traffic need at least, whichever is more."""
+    """Return the minimum milliseconds of a step: the larger of the times for its arithmetic and its traffic."""
     with FlopCounterMode(display=False) as counter:
         training.step()
     with Traffic() as traffic:
@@ -149,7 +149,7 @@ def floor(training: Training, operations: float, bandwidth: float) -> float:
 
 
 def study(images: dict[str, Tensor], masks: dict[str, Tensor], seeds: int, epochs: int, at_once: int) -> dict[str, Any]:
-    """Train every network with every seed, some at once, and return the seconds and the mean test Dice of each."""
+    """Train every network with every seed, some at the same time; return the seconds and each mean test Dice."""
     steps = epochs * len(images["train"])
     began = time.perf_counter()
     dice: dict[str, list[float]] = {name: [] for name in NETWORKS}
@@ -192,7 +192,7 @@ def load(root: str | None, device: torch.device) -> tuple[dict[str, Tensor], dic
 
 
 def main() -> None:
-    """Measure, print a table, and write gpu.json beside this file."""
+    """Measure, print a table, and write gpu.json next to this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="folder of pairs; without one, the embedded smears")
     parser.add_argument("--device", default="cuda")

@@ -1,7 +1,7 @@
-"""One training, timed epoch by epoch, in a process of its own: ``python tests/benchmarks/loops.py ours --epochs 3``.
+"""Time one training, epoch by epoch: ``python tests/benchmarks/loops.py ours --epochs 3``.
 
-Prints a line of JSON. bench.py starts these in turn and compares them. All train the same network on the same 40 images
-in batches of one and look at the same 10 images after every epoch; they differ in who wrote the loop.
+Prints a line of JSON. bench.py starts the loops in alternation and compares them. All train the same network on the
+same 40 images in batches of one and evaluate the same 10 images after every epoch; only the loop differs.
 """
 
 import argparse
@@ -29,7 +29,7 @@ WIDTHS = (32, 64, 128, 256, 512, 32)
 
 
 def original(root: str, epochs: int) -> Iterator[float]:
-    """The original study's loop: files read and resized in every epoch, float32, NCHW, Adam as torch has it."""
+    """The original study's loop: it reads and resizes files in every epoch; float32, NCHW, torch's default Adam."""
     from cellseg import DiceLoss, UNet
 
     members = split(root)
@@ -52,7 +52,7 @@ def original(root: str, epochs: int) -> Iterator[float]:
 
 
 def bare(root: str, epochs: int) -> Iterator[float]:
-    """A plain loop with our settings and our data, and none of Lightning, metrics, logs and checkpoints."""
+    """A plain loop with our settings and data, without Lightning, metrics, logs and checkpoints."""
     from torch.optim.swa_utils import AveragedModel
 
     from cellseg import DiceLoss, UNet
@@ -88,17 +88,17 @@ def bare(root: str, epochs: int) -> Iterator[float]:
 
 
 def ours(root: str, epochs: int) -> Iterator[float]:
-    """``python train.py data.batch_size=1``, with everything it writes."""
+    """``python train.py data.batch_size=1``, including all files that it writes."""
     yield from trained(f"data.root={root}", "data.batch_size=1", f"trainer.max_epochs={epochs}")
 
 
 def scaled(root: str, epochs: int) -> Iterator[float]:
-    """``python train.py experiment=smoke``: a network so small that the data could be what takes time."""
+    """``python train.py experiment=smoke``: a network so small that reading data could dominate the time."""
     yield from trained(f"data.root={root}", "experiment=smoke", "data.batch_size=8", f"trainer.max_epochs={epochs}")
 
 
 def trained(*overrides: str) -> Iterator[float]:
-    """Train as the command line would, and time the epochs."""
+    """Train as the command line does, and time the epochs."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
@@ -115,7 +115,7 @@ def trained(*overrides: str) -> Iterator[float]:
 
 
 def monai(root: str, epochs: int) -> Iterator[float]:
-    """MONAI's BasicUNet of the same widths in a plain LightningModule, as its users would write it."""
+    """MONAI's BasicUNet of the same widths in a plain LightningModule with default settings."""
     yield from basic_unet(root, epochs)
 
 
@@ -176,7 +176,7 @@ def basic_unet(
 
 
 def our_data(root: str) -> Any:
-    """Return the data as the default recipe has it, in batches of one."""
+    """Return the data of the default recipe in batches of one."""
     from cellseg import CellDataModule
     from cellseg.data import Dihedral, SplitPlan
 

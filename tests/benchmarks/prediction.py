@@ -1,6 +1,6 @@
-"""Images a second of ``predict_files`` and of the network alone on ready tensors, in turn; see bench.py.
+"""Measure images per second of ``predict_files`` and of the network alone in alternation; see bench.py.
 
-The network is trained for a few epochs first, so that there are cells to write.
+The script first trains the network for a few epochs, so that it predicts cells.
 """
 
 import json
@@ -25,7 +25,7 @@ ROUNDS = 5
 
 
 def main(root: str) -> None:
-    """Print, for every round, images a second of both."""
+    """Print images per second of both for every round."""
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), version_base="1.3"):
         overrides = [f"data.root={root}", f"trainer.max_epochs={EPOCHS}", "trainer.accelerator=cpu"]
         train.run(compose("config", overrides), Path(folder) / "run")

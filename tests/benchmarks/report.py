@@ -1,4 +1,4 @@
-"""How long the report of a large study takes: ``python tests/benchmarks/report.py``; 75 runs, 50 test images each."""
+"""Time the report of a large study: ``python tests/benchmarks/report.py``; 75 runs with 50 test images each."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Seconds from the start of one training epoch to the start of the next, all that lies between included."""
+"""Time epochs, each from its start to the start of the next, including validation and checkpoints."""
 
 import time
 from typing import ClassVar
@@ -7,7 +7,7 @@ import lightning as L
 
 
 class Stopwatch(L.Callback):
-    """Lightning's epochs, timed."""
+    """Records the seconds of each epoch of a Lightning training."""
 
     epochs: ClassVar[list[float]] = []
 
@@ -15,11 +15,11 @@ class Stopwatch(L.Callback):
         self.began = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """End the epoch before, checkpoint and all."""
+        """End the time of the previous epoch, which includes its checkpoint."""
         self._note()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """End the last epoch."""
+        """End the time of the last epoch."""
         self._note()
 
     def _note(self) -> None:

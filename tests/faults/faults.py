@@ -1,8 +1,8 @@
-"""Faults against real runs, and how many of them were survived: ``python tests/faults/faults.py``, or some by name.
+"""Cause faults in real runs and count how many they survive: ``python tests/faults/faults.py``, or name some faults.
 
-A try is survived if the run tells clearly what happened, loses nothing and, where it can, goes on by the same command;
-it is identical if weights, curves and scores are then those of a run that nothing happened to, bit for bit. Some
-need the right to mount a small disk, as root has it, and one a GPU; elsewhere they are left out.
+A run survives a try if it prints a clear message, loses nothing and, where possible, continues with the same command.
+It is identical if its weights, curves and scores then equal those of an undisturbed run bit for bit. Some faults need
+the right to mount a small disk, which root has, and one needs a GPU; elsewhere they are skipped.
 """
 
 import argparse
@@ -55,7 +55,7 @@ NAMES = (
 
 @dataclass
 class Tally:
-    """What became of a fault: tries, those survived, those that ended identical of those that could, what was said."""
+    """Counts of one fault: tries, survived, comparable, identical; and the output of failed tries."""
 
     tries: int = 0
     survived: int = 0
@@ -73,7 +73,7 @@ class Tally:
 
 
 class Bench:
-    """A data set, the run that nothing happens to, and folders for those that something happens to."""
+    """A data set, an undisturbed run, and a new folder for each disturbed run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -110,13 +110,13 @@ class Bench:
         return sorted(path for path in (place / "logs" / "s").glob("unet*") if path.is_dir())
 
     def finish(self, place: Path, **options) -> tuple[bool, str]:
-        """Give the same command again; tell whether the run is then the undisturbed one."""
+        """Run the same command again; return whether the run then equals the undisturbed one, and the output."""
         code, said = self.train(place, **options)
         return code == 0 and same(self.runs(place)[0], self.undisturbed), said
 
 
 def same(run: Path, other: Path, *, events: bool = True) -> bool:
-    """Compare weights, curves, scores and, unless told otherwise, what TensorBoard shows."""
+    """Compare weights, curves and scores, and with ``events`` also the values in TensorBoard's files."""
     first, second = (load_run(path).network.state_dict() for path in (run, other))
     tables = all(
         (run / name).read_bytes() == (other / name).read_bytes()
@@ -140,7 +140,7 @@ def epochs(run: Path) -> int:
 
 
 def cellseg(*words: object, cwd: Path, prefix: tuple[str, ...] = ()) -> tuple[int, str]:
-    """Give a command of the package."""
+    """Run a ``cellseg`` command; return its exit code and output."""
     command = (*prefix, str(Path(sys.executable).with_name("cellseg")), *map(str, words))
     told = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600)
     return told.returncode, told.stdout + told.stderr
@@ -201,7 +201,7 @@ def asked(bench: Bench, tries: int) -> Tally:
         process = bench.start(place, *more, start_new_session=True)
         wait(lambda: bench.runs(place) and epochs(bench.runs(place)[0]) > 1 + number, process)  # noqa: B023
         if ask == signal.SIGINT:
-            os.killpg(process.pid, ask)  # as a terminal does
+            os.killpg(process.pid, ask)  # a terminal also signals the whole group
         else:
             process.send_signal(ask)
         said, _ = process.communicate(timeout=600)
@@ -209,14 +209,14 @@ def asked(bench: Bench, tries: int) -> Tally:
         survived = (
             process.returncode == 128 + ask
             and plain(said)
-            and "the same command with study=s goes on from there" in last_line(said)
+            and "run the same command with study=s to continue" in last_line(said)
             and (run / "checkpoints" / "last.ckpt").exists()
             and not (run / "summary.json").exists()
         )
         code, again = bench.train(place, *more)
         told = f"{ask.name}{', two devices' * two}: {process.returncode}, {last_line(said)}; then {last_line(again)}"
         identical = None if two else code == 0 and same(run, bench.undisturbed)
-        tally.add(survived and code == 0 and "going on with" in again, identical, told)
+        tally.add(survived and code == 0 and "continuing" in again, identical, told)
     return tally
 
 
@@ -240,8 +240,8 @@ def damaged(bench: Bench, tries: int) -> Tally:
             content = content[:where]
         file.write_bytes(content)
         again, said = bench.finish(copy)
-        told = "last.ckpt is damaged" in said and "goes on from the one before" in " ".join(said.split())
-        # a bit between the tensors, where nothing is kept, may change nothing
+        told = "last.ckpt is damaged" in said and "continues from the previous checkpoint" in " ".join(said.split())
+        # a changed bit between the tensors may have no effect
         tally.add(plain(said) and (told or (number % 2 == 1 and again)), again, f"byte {where}: {last_line(said)}")
         shutil.rmtree(copy)
     return tally
@@ -249,7 +249,7 @@ def damaged(bench: Bench, tries: int) -> Tally:
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
-    """Mount a disk in memory; the function it gives mounts it again with other options."""
+    """Mount a disk in memory; yield a function that remounts it with other options."""
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
     try:
@@ -259,7 +259,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
 
 
 def may_mount(bench: Bench) -> bool:
-    """Tell whether this process may; root in a container often may not."""
+    """Return whether this process may mount a disk; root in a container often may not."""
     try:
         with small_disk(bench.folder / "disk", "100k"):
             return True
@@ -301,7 +301,7 @@ def full_sweep(bench: Bench, tries: int) -> Tally:
 
 
 def readonly(bench: Bench, tries: int) -> Tally:
-    """data that cannot be written; logs that cannot"""
+    """read-only data; read-only logs"""
     tally = Tally()
     place = bench.place()
     with small_disk(place / "data", "10m") as remount:
@@ -327,14 +327,14 @@ def shared(bench: Bench, tries: int) -> Tally:
         first, second = bench.start(place), bench.start(place)
         said = [process.communicate(timeout=600)[0] for process in (first, second)]
         codes = sorted((first.returncode, second.returncode))
-        told = any("another process is at work" in text for text in said)
+        told = any("another process uses" in text for text in said)
         one = same(bench.runs(place)[0], bench.undisturbed)
         tally.add(codes == [0, 1] and told and all(map(plain, said)), one, f"{codes}: {last_line(said[1])}")
     return tally
 
 
 def diverged(bench: Bench, tries: int) -> Tally:
-    """a loss that is no number"""
+    """a loss that is NaN or infinite"""
     tally = Tally()
     for rate in ("1e30", "1e38", "1e25")[:tries]:
         place = bench.place()
@@ -350,7 +350,7 @@ def starved(bench: Bench, tries: int) -> Tally:
     for number in range(tries):
         place, size = bench.place(), 2**22 + 2**21 * number  # kB of address space: torch alone takes 3 GB of it
         wide = ("model.init_features=512", "data.image_size=1024", "trainer.precision=32-true")
-        wide += ("trainer.accelerator=cpu",)  # which a GPU's driver, with all the addresses it takes, would not be
+        wide += ("trainer.accelerator=cpu",)  # a GPU's driver alone needs more address space than the limit
         code, said = bench.train(place, *wide, prefix=("sh", "-c", f'ulimit -v {size}; exec "$@"', "sh"))
         tally.add(code == 1 and plain(said) and "memory ran out" in said, None, f"{code}: {said[-300:]}")
     return tally
@@ -376,14 +376,14 @@ def clock(bench: Bench, tries: int) -> Tally:
         process.kill()
         process.communicate()
         code, said = bench.train(place, script=("-c", LATER.format(seconds=seconds), str(TRAIN)))
-        # TensorBoard orders files by the time in their names, so after a clock that was set back it shows them wrongly
+        # TensorBoard sorts files by the time in their names, so it shows them in the wrong order after a clock set back
         again = code == 0 and same(bench.runs(place)[0], bench.undisturbed, events=seconds > 0)
         tally.add(plain(said), again, f"{seconds} s: {last_line(said)}")
     return tally
 
 
 def names(bench: Bench, tries: int) -> Tally:
-    """odd file names, and a run folder that moves"""
+    """unusual file names, and a run folder that moves"""
     tally = Tally()
     place = bench.place()
     shutil.copytree(bench.data, place / "odd")
@@ -446,10 +446,10 @@ def stopped_sweep(bench: Bench, tries: int) -> Tally:
 
 
 def devices(bench: Bench, tries: int) -> Tally:
-    """two processes (gloo) for one, on the same batches"""
+    """two processes (gloo) instead of one, on the same batches"""
     tally = Tally()
     network = ("model._target_=torch.nn.Conv2d", "~model.depth", "~model.init_features", "~model.skip")
-    network += ("+model.kernel_size=3", "+model.padding=1")  # no batch norm, which sees the images of its own device
+    network += ("+model.kernel_size=3", "+model.padding=1")  # no batch norm: it uses the images of one device only
     for seed in range(tries):
         place = bench.place()
         alike = (*network, "trainer.accelerator=cpu", "trainer.precision=32-true", f"seed={seed}")
@@ -466,7 +466,7 @@ def devices(bench: Bench, tries: int) -> Tally:
 
 
 def close(first: object, second: object) -> bool:
-    """Compare tables: text exactly, numbers within what the order of a sum changes."""
+    """Compare tables: text exactly, numbers within 1e-5, because the order of a sum changes rounding."""
     if isinstance(first, list) and isinstance(second, list):
         return len(first) == len(second) and all(map(close, first, second))
     if isinstance(first, dict) and isinstance(second, dict):
@@ -478,7 +478,7 @@ def close(first: object, second: object) -> bool:
 
 
 class Pickled:
-    """A pickle that runs a command where it is loaded without weights_only."""
+    """A pickle that runs a command when it is loaded without weights_only."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -498,7 +498,7 @@ CONFIGS = (
 
 
 def strangers(bench: Bench, tries: int) -> Tally:
-    """code in checkpoints, weights and configs of strangers"""
+    """code in checkpoints, weights and configurations of strangers"""
     tally = Tally()
     place = bench.place()
     owned = place / "owned"
@@ -518,7 +518,7 @@ def strangers(bench: Bench, tries: int) -> Tally:
             (run / "config.yaml").write_text(config[:before] + name.format(owned) + "\n" + config[after:])
         for words in (("review", run), ("report", run.parent), ("predict", run, bench.data, "--output", place / "out")):
             code, said = cellseg(*words, cwd=place)
-            refused = code == 1 or words[0] == "report"  # which reads numbers only
+            refused = code == 1 or words[0] == "report"  # report reads only numbers
             tally.add(
                 refused and plain(said) and not owned.exists(), None, f"{words[0]}, {name}: {code}, {said[-300:]}"
             )
@@ -533,7 +533,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def hostile_pictures(image: bytes) -> dict[str, bytes]:
-    """Make pictures that take memory or time from who reads them."""
+    """Make images that would take much memory or time to read."""
     pages, blank, bomb = io.BytesIO(), Image.new("L", (8, 8)), io.BytesIO()
     blank.save(pages, "TIFF", save_all=True, append_images=[blank] * 9_999)
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
@@ -550,7 +550,7 @@ def hostile_pictures(image: bytes) -> dict[str, bytes]:
 
 
 def pictures(bench: Bench, tries: int) -> Tally:
-    """pictures that would take gigabytes, with 4 GB at hand"""
+    """images that would take gigabytes, under a limit of 4 GB"""
     tally = Tally()
     place = bench.place()
     image = next(bench.data.glob("*/source.*"))
@@ -593,7 +593,7 @@ MOUNTING = (full, full_sweep, readonly)
 
 
 def run(faults: list[str], tries: dict[str, int]) -> dict[str, Tally]:
-    """Try faults one after the other, and print the table."""
+    """Try faults one after the other and print the table of results."""
     tallies = {}
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -619,10 +619,10 @@ def run(faults: list[str], tries: dict[str, int]) -> dict[str, Tally]:
 
 
 def main() -> None:
-    """Try the faults that are named, or all."""
+    """Try the faults named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("faults", nargs="*", help=", ".join(fault.__name__ for fault in FAULTS))
-    parser.add_argument("--tries", type=int, help="how often each; by default as often as makes sense")
+    parser.add_argument("--tries", type=int, help="tries per fault; the default depends on the fault, from 3 to 30")
     arguments = parser.parse_args()
     known = [fault.__name__ for fault in FAULTS]
     if unknown := set(arguments.faults) - set(known):

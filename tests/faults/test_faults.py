@@ -1,4 +1,4 @@
-"""The faults that no other test does, once each; all of them take much longer: ``python tests/faults/faults.py``."""
+"""The faults that no other test covers, once each; ``python tests/faults/faults.py`` tries all, which takes longer."""
 
 import subprocess
 import sys

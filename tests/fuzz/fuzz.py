@@ -1,7 +1,7 @@
-"""Let atheris search, guided by what code each input reaches: ``python tests/fuzz/fuzz.py test_images --seconds 600``.
+"""Fuzz one test with atheris, guided by coverage: ``python tests/fuzz/fuzz.py test_images --seconds 600``.
 
-Needs ``pip install atheris``. Runs a test of test_fuzz.py again and again on bytes that become its arguments; ends at
-the first that fails, and says the bytes.
+Needs ``pip install atheris``. Runs a test of test_fuzz.py repeatedly on bytes that become its arguments; ends at the
+first failure and prints the bytes.
 """
 
 import argparse
@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["cellseg"]):
 
 
 def main() -> None:
-    """Fuzz one test."""
+    """Fuzz the test named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("test", choices=sorted(name for name in vars(test_fuzz) if name.startswith("test_")))
     parser.add_argument("--seconds", type=int, default=60)
@@ -28,7 +28,7 @@ def main() -> None:
     test = getattr(test_fuzz, arguments.test)
     dice = random.Random(0)
     with tempfile.TemporaryDirectory() as corpus:
-        for number in range(100):  # from none, it would try for long what is too short to become an argument
+        for number in range(100):  # without these, atheris would try too short inputs for a long time
             (Path(corpus) / str(number)).write_bytes(dice.randbytes(2 ** (5 + number % 7)))
         options = [
             sys.argv[0],

@@ -1,7 +1,7 @@
-"""Damaged and hostile files: what reads them says what is wrong with an InputError, or reads them; nothing else.
+"""Damaged and hostile files: a reader either reads them or raises InputError, and nothing else.
 
-Each test runs a few dozen examples here; ``python tests/fuzz/fuzz.py`` lets atheris search for hours where the same
-tests fail. An input that once broke something is an ``@example`` of its test.
+Each test runs 20 examples (``FUZZ_EXAMPLES`` changes this); ``python tests/fuzz/fuzz.py`` lets atheris search longer
+with the same tests. An input that once caused a fault is an ``@example`` of its test.
 """
 
 import atexit
@@ -52,7 +52,7 @@ VALUES = st.recursive(
 
 
 def pictures():
-    """A small picture in each of the formats that are read."""
+    """Small images in all supported formats."""
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (9, 11, 3), np.uint8)
     found = []
@@ -69,7 +69,7 @@ def pictures():
 
 
 def tiffs(rgb):
-    """Small TIFF files as microscopes and their programs write them."""
+    """Small TIFF files like those of microscopes and their programs."""
     grey, planes, palette = rgb[..., 0], np.moveaxis(rgb, 2, 0), np.arange(768, dtype=np.uint16).reshape(3, 256) * 80
     found = []
     for array, options in (
@@ -97,7 +97,7 @@ PICTURES = pictures()
 
 @st.composite
 def broken(draw, contents):
-    """Bytes of a sound file, some of them changed, left out or added."""
+    """Bytes of a valid file, some of them changed, removed or added."""
     content = bytearray(draw(st.sampled_from(contents)))
     for _ in range(draw(st.integers(1, 4))):
         where = draw(st.integers(0, max(len(content) - 1, 0)))
@@ -115,7 +115,7 @@ def broken(draw, contents):
 
 @st.composite
 def changed(draw, document):
-    """A JSON document in which some values are others, or gone."""
+    """A JSON document in which some values are changed or removed."""
     document = json.loads(json.dumps(document))
     for _ in range(draw(st.integers(1, 3))):
         node, key = document, draw(st.sampled_from(sorted(document))) if document else None
@@ -137,7 +137,7 @@ def changed(draw, document):
 
 
 def kept_folder():
-    """A folder until the end: fixtures are not at hand where atheris calls a test."""
+    """A folder that exists until the end of the process; atheris calls tests without fixtures."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -265,7 +265,7 @@ def test_splits(content):
 
 @cache
 def loadable():
-    """The least that load_run takes."""
+    """A run folder with only the files that load_run needs."""
     folder = kept_folder()
     config = {
         "seed": 0,
@@ -400,7 +400,7 @@ KEYS = [
 def test_overrides(overrides):
     try:
         cfg = composed(*overrides)
-    except Exception:  # Hydra's own, which it tells as it likes
+    except Exception:  # an error of Hydra; its text is not ours
         return
     with suppress(InputError, OmegaConfBaseException):
         train.settle(cfg)
