@@ -1,4 +1,4 @@
-"""The cache of decoded pairs: built once, whole or not at all, for these files and no others."""
+"""The cache of decoded pairs: built once, complete or not at all, and used only for the same files."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What a file means: every kind of image becomes RGB, every kind of mask cell or not."""
+"""Every kind of image becomes RGB, and every kind of mask becomes cell and background."""
 
 import struct
 from pathlib import Path

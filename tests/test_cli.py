@@ -1,4 +1,4 @@
-"""The cellseg command, as it is typed: what it prints, what it writes, how it exits."""
+"""The cellseg command: its output, its files and its exit codes."""
 
 import csv
 import os

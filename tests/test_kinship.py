@@ -1,4 +1,4 @@
-"""Relatives among images: found where they are, and not where they are not."""
+"""Related images are found, and unrelated images are not reported."""
 
 import io
 import itertools

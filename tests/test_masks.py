@@ -1,4 +1,4 @@
-"""What the values of a mask mean: labels of any number, labels that were resized, shades; and what is said of them."""
+"""The meaning of mask values: labels, resized labels, shades; and the warnings about them."""
 
 import numpy as np
 import pytest

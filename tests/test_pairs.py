@@ -1,4 +1,4 @@
-"""Which image belongs to which mask: every layout, and what is said where names do not tell."""
+"""Matching images with masks: every layout, and the messages for ambiguous names."""
 
 import re
 import shutil

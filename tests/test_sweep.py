@@ -1,4 +1,4 @@
-"""Runs and sweeps that are killed and started again: nothing lost, nothing done twice, the same numbers."""
+"""Runs and sweeps that are killed and started again lose nothing, repeat nothing, and give the same numbers."""
 
 import csv
 import json
@@ -199,7 +199,7 @@ def test_a_run_that_is_asked_to_stop_keeps_its_epoch_says_so_and_goes_on_later(
     [run] = folder.glob("unet*")
     assert process.returncode == 128 + ask, said
     assert "Traceback" not in said
-    assert said.rstrip().endswith("and the same command with study=s goes on from there")
+    assert said.rstrip().endswith("run the same command with study=s to continue")
     assert not (run / "summary.json").exists()
     stopped = len(epochs(run))
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == stopped - 1 < LENGTH - 1

@@ -1,4 +1,4 @@
-"""TIFF as tifffile, ImageJ and microscopes write it: it comes back as it was written, or is refused by name."""
+"""TIFF from tifffile, ImageJ and microscopes: read as written, or refused with the reason."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""What a run is good for: masks of any image, scores that no seen image is in, a review of labels, files for others."""
+"""The use of a run: masks of any image, scores on unseen images, review of labels, export."""
 
 import csv
 import json
