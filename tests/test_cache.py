@@ -167,7 +167,7 @@ def test_an_entry_cut_short_while_it_is_used_is_told_and_one_deleted_is_not_miss
     assert pixels(decoded) == before
     decoded = load(smears, folder)
     os.truncate(entry / "images", 100)
-    with pytest.raises(InputError, match="images was cut short while it was used; delete its folder and start again"):
+    with pytest.raises(InputError, match=r"images was truncated while in use; delete the folder .* and start again"):
         pixels(decoded)
 
 
@@ -181,7 +181,7 @@ def test_pairs_of_the_same_content_are_all_there(own_smears, folder):
 def test_kin_are_told_by_position_whatever_order_they_are_stored_in(own_smears, folder):
     shutil.copytree(own_smears / "cell_2", own_smears / "cell_99")
     [relation] = load(own_smears, folder).kin
-    assert (relation.first, relation.second, relation.relation) == (1, 15, "same picture")
+    assert (relation.first, relation.second, relation.relation) == (1, 15, "same image")
 
 
 def start(root, folder):

@@ -142,7 +142,7 @@ def test_lossless_webp_keeps_its_ids(tmp_path):
 
 def test_masks_that_pillow_would_read_wrongly_are_refused(tmp_path):
     (tmp_path / "deep.png").write_bytes(png16(np.full((4, 4, 3), 300, np.uint16)))
-    with pytest.raises(InputError, match=r"deep\.png: has 16 bits a colour channel; save the mask as a grey file"):
+    with pytest.raises(InputError, match=r"deep\.png: has 16 bits for each colour channel; save the mask"):
         cell(tmp_path / "deep.png")
     white_is_zero = save(tmp_path / "mask.tif", BLOCKS * np.uint16(65535), tiffinfo={262: 0})
     with pytest.raises(InputError, match=r"mask\.tif: its tag PhotometricInterpretation is 0 \(white is zero\)"):
@@ -175,7 +175,7 @@ def test_transparent_pixels_are_background(tmp_path):
 
 def test_labels_0_and_1_in_a_lossy_file_are_refused_rather_than_emptied(tmp_path):
     path = save(tmp_path / "mask.jpg", np.kron(BLOCKS, np.ones((4, 4), np.uint8)) * 9)
-    with pytest.raises(InputError, match=r"mask\.jpg: the brightest value is \d+, so .*save them as 0 and 255"):
+    with pytest.raises(InputError, match=r"mask\.jpg: the brightest value is \d+, not .*save them as 0 and 255"):
         read_mask([path], threshold=20)
     assert cell(path, threshold=0).any()
 
@@ -227,7 +227,7 @@ def test_a_flat_deep_image_is_no_error(tmp_path):
 @pytest.mark.parametrize("read", [lambda path: read_image(path), lambda path: read_mask([path], 20)])
 def test_pixels_that_are_not_numbers_are_refused(tmp_path, read):
     path = save(tmp_path / "bad.tif", np.full((4, 4), np.nan, np.float32))
-    with pytest.raises(InputError, match=r"bad\.tif: holds pixels that are not numbers"):
+    with pytest.raises(InputError, match=r"bad\.tif: contains NaN or infinite pixels"):
         read(path)
 
 
@@ -295,7 +295,7 @@ def lab(path):
         (truncated, r"bad\.png: cannot be read as an image \(.*truncated.*\); export it again"),
         (empty, r"bad\.png: cannot be read as an image"),
         (text, r"bad\.png: cannot be read as an image"),
-        (animated, r"bad\.png: holds several pictures"),
+        (animated, r"bad\.png: contains several images"),
         (lab, r"bad\.png: has pixels of kind CIELAB 8 .*; save it as an RGB or grey file"),
         (lambda path: None, r"bad\.png does not exist"),
     ],
@@ -332,7 +332,7 @@ def tiff(pages, *, endless=False, side=1):
 @pytest.mark.parametrize("content", [tiff(10_000), tiff(2)])
 def test_a_file_of_many_pages_is_refused(tmp_path, content):
     (tmp_path / "bad.tif").write_bytes(content)
-    with pytest.raises(InputError, match=r"bad\.tif: holds several pictures"):
+    with pytest.raises(InputError, match=r"bad\.tif: contains several images"):
         read_image(tmp_path / "bad.tif")
 
 

@@ -34,7 +34,7 @@ def test_check_of_synthetic_smears_finds_no_relatives_and_nothing_wrong(smears):
     code, said = run("check", smears)
     assert code == 0
     assert said.startswith("found 10 pairs, one folder a pair")
-    assert "sibling" not in said
+    assert "neighbouring" not in said
     assert "duplicate" not in said
     assert "0 errors, 0 warnings, 2 notes: training would run" in said
 
@@ -42,7 +42,7 @@ def test_check_of_synthetic_smears_finds_no_relatives_and_nothing_wrong(smears):
 def test_check_ends_with_the_command_to_give_next(smears, own_smears, sheets, tmp_path):
     assert run("check", smears)[1].rstrip().endswith(f"next: cellseg train data.root={smears}")
     (own_smears / "cell_3" / "mask.jpg").unlink()
-    assert run("check", own_smears)[1].rstrip().endswith(f"once that is fixed, check again: cellseg check {own_smears}")
+    assert run("check", own_smears)[1].rstrip().endswith(f"after fixing this, check again: cellseg check {own_smears}")
     groups = sheets / "groups.csv"
     assert run("check", sheets)[1].rstrip().endswith(f"cellseg check {sheets} --write-groups {groups}")
     out = sheets.with_name("my groups.csv")
@@ -57,17 +57,17 @@ def test_check_tells_siblings_and_writes_groups_that_make_training_possible(shee
     code, said = run("check", sheets)
     assert code == 1
     assert re.search(
-        r"error tile_.*, and others siblings, \d+ images in \d families refused: tile_\d+, tile_\d+ are on two sides",
+        r"and others neighbouring tiles, \d+ images in \d sets refused: tile_\d+, tile_\d+ are on two sides",
         said,
     )
     assert "training would stop" in said
     code, said = run("check", sheets, "--write-groups", sheets / "groups.csv")
-    assert (code, said.count("12 images in 3 families kept on one side of every split")) == (0, 1)  # with what it wrote
+    assert (code, said.count("12 images in 3 sets kept on one side of every split")) == (0, 1)  # with what it wrote
     assert f"wrote {sheets / 'groups.csv'}: 3 groups of 12 images" in said
     groups = read_groups(sheets / "groups.csv", [f"tile_{n}" for n in range(1, 13)])
     assert list(groups.values()) == ["tile_1"] * 4 + ["tile_5"] * 4 + ["tile_9"] * 4
     code, said = run("check", sheets)
-    assert (code, said.count("12 images in 3 families kept on one side of every split")) == (0, 1)
+    assert (code, said.count("12 images in 3 sets kept on one side of every split")) == (0, 1)
 
 
 def test_groups_the_user_gave_are_joined_and_not_thrown_away(sheets):
@@ -179,20 +179,20 @@ def gone(root):
         (unreadable, r"error cell_3/source\.jpg cannot be read as an image .* refused: export it again"),
         (truncated, r"error cell_3/source\.jpg cannot be read as an image .*truncated"),
         (other_size, r"error cell_3/mask\.jpg the mask is 20x10 pixels, .* refused: export both at the same size"),
-        (all_empty, r"error the default split none of the training masks has a cell in it"),
+        (all_empty, r"error the default split none of the training masks contains a cell"),
         (
             copied,
-            r"error cell_3, cell_4, .* and 5 more same picture, 13 images refused: cell_\d+, cell_\d+ are ",
+            r"error cell_3, cell_4, .* and 5 more same image, 13 images refused: cell_\d+, cell_\d+ are ",
         ),
-        (all_white, r"error the default split every training mask is cell everywhere; background must be 0, or black"),
+        (all_white, r"error the default split every training mask is cell everywhere; save background as 0, or black"),
         (
             no_background,
             r"error cell_3/mask\.png no pixel is 0, so nothing is background refused: save background as 0",
         ),
-        (loop, r"error .*loop: cannot be looked into \(Too many levels of symbolic links\)"),
-        (latin_1, r"the name 'caf\\udce9' in it is not UTF-8; rename it"),
-        (endless, r"the name n{20}… in it has 210 bytes; shorten it to 200"),
-        (two_groups, r"holds Groups\.csv, groups\.csv; keep one of them"),
+        (loop, r"error .*loop: cannot be opened \(Too many levels of symbolic links\)"),
+        (latin_1, r"contains the name 'caf\\udce9', which is not UTF-8; rename it"),
+        (endless, r"contains the name n{20}… of 210 bytes; shorten it to 200"),
+        (two_groups, r"contains Groups\.csv, groups\.csv; keep one of them"),
         (two_pairs, r"error the default split data\.split\.test_fraction of 1 images leaves 0"),
         (gone, r"error \S+smears a data set must be a folder"),
         (
@@ -228,19 +228,19 @@ def ids():
         (
             "mask.png",
             ids(),
-            r"note cell_3/mask\.png labels such as instance ids: up to 3 values, 3 the largest every",
+            r"note cell_3/mask\.png labels such as instance ids: up to 3 values, the largest is 3 every",
         ),
         ("mask.png", square(0), r"warning cell_3/mask\.png the mask is empty kept"),
         ("mask.png", square(255, slice(None)), r"warning cell_3/mask\.png the mask is cell everywhere"),
         (
             "mask.png",
             255 - square(255),
-            r"warning cell_3/mask\.png looks inverted: 87\.0% is cell, and surrounds",
+            r"warning cell_3/mask\.png looks inverted: cell covers 87\.0% and surrounds",
         ),
         (
             "mask.png",
             np.dstack([square(255)] * 3),
-            r"note cell_3/mask\.png, cell_14/mask\.jpg RGB, 8 bits its brightest channel counts",
+            r"note cell_3/mask\.png, cell_14/mask\.jpg RGB, 8 bits the brightest channel is the value",
         ),
         (
             "mask.png",
@@ -270,13 +270,13 @@ def test_check_tells_mixed_sizes_and_modalities_and_deep_images(own_smears):
     assert "2 image sizes; 13 of 15 are 96x72" in said
     assert "mixed modalities: 13 bright colour, 1 bright grey, 1 dark grey" in said
     assert (
-        "cell_1/source.png more than 8 bits a pixel each image is stretched from its 0.1 to its 99.9 percentile" in said
+        "cell_1/source.png more than 8 bits a pixel intensities are scaled: 0.1 and 99.9 percentile" in said
     )
 
 
 def test_pictures_that_belong_to_no_pair_are_told(own_smears):
     shutil.copy(own_smears / "cell_1" / "source.jpg", own_smears / "overview.jpg")
-    assert "warning overview.jpg belongs to no pair left out" in run("check", own_smears)[1]
+    assert "warning overview.jpg belongs to no pair ignored" in run("check", own_smears)[1]
 
 
 def test_names_with_line_breaks_and_endings_in_spaces_survive(own_smears, tmp_path):
@@ -295,7 +295,7 @@ def test_turned_images_with_masks_that_are_not_are_told(own_smears):
     with Image.open(own_smears / "cell_3" / "source.jpg") as image:
         image.save(own_smears / "cell_3" / "source.jpg", exif=exif)
     said = run("check", own_smears)[1]
-    assert "warning cell_3/mask.jpg an orientation tag of a camera in the image or in its mask" in said
+    assert "warning cell_3/mask.jpg only one of image and mask has an orientation tag" in said
 
 
 def test_every_mistake_is_told_once_for_all_files_that_share_it(own_smears):
@@ -316,7 +316,7 @@ def changes(folder):
 def test_clean_writes_black_and_white_masks_and_what_it_changed(own_smears, tmp_path):
     before = {path: path.read_bytes() for path in own_smears.rglob("*.jpg")}
     code, said = run("clean", own_smears, tmp_path / "out")
-    meaning = "masks: 15 shades, those above data.mask_threshold=20 are cell"
+    meaning = "masks: 15 grey, values above data.mask_threshold=20 are cell"
     assert (code, said.strip()) == (0, f"{meaning} wrote 15 cleaned pairs and changes.csv to {tmp_path / 'out'}")
     for pair in find_pairs(tmp_path / "out").pairs:
         with Image.open(pair.masks[0]) as mask, Image.open(pair.image) as image:
@@ -325,7 +325,7 @@ def test_clean_writes_black_and_white_masks_and_what_it_changed(own_smears, tmp_
     told = changes(tmp_path / "out")
     assert len(told) == 30
     assert told["cell_14/mask.jpg"]["change"].startswith("RGB, 8 bits to grey, 8 bits")
-    assert "faint pixels made background" in told["cell_1/mask.jpg"]["change"]
+    assert "faint pixels set to background" in told["cell_1/mask.jpg"]["change"]
     assert told["cell_1/source.jpg"]["written"] == "cell_1/source.png"
     assert {path: path.read_bytes() for path in own_smears.rglob("*.jpg")} == before
 
@@ -356,7 +356,7 @@ def test_clean_writes_neither_into_the_data_nor_over_anything(own_smears, tmp_pa
     before = sorted(tmp_path.rglob("*"))
     code, said = run("clean", own_smears, out)
     assert code == 1
-    assert ("lies in" if where == "inside" else "already exists and is not overwritten") in said
+    assert ("is inside" if where == "inside" else "already exists and is not overwritten") in said
     assert sorted(tmp_path.rglob("*")) == before
 
 

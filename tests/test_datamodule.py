@@ -168,7 +168,7 @@ def test_an_incomplete_embedded_set_is_not_trained_on(tmp_path, monkeypatch, sme
     shutil.copytree(smears, EMBEDDED_ROOT)
     datamodule = CellDataModule()
     datamodule.prepare_data()
-    with pytest.raises(InputError, match=r"should hold the 50 embedded pairs, but holds 10; delete it"):
+    with pytest.raises(InputError, match=r"must contain the 50 embedded pairs, but contains 10; delete the folder"):
         datamodule.setup()
 
 
@@ -189,7 +189,7 @@ def test_the_same_picture_on_both_sides_of_a_split_is_refused(own_smears):
     for n in range(1, 16):
         if n != 3:
             shutil.copy(own_smears / "cell_3" / "source.jpg", own_smears / f"cell_{n}" / "source.jpg")
-    with pytest.raises(InputError, match=r"cell_\d+ and cell_\d+ are the same picture, but one .*--write-groups"):
+    with pytest.raises(InputError, match=r"cell_\d+ and cell_\d+ are the same image, but .*--write-groups"):
         prepared(own_smears)
     group_all(own_smears, lambda n: "same" if n < 10 else f"own_{n}")
     with pytest.raises(InputError, match=r"cell_\d+ and cell_1\d"):  # the group is whole, the others still leak
@@ -198,20 +198,20 @@ def test_the_same_picture_on_both_sides_of_a_split_is_refused(own_smears):
 
 def test_nearly_the_same_picture_on_both_sides_is_refused(own_smears):
     copy_to_all(own_smears, lambda picture: picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
-    with pytest.raises(InputError, match=r"are nearly the same picture, but one would be in .* more leaks like this"):
+    with pytest.raises(InputError, match=r"are nearly the same image, but cell_\d+ is in .* more leaks\)"):
         prepared(own_smears)
 
 
 def test_siblings_on_both_sides_are_refused_unless_told_and_that_is_on_record(tmp_path):
     slides = [texture(seed, (96, 96 * 6)) for seed in (0, 1)]
     root = write_tiles(tmp_path / "tiles", [tile for slide in slides for tile in tiles(slide, 6, 1)])
-    with pytest.raises(InputError, match=r"tile_\d+ and tile_\d+ are relatives \(siblings\), but one would be in"):
+    with pytest.raises(InputError, match=r"tile_\d+ and tile_\d+ are neighbouring tiles, but tile_\d+ is in"):
         prepared(root)
     leaky = prepared(root, split=SplitPlan(allow_leaks=True))
     record = leaky.data_record()
     assert record["allow_leaks"] is True
     assert record["leaks"]
-    assert all("siblings" in leak for leak in record["leaks"])
+    assert all("neighbouring tiles" in leak for leak in record["leaks"])
     rows = "\n".join(f"tile_{n},{'left' if n < 7 else 'right'}" for n in range(1, 13))
     (root / "groups.csv").write_text(f"pair,group\n{rows}\n")
     honest = prepared(root, split=SplitPlan(test_fraction=0.5)).data_record()
@@ -264,11 +264,11 @@ def test_a_changed_or_missing_or_new_image_does_not_slip_into_a_repeated_split(o
     shutil.copytree(own_smears / "cell_1", tmp_path / "kept")
     with Image.open(own_smears / "cell_1" / "source.jpg") as image:
         image.rotate(180).save(own_smears / "cell_1" / "source.jpg")
-    with pytest.raises(InputError, match=r"split\.json: no image has the content that cell_1 had, so it was"):
+    with pytest.raises(InputError, match=r"split\.json: no image has the recorded content of cell_1: it was"):
         prepared(own_smears, split=plan)
     shutil.move(own_smears / "cell_1", own_smears / "new")
     shutil.copytree(tmp_path / "kept", own_smears / "cell_1")
-    with pytest.raises(InputError, match=r"split\.json: does not know 1 of the images, new first; move them away"):
+    with pytest.raises(InputError, match=r"split\.json: 1 of the images are not in this split, such as new"):
         prepared(own_smears, split=plan)
 
 
@@ -277,7 +277,7 @@ def test_a_changed_mask_is_told_when_a_split_is_repeated(own_smears, tmp_path, c
     plan = written(before, tmp_path / "split.json")
     Image.new("L", (96, 72), 255).save(own_smears / "cell_1" / "mask.jpg")
     assert prepared(own_smears, split=plan).counts == before.counts
-    assert "1 masks have changed, cell_1 first" in caplog.text
+    assert "1 masks have changed since, such as cell_1" in caplog.text
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"train": 1}', '{"train": [], "val": [], "test": []}'])
@@ -288,7 +288,7 @@ def test_a_split_file_that_is_none_is_named(smears, tmp_path, content):
 
 
 def test_a_split_file_goes_with_no_other_plan():
-    with pytest.raises(InputError, match=r"data\.split\.file repeats a split as it was; remove data\.split\.fold"):
+    with pytest.raises(InputError, match=r"data\.split\.file repeats a recorded split, so data\.split\.fold has"):
         SplitPlan(file="split.json", fold=1)
     with pytest.raises(InputError, match=r"data\.split\.allow_leaks must be true or false, but is 'maybe'"):
         SplitPlan(allow_leaks="maybe")
@@ -299,7 +299,7 @@ def test_hand_made_splits_that_tear_a_group_are_refused(own_smears, tmp_path):
     record = prepared(own_smears).split_record()
     record.test.append(record.train.pop())
     record.write(tmp_path / "split.json")
-    with pytest.raises(InputError, match=r"cell_\d+ and cell_\d+ are relatives \(group slide_\d\), but one"):
+    with pytest.raises(InputError, match=r"cell_\d+ and cell_\d+ are in one group \(group slide_\d\), but"):
         prepared(own_smears, split=SplitPlan(file=str(tmp_path / "split.json")))
 
 
@@ -313,7 +313,7 @@ def test_what_looks_wrong_is_said_before_training(own_smears, caplog):
 def test_masks_without_any_cell_are_no_training_set(own_smears):
     for n in range(1, 16):
         Image.new("L", (96, 72)).save(own_smears / f"cell_{n}" / "mask.jpg")
-    with pytest.raises(InputError, match="none of the training masks has a cell in it"):
+    with pytest.raises(InputError, match="none of the training masks contains a cell"):
         prepared(own_smears)
 
 
@@ -344,7 +344,7 @@ def test_values_out_of_range_are_named(key, value):
 def test_an_unreadable_file_is_named_with_the_command_that_lists_all(own_smears):
     (own_smears / "cell_3" / "mask.jpg").write_text("no picture")
     with pytest.raises(
-        InputError, match=rf"mask\.jpg: cannot be read .*; all that is wrong: cellseg check {own_smears}$"
+        InputError, match=rf"mask\.jpg: cannot be read .*; list all problems: cellseg check {own_smears}$"
     ):
         prepared(own_smears)
 
@@ -355,11 +355,11 @@ def test_masks_of_which_none_keeps_a_cell_are_refused_with_the_size_that_keeps_t
         cell[5 + number, 5:7] = 255
         Image.fromarray(cell).save(tmp_path / f"c{number}_mask.png")
         Image.fromarray(np.full((640, 640), 20 * number, np.uint8)).save(tmp_path / f"c{number}.png")
-    with pytest.raises(InputError, match=r"keeps a cell when it is resized to 32x32 pixels; set data\.image_size=\d+"):
+    with pytest.raises(InputError, match=r"when they are resized to 32x32 pixels; set data\.image_size=\d+"):
         prepared(tmp_path)
 
 
 @pytest.mark.parametrize("channels", [[], [0, 0], [-1], "01", [0.5], [0, 1, 2, 3, 4], 1])
 def test_channels_that_are_none_are_refused(smears, channels):
-    with pytest.raises(InputError, match=r"data\.channels must be 1 to 4 different channels, counted from 0"):
+    with pytest.raises(InputError, match=r"data\.channels must be a list of 1 to 4 different channels, counted from 0"):
         CellDataModule(str(smears), channels=channels)

@@ -63,7 +63,7 @@ def test_smears_drawn_one_by_one_are_no_relatives():
 
 
 def test_the_same_picture_is_found_under_any_name():
-    assert kin([smear(1), smear(2), smear(1)]) == {(0, 2, "same picture")}
+    assert kin([smear(1), smear(2), smear(1)]) == {(0, 2, "same image")}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_tiles_of_one_picture_are_siblings_and_tiles_of_another_are_not(columns,
     pictures = [jpeg(tile, quality) if quality else tile for p in parents for tile in tiles(p, columns, rows)]
     order = np.random.default_rng(0).permutation(len(pictures))
     found = find_kin(["x" + str(n) for n in order], [measure_likeness(pictures[n]) for n in order])
-    assert {relation.relation for relation in found} == {"siblings"}
+    assert {relation.relation for relation in found} == {"neighbouring tiles"}
     size = columns * rows
     whole = {frozenset(int(order[index]) for index in family) for family in families(len(pictures), found)}
     assert whole == {frozenset(range(n * size, (n + 1) * size)) for n in range(4)}

@@ -247,21 +247,21 @@ PROBLEMS = [
     (without_source, r"cell_3: .* but here is no image \(found: mask\.jpg\)"),
     (two_sources, r"cell_3: .* more than one source\.\* \(found: mask\.jpg, source\.jpg, source\.png\)"),
     (no_telling, r"cell_3: .* but here is no mask \(found: a\.jpg, b\.jpg\)"),
-    (nothing_in_it, r"smears holds no pairs; expected one folder a pair .* side by side .*; found no images"),
-    (only_images, r"smears holds no pairs; .*; found images in cell_1, cell_10, .* and 10 more"),
+    (nothing_in_it, r"smears contains no pairs; expected one folder a pair .* side by side .*; found no images"),
+    (only_images, r"smears contains no pairs; .*; found images in cell_1, cell_10, .* and 10 more"),
     (gone, r"a data set must be a folder, but .*smears does not exist"),
     (a_file, r"a data set must be a folder or a pairs.csv, but .*smears is a file"),
     (image_without_mask, r"images/cell_3\.jpg: the image has no mask; add the mask"),
     (mask_without_image, r"masks/cell_3\.jpg: the mask has no image; add the image"),
-    (twins, r"images/cell_3\.jpg: there is more than one image of this name \(cell_3\.jpg, cell_3\.png\)"),
+    (twins, r"images/cell_3\.jpg: there is more than one image with this name \(cell_3\.jpg, cell_3\.png\)"),
     (two_masks, r"images/cell_3\.jpg: more than one mask could belong to it \(cell_3\.jpg, cell_3_mask\.jpg\)"),
     (one_mask_for_two, r"case_0000\.jpg: the mask case\.jpg could belong to it and to case\.jpg"),
     (masks_and_labels, r"smears can be read in more than one way: it has the folders images, labels, masks"),
-    (two_layouts, r"can be read in 2 ways: one folder a pair \(as in cell_1/source\.jpg\) and parallel folders"),
-    (instances_without_masks, r"id_2: needs one picture in images/ and at least one in masks/, but has 1 and 0"),
-    (second_channel, r"images/cell_3_0001\.jpg: a second channel; merge the channels into one image"),
+    (two_layouts, r"fits 2 layouts: one folder a pair \(as in cell_1/source\.jpg\) and parallel folders"),
+    (instances_without_masks, r"id_2: needs one image in images/ and at least one in masks/, but has 1 and 0"),
+    (second_channel, r"images/cell_3_0001\.jpg: looks like a second channel; merge the channels into one image"),
     (two_mask_folders, r"id_1: has more than one folder of images or of masks \(Masks, images, masks\)"),
-    (image_folder_without_mask_folder, r"id_2: needs one picture in images/ and .* masks/, but has 1 and 0"),
+    (image_folder_without_mask_folder, r"id_2: needs one image in images/ and .* masks/, but has 1 and 0"),
     (groups("pair,group\ncell_1,a\n"), r"groups\.csv: has no group for cell_2, cell_3, .* and others"),
     (groups("name;slide\ncell_1;a\n"), r"groups\.csv: must have the columns pair and group, .* but has: name;slide"),
     (groups("group,pair\na,cell_1\nb\n"), r"groups\.csv: must be a UTF-8 CSV file with pair and group in every row"),
@@ -299,7 +299,7 @@ def test_all_problems_are_found_at_once(own_smears):
     scan = scan_pairs(own_smears)
     assert [problem.path.name for problem in scan.problems] == ["cell_3", "cell_5"]
     assert len(scan.pairs) == 13
-    with pytest.raises(InputError, match=re.escape(f"(1 more problem); all that is wrong: cellseg check {own_smears}")):
+    with pytest.raises(InputError, match=re.escape(f"(1 more problem); list all problems: cellseg check {own_smears}")):
         find_pairs(own_smears)
 
 
@@ -415,7 +415,7 @@ def test_the_words_of_exports_are_names_of_pairs_beside_other_pairs(tmp_path):
 
 def test_a_folder_below_is_not_read_where_the_folder_itself_is_meant(tmp_path):
     lay_out(tmp_path, ["images/a.png", "masks/b.png*", "old/images/a.png", "old/masks/a.png*", "old/images/c.png"])
-    with pytest.raises(InputError, match=r"images/a\.png has no mask: masks/ holds b\.png"):
+    with pytest.raises(InputError, match=r"images/a\.png has no mask: masks/ contains b\.png"):
         find_pairs(tmp_path)
 
 
@@ -432,16 +432,16 @@ REFUSED = {
         ["train_images/a.png", "train_masks/a.png*", "test_images/b.png", "test_masks/b.png*"],
         r"several data sets: test_images/ and test_masks/ \(1 pair\), train_images/ and",
     ),
-    "one picture twice": (["1.jpg", "1.png"], r"1\.jpg and 1\.png have one name, and which is the mask is not plain"),
-    "two masks by ending": (["1.bmp*", "1.png*"], r"1\.bmp and 1\.png have one name"),
+    "one picture twice": (["1.jpg", "1.png"], r"1\.jpg and 1\.png have the same name, and either may be the mask"),
+    "two masks by ending": (["1.bmp*", "1.png*"], r"1\.bmp and 1\.png have the same name"),
     "three endings": (["1.bmp", "1.png*", "1.tif"], r"files of more than two endings \(\*\.bmp, \*\.png, \*\.tiff\)"),
     "other names": (
         ["images/a_01.png", "masks/b_01.png*", "masks/b_02.png*"],
-        r"nearest layout is parallel folders images/ and masks/, but images/a_01\.png has no mask: masks/ holds "
-        r"b_01\.png, b_02\.png; give .* one name, or list them in .*pairs\.csv: first the line image,mask, .*"
+        r"most similar layout is parallel folders images/ and masks/, but images/a_01\.png has no mask: masks/ "
+        r"contains b_01\.png, b_02\.png; give .* same name, or list them in .*pairs\.csv: first the line image,mask, .*"
         r"found images in images/ \(1: a_01\.png\) and masks/ \(2: b_01\.png, b_02\.png\)",
     ),
-    "masks as text": (["images/a.png", "labels/a.txt"], r"labels/ holds no pictures but 1 \.txt"),
+    "masks as text": (["images/a.png", "labels/a.txt"], r"labels/ contains no images, only 1 \.txt"),
     "no masks": (["images/a.png", "images/b.png"], r"images/ has no folder of masks such as masks/ beside it"),
     "Zeiss": (
         ["a.czi", "b.czi"],
@@ -449,9 +449,9 @@ REFUSED = {
     ),
     "Cellpose's arrays": (
         ["a.tif", "a_seg.npy"],
-        r"_seg\.npy files hold masks; in its window, File > Save masks as PNG",
+        r"_seg\.npy files contain masks; in Cellpose, export them with File > Save masks as PNG",
     ),
-    "polygons": (["images/a.png", "images/a.json"], r"annotations \(1 \.json\) are not masks: polygons must be drawn"),
+    "polygons": (["images/a.png", "images/a.json"], r"annotations \(1 \.json\) are not masks: convert polygons"),
     "volumes": (["x/a.nii.gz", "x/b.zarr/0.png"], r"a\.nii\.gz is a NIfTI volume.*; b\.zarr is a Zarr folder"),
 }
 
@@ -561,7 +561,7 @@ def test_rows_that_cannot_be_used_are_named(anywhere, text, message):
 def test_groups_are_named_in_one_place(anywhere, tmp_path):
     (anywhere / "pairs.csv").write_text(GROUPED)
     (anywhere / "groups.csv").write_text("pair,group\np_1,a\np_2,a\nq_1,a\n")
-    with pytest.raises(InputError, match=r"pairs\.csv has a column group, and .*groups\.csv names groups too; remove"):
+    with pytest.raises(InputError, match=r"pairs\.csv has a column group, and .*groups\.csv gives groups too; remove"):
         find_pairs(anywhere)
     (anywhere / "pairs.csv").write_text(TABLE)
     assert {pair.group for pair in find_pairs(anywhere).pairs} == {"a"}

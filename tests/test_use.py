@@ -661,7 +661,7 @@ def test_what_training_warns_of_evaluate_and_predict_warn_of(finished, tmp_path)
         tifffile.imwrite(tmp_path / f"c{number}.tif", image[:: 1 - 2 * number], photometric="rgb")
         Image.fromarray(cell[:: 1 - 2 * number]).save(tmp_path / f"c{number}_mask.png")
     said = invoke("evaluate", finished, tmp_path)
-    assert "warning: c0_mask.png, c1_mask.png: value 255 beside labels up to 1, which may mean 'not judged'" in said
+    assert "warning: c0_mask.png, c1_mask.png: value 255 beside labels up to 1, which may mean 'not annotated'" in said
     assert "note: masks: 2 labels, every value above 0 is cell" in said
     deep = "c0.tif, c1.tif: 16-bit colour; only the upper 8 bits are used"
     assert f"warning: {deep}" in said
@@ -675,5 +675,5 @@ def test_an_image_that_lost_its_cells_to_resizing_scores_0_and_not_1(finished, t
         Image.fromarray(cell).save(tmp_path / f"c{number}_mask.png")
         Image.new("L", (2000, 2000)).save(tmp_path / f"c{number}.png")
     said = invoke("evaluate", finished, tmp_path, "--output", tmp_path / "out")
-    assert "2 of 2 objects vanish when the mask is resized to 64x64; 2 masks lose all" in said
+    assert "2 of 2 objects vanish when masks are resized to 64x64 pixels; 2 masks lose all" in said
     assert [float(row["dice"]) for row in rows(tmp_path / "out" / "per_image.csv")] == [0, 0]

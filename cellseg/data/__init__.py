@@ -1,4 +1,4 @@
-"""From a folder on disk to batches: pairs, cleaning, cache, splits, and the embedded synthetic smears."""
+"""Read a folder of pairs, clean it, split it and make batches; draw the embedded synthetic smears."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first used, so that looking at files does not wait for torch."""
+    """Import a public name at its first use: commands that only read files start without torch."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

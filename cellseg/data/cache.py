@@ -1,7 +1,8 @@
-"""Pairs read, cleaned and resized once per machine: a copy in the user's cache folder.
+"""Keep cleaned and resized pairs in the user's cache folder, so that each data set is decoded once per machine.
 
-An entry is named by the content of the files and the settings, so a changed file means another entry, and a moved or
-renamed data set the same one. It appears whole or not at all. Deleting the folder loses nothing but time.
+The name of an entry is a hash of the files' content and of the settings. A changed file leads to a new entry; a moved
+or renamed data set uses its old entry. An entry appears complete or not at all. The cache folder can be deleted: the
+next run decodes the files again.
 """
 
 import hashlib
@@ -32,10 +33,10 @@ from cellseg.data.progress import with_progress
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, require_bounded
 
-VERSION = 4  # of what is made of a file; another version never reads this one's entries
-PARTS = ("images", "masks", "looks")  # files of an entry beside its facts
-AT_ONCE = 256  # pairs in flight: enough for every core, few enough for any memory
-REMEDY = "decoded images are kept there; free space, or set data.cache=PATH to a folder that can be written"
+VERSION = 5  # increase it when decoding or the stored facts change: entries of other versions are not read
+PARTS = ("images", "masks", "looks")  # files of an entry, besides facts.json
+AT_ONCE = 256  # pairs in memory at once: enough to keep all cores busy
+REMEDY = "cellseg keeps decoded images there; free disk space, or set data.cache=PATH to a writable folder"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,25 +45,27 @@ log = logging.getLogger(__name__)
 
 
 class StoredRows:
-    """Equal arrays of uint8 in a file; each is read when it is asked for, and the system keeps what fits in memory.
+    """Read uint8 arrays of one shape from a file on demand; the operating system caches them.
 
-    Read and not mapped: mapped pages count as memory of the process, and end it if the file is cut short.
+    The file is not memory-mapped: mapped pages count as memory of the process, and a truncated file would kill it.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         self._path, self._shape = path, shape
-        self._file = path.open("rb", buffering=0)  # kept open: the entry may be deleted while it is used
+        self._file = path.open("rb", buffering=0)  # stays open: another process may delete the entry
         weakref.finalize(self, self._file.close)
 
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
         pixels = np.empty(self._shape, np.uint8)
-        if hasattr(os, "preadv"):  # needs no position, which forked processes would share
+        if hasattr(os, "preadv"):  # needs no file position, which forked processes share
             read = os.preadv(self._file.fileno(), [pixels.data], row * pixels.nbytes)
         else:
             self._file.seek(row * pixels.nbytes)
             read = self._file.readinto(pixels.data)
         if read != pixels.nbytes:
-            raise InputError(f"{self._path} was cut short while it was used; delete its folder and start again")
+            raise InputError(
+                f"{self._path} was truncated while in use; delete the folder {self._path.parent} and start again"
+            )
         return pixels
 
 
@@ -71,13 +74,13 @@ class DecodedPairs:
     """Every pair of a data set, cleaned and resized.
 
     Attributes:
-        pairs: Where each came from.
-        facts: What is known of each, in the same order.
-        kin: Which of them are related, by position in ``pairs``.
+        pairs: Names, groups and files.
+        facts: Measurements of each pair, in the order of ``pairs``.
+        kin: Related images, by position in ``pairs``.
         images: Rows of shape (C, S, S), uint8.
         masks: Rows of shape (1, S, S), uint8, 0 or 1.
-        looks: Rows of what ``Likeness.packed`` gives.
-        row: Of each pair, where in ``images``, ``masks`` and ``looks`` it lies.
+        looks: Rows that ``Likeness.unpacked`` reads.
+        row: The row of each pair in ``images``, ``masks`` and ``looks``.
     """
 
     pairs: Sequence[Pair]
@@ -90,37 +93,37 @@ class DecodedPairs:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all content, the same in whatever order or folder the pairs lie."""
+        """A hash of all content; it does not depend on folders, names or order."""
         lines = sorted(f"{facts.sha256} {facts.mask_sha256}" for facts in self.facts)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     @property
     def likenesses(self) -> list[Likeness]:
-        """What of each picture is compared with those of other sets."""
+        """Thumbnail and sides of each image, to compare it with images of other data sets."""
         return [
             Likeness.unpacked(self.looks[row], (facts.width, facts.height))
             for row, facts in zip(self.row, self.facts, strict=True)
         ]
 
     def positions(self, names: Sequence[str]) -> list[int]:
-        """Return where in ``pairs`` the named ones are."""
+        """Return the positions in ``pairs`` of the given names."""
         position = {pair.name: index for index, pair in enumerate(self.pairs)}
         return [position[name] for name in names]
 
 
 def load_pairs(pairs: Sequence[Pair], how: Reading, folder: Path | None = None) -> DecodedPairs:
-    """Find the cached pairs; read, clean and resize them first where these very files are not cached yet.
+    """Return the decoded pairs from the cache; decode and store them first if it has no entry for these files.
 
     Args:
-        pairs: What to load.
-        how: How files become pixels, and the side in pixels to resize to.
-        folder: Where entries are kept; by default the user's cache folder.
+        pairs: Pairs to load.
+        how: Threshold, channels, and the side in pixels to resize to.
+        folder: The cache folder; by default the user's.
 
     Raises:
         InputError: If a file cannot be used, or the cache cannot be written.
     """
     folder = folder or platformdirs.user_cache_path("cellseg")
-    digests = list(in_parallel(_digest, pairs, "looking at files"))
+    digests = list(in_parallel(_digest, pairs, "reading files"))
     order = sorted(range(len(pairs)), key=lambda index: digests[index])
     size, channels = how.image_size or 0, len(how.channels or (0, 1, 2))
     settings = {
@@ -154,8 +157,9 @@ def load_pairs(pairs: Sequence[Pair], how: Reading, folder: Path | None = None) 
 
 
 def in_parallel(function: Callable[[Item], Result], items: Sequence[Item], doing: str) -> Iterator[Result]:
-    """Yield the function's results in the order of the items, with a progress bar."""
-    some = max(1, min(16, len(items) // (4 * (os.cpu_count() or 1))))  # a task each would cost more than a small file
+    """Call the function on every item in threads, with a progress bar; yield the results in the order of the items."""
+    # several items in a task: a task costs more than reading a small file
+    some = max(1, min(16, len(items) // (4 * (os.cpu_count() or 1))))
     blocks = [items[start : start + some] for start in range(0, len(items), some)]
     at_once = max(1, AT_ONCE // some)
 
@@ -178,13 +182,13 @@ def _digest(pair: Pair) -> str:
                 whole.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
             raise InputError(
-                f"{path}: cannot be read as an image ({error.strerror or error}); mend that, or leave it out"
+                f"{path}: cannot be read as an image ({error.strerror or error}); fix the file or remove it"
             ) from error
     return whole.hexdigest()
 
 
 def _stored(entry: Path) -> dict[str, Any] | None:
-    """Return what an entry says of its pairs; None where there is no whole entry."""
+    """Return the facts of an entry; None if the entry is missing or incomplete."""
     try:
         stored: dict[str, Any] = json.loads((entry / "facts.json").read_text("utf-8"))
         sizes = {name: (entry / name).stat().st_size for name in PARTS}
@@ -195,20 +199,20 @@ def _stored(entry: Path) -> dict[str, Any] | None:
 
 
 def _build(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Reading) -> dict[str, Any]:
-    """Write an entry, or wait until the run that is writing it has done so."""
+    """Write an entry; if another run is writing it, wait for that run instead."""
     lock = FileLock(entry.with_suffix(".lock"))
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        log.info("waiting for another run that is reading the same images")
+        log.info("another run is decoding the same images; waiting for it")
         lock.acquire()
     except OSError as error:
         raise InputError(f"{entry.parent} cannot be written ({error.strerror or error}); {REMEDY}") from error
     try:
         if stored := _stored(entry):
             return stored
-        for left in (entry, *entry.parent.glob(f".{entry.name}-*")):  # damaged, or of a run that was killed
+        for left in (entry, *entry.parent.glob(f".{entry.name}-*")):  # damaged, or left by a killed run
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:
@@ -224,14 +228,16 @@ def _write(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Read
     def read(item: tuple[Pair, str]) -> tuple[bytes, bytes, PairFacts, Likeness]:
         pair, digest = item
         clean = inspect_pair(pair, how)
-        if _digest(pair) != digest:  # or the entry would hold, for ever, what these files no longer are
-            raise InputError(f"{pair.image} or its mask changed while it was read; start again")
+        if _digest(pair) != digest:  # the entry would never match its key
+            raise InputError(
+                f"{pair.image} or its mask changed while it was read; start again when the files are complete"
+            )
         image, mask = resize_image(clean.pixels, size), resize_mask(clean.mask, size)
         return image.tobytes(), mask.tobytes(), clean.facts, clean.likeness
 
     facts, likenesses = [], Likenesses(len(pairs))
     with new_folder(entry, remedy=REMEDY) as unfinished:
-        # written and not mapped: on a full disk a write fails with an error, a mapped page kills the process
+        # written, not memory-mapped: on a full disk a write raises an error, a mapped page kills the process
         with ExitStack() as stack:
             images, masks, looks = (stack.enter_context((unfinished / part).open("wb")) for part in PARTS)
             for image, mask, known, likeness in in_parallel(
@@ -242,7 +248,8 @@ def _write(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Read
                 looks.write(likeness.packed())
                 facts.append(known)
                 likenesses.append(likeness)
-            for file in (images, masks, looks):  # after a power cut the right size must mean the right content
+            # so that a file of the right size has the right content after a power cut
+            for file in (images, masks, looks):
                 file.flush()
                 os.fsync(file.fileno())
         kin = find_kin([known.sha256 for known in facts], likenesses)
@@ -252,5 +259,5 @@ def _write(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Read
             "bytes": {name: (unfinished / name).stat().st_size for name in PARTS},
         }
         (unfinished / "facts.json").write_text(json.dumps(stored), encoding="utf-8")
-    log.info("cached %d decoded pairs in %s", len(pairs), entry)
+    log.info("stored %d decoded pairs in the cache %s", len(pairs), entry)
     return stored

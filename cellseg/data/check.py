@@ -1,4 +1,4 @@
-"""Looking a data set over before training: what training would stumble over, and what it would make of the rest."""
+"""Check a data set before training: find everything that would stop or mislead it, and show how it reads the files."""
 
 import re
 import shlex
@@ -35,20 +35,20 @@ from cellseg.data.pairs import Pair, Scan, scan_pairs, shown
 from cellseg.data.splits import SplitPlan, Subsets
 from cellseg.storage.errors import InputError
 
-USUAL_SIZE = 224  # pixels a side that training resizes to by default
+USUAL_SIZE = 224  # side in pixels to which training resizes by default
 COLOURS = {ERROR: "bold red", WARNING: "yellow", NOTE: "dim"}
 
 
 @dataclass(frozen=True)
 class Check:
-    """What a look at a data set gave.
+    """The result of a check.
 
     Attributes:
-        headline: How many pairs, in which layout.
-        meaning: What the values of the masks were taken for.
+        headline: Number of pairs, and the layout.
+        meaning: How the values of the masks are interpreted.
         findings: Errors first, then warnings, then notes.
-        groups: Of every pair, the group it should be in: the one it was given, joined with those of its relatives.
-        tiles: A small picture of every readable pair with its mask outlined, in order, where they were asked for.
+        groups: The group that each pair should be in: given groups, merged where images of two groups are related.
+        tiles: A small image of every readable pair with its mask outlined, in order; empty unless requested.
     """
 
     headline: str
@@ -59,21 +59,21 @@ class Check:
 
     @property
     def failed(self) -> bool:
-        """Whether training would stop."""
+        """Whether an error would stop training."""
         return any(finding.severity == ERROR for finding in self.findings)
 
 
 def check_data(
     root: Path, groups: Path | None = None, how: Reading = Reading(), *, regroup: bool = False, tiles: bool = False
 ) -> Check:
-    """Look at every pair of a data set as training would with its default split.
+    """Read every pair of a data set as training does, and divide it with the default split.
 
     Args:
         root: Folder of pairs, or a table of them.
         groups: As for ``scan_pairs``.
-        how: How files become pixels.
-        regroup: Whether to split by the groups that were found, as training will once they are written down.
-        tiles: Whether to draw a small picture of each pair.
+        how: Threshold, channels and size, as in training.
+        regroup: Whether to split by the groups found here, as training does when they are in ``groups.csv``.
+        tiles: Whether to draw a small image of each pair.
     """
     try:
         scan = scan_pairs(root, groups)
@@ -89,7 +89,7 @@ def check_data(
         pairs = [replace(pair, group=together[pair.name]) for pair in pairs]
     findings = list(_outside(scan))
     subsets = _default_split(pairs, facts, findings) if pairs else None
-    findings += _told_once(problems, scan.root)
+    findings += _merged(problems, scan.root)
     findings += look_at_pairs(pairs, facts, scan.root)
     findings += look_at_kin(pairs, kin, subsets, grouped=scan.grouped)
     return Check(
@@ -107,7 +107,7 @@ def _in_groups(scan: Scan) -> str:
 
 @dataclass(frozen=True)
 class _Look:
-    """What of a readable pair is kept."""
+    """A readable pair, without its pixels."""
 
     pair: Pair
     facts: PairFacts
@@ -116,7 +116,7 @@ class _Look:
 
 
 def _look(scan: Scan, how: Reading, *, tiles: bool) -> tuple[list[_Look], list[Problem]]:
-    """Return every readable pair, and the problems of the names and of the files that cannot be used."""
+    """Return every readable pair, and the problems of names and of unreadable files."""
 
     def look(pair: Pair) -> _Look | Problem:
         try:
@@ -126,37 +126,37 @@ def _look(scan: Scan, how: Reading, *, tiles: bool) -> tuple[list[_Look], list[P
         tile = draw_tile(as_rgb(clean.pixels), clean.mask, pair.name) if tiles else None
         return _Look(pair, clean.facts, clean.likeness, tile)
 
-    results = list(in_parallel(look, scan.pairs, "looking at images"))
+    results = list(in_parallel(look, scan.pairs, "reading images"))
     unusable = [result for result in results if isinstance(result, Problem)]
     return [result for result in results if isinstance(result, _Look)], [*scan.problems, *unusable]
 
 
 def _outside(scan: Scan) -> Iterator[Finding]:
-    """Yield which pictures belong to no pair, and which files must be converted before they can."""
+    """Yield findings about images without a pair, and about files that must be converted first."""
     by_suffix: dict[str | None, list[Path]] = defaultdict(list)
     for path in scan.ignored:
         by_suffix[foreign_suffix(path.name)].append(path)
     for suffix, paths in by_suffix.items():
         where = some([shown(path, scan.root) for path in paths])
         seen = "belongs to no pair" if suffix is None else describe_foreign(paths)[0]
-        yield Finding(WARNING, where, seen, "left out")
+        yield Finding(WARNING, where, seen, "ignored")
 
 
 def _together(pairs: Sequence[Pair], kin: Sequence[Kin]) -> dict[str, str]:
-    """Join given groups that have relatives in each other; called as given where that is one name."""
+    """Merge groups whose images are related; keep the name of a given group where only one is involved."""
     first: dict[str, int] = {}
     given = [Kin(first.setdefault(pair.group, index), index, "group") for index, pair in enumerate(pairs)]
     groups = {pair.name: pair.group for pair in pairs}
     for family in families(len(pairs), [*kin, *given]):
         shared = {pairs[index].group for index in family}
-        named = {group for group in shared if group not in groups}  # a group that is only called like its one member
+        named = {group for group in shared if group not in groups}  # not the default groups of single pairs
         name = named.pop() if len(named) == 1 else pairs[family[0]].name
         groups |= {pairs[index].name: name for index in family}
     return groups
 
 
-def _told_once(problems: Sequence[Problem], root: Path) -> list[Finding]:
-    """Return one finding for all places with the same problem."""
+def _merged(problems: Sequence[Problem], root: Path) -> list[Finding]:
+    """Return one finding for each kind of problem, with all its places."""
     places: dict[tuple[str, str], list[str]] = defaultdict(list)
     for problem in problems:
         places[problem.seen, problem.remedy].append(shown(problem.path, root))
@@ -166,7 +166,7 @@ def _told_once(problems: Sequence[Problem], root: Path) -> list[Finding]:
 def _unusable(pair: Pair, error: InputError) -> Problem:
     path = next((path for path in (pair.image, *pair.masks) if str(error).startswith(f"{path}: ")), pair.image)
     seen, _, remedy = str(error).removeprefix(f"{path}: ").partition("; ")
-    return Problem(path, seen, remedy or "mend it or remove the pair")
+    return Problem(path, seen, remedy or "fix the file or remove the pair")
 
 
 def _default_split(pairs: Sequence[Pair], facts: Sequence[PairFacts], findings: list[Finding]) -> Subsets | None:
@@ -183,12 +183,12 @@ def _default_split(pairs: Sequence[Pair], facts: Sequence[PairFacts], findings: 
 
 
 def next_command(check: Check, root: Path, groups: Path | None, how: Reading) -> str:
-    """Return what to type after a check: how to train with the same settings, or how to look again.
+    """Return the command to run after a check: train with the same settings, or check again.
 
     Args:
-        check: What the check gave.
+        check: The result of the check.
         root: The data set.
-        groups: The table of groups that training should use; None for the usual one.
+        groups: The table of groups that training should use; None for ``groups.csv`` in the data set.
         how: As for ``check_data``.
     """
     usual = (root if root.is_dir() else root.parent) / "groups.csv"
@@ -209,12 +209,12 @@ def next_command(check: Check, root: Path, groups: Path | None, how: Reading) ->
 
 
 def print_check(check: Check, then: str) -> None:
-    """Print what was found in a data set, whether it can be trained on, and the command to give next."""
+    """Print the findings, whether training would run, and the next command."""
     console, findings = Console(), check.findings
     for line in filter(None, (check.headline, check.meaning)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if findings:
-        table = Table("severity", "where", "what was seen", "what training does", show_lines=True)
+        table = Table("severity", "where", "finding", "what training does", show_lines=True)
         for finding in findings:
             cells = (finding.where, finding.seen, finding.effect)
             table.add_row(
@@ -225,5 +225,5 @@ def print_check(check: Check, then: str) -> None:
     said = ", ".join(f"{counts[severity]} {severity}{'' if counts[severity] == 1 else 's'}" for severity in COLOURS)
     verdict = "training would stop" if counts[ERROR] else "training would run"
     console.print(f"{said}: {verdict}", style="bold", highlight=False)
-    when = "once that is fixed, check again" if check.failed else "next"
+    when = "after fixing this, check again" if check.failed else "next"
     console.print(f"{when}: {then}", highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""A data set written out as training sees it: PNG, masks of 0 and 255, and a list of what was changed."""
+"""Write a data set as training sees it: PNG images, masks of 0 and 255, and a list of all changes."""
 
 import csv
 from pathlib import Path
@@ -28,23 +28,25 @@ def write_cleaned(
     """Write the cleaned data set and ``changes.csv`` to a new folder in the same layout.
 
     Images become 8-bit RGB, masks single-channel 0 and 255, the union where an image has several. Pairs that a table
-    lists, or that differ only in the endings of their files, are listed in a ``pairs.csv``. Training on the result is
-    training on ``root``, bit for bit. The folder appears whole or not at all. Returns how many pairs there are, what
-    their values were taken for, and what to be warned of.
+    lists, or that differ only in the endings of their files, are listed in a ``pairs.csv``. Training on the new
+    folder gives the same result, bit for bit, as training on ``root``. The folder appears complete or not at all.
+    Returns the number of pairs, how the values of their masks were interpreted, and the warnings.
 
     Args:
         root: Folder or table of pairs; nothing in it is changed.
-        out: Folder to make.
+        out: Folder to create.
         groups: As for ``scan_pairs``.
-        how: How files become pixels.
+        how: Threshold and channels, as in training.
 
     Raises:
         InputError: If ``out`` exists or lies in ``root``, a file of ``root`` cannot be used, or writing fails.
     """
     if root.is_dir() and out.resolve().is_relative_to(root.resolve()):
-        raise InputError(f"{out} lies in {root}, where nothing is written; name a folder outside of it")
+        raise InputError(
+            f"{out} is inside the data set {root}, which must stay unchanged; choose a folder outside of it"
+        )
     scan = find_pairs(root, groups)
-    files = _files_as_they_were(scan)
+    files = _original_places(scan)
     as_table = files is None
     files = files or {
         pair.name: (Path(f"images/{pair.name}.png"), Path(f"masks/{pair.name}.png")) for pair in scan.pairs
@@ -67,7 +69,7 @@ def write_cleaned(
             ]
 
         if len(how.channels or ()) > MOST_SHOWN:
-            raise InputError(f"{len(how.channels or ())} channels do not fit into PNG; choose at most {MOST_SHOWN}")
+            raise InputError(f"a PNG file cannot hold {len(how.channels or ())} channels; choose at most {MOST_SHOWN}")
         facts, changes = zip(*in_parallel(write, scan.pairs, "cleaning"), strict=True)
         with (unfinished / "changes.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -83,8 +85,8 @@ def write_cleaned(
     return len(scan.pairs), describe_masks(facts, how.mask_threshold), warnings
 
 
-def _files_as_they_were(scan: Scan) -> dict[str, tuple[Path, Path]] | None:
-    """Return where image and mask of every pair go in the layout of the original; None if they would not fit there."""
+def _original_places(scan: Scan) -> dict[str, tuple[Path, Path]] | None:
+    """Return paths for image and mask of every pair in the original layout; None if two files would have one path."""
     files = {}
     for pair in scan.pairs:
         mask = pair.masks[0].with_name(f"{pair.name}.png") if len(pair.masks) > 1 else pair.masks[0]
@@ -103,14 +105,14 @@ def _black_and_white(mask: NDArray[np.bool_]) -> Image.Image:
 def _image_change(facts: PairFacts) -> str:
     changes = [f"{facts.image_kind} to RGB, 8 bits"] if facts.image_kind != "RGB, 8 bits" else []
     if facts.chosen:
-        changes.append(f"of its channels {facts.chosen}")
+        changes.append(f"channels {facts.chosen} kept")
     if facts.turned:
-        changes.append("turned upright")
+        changes.append("rotated upright (EXIF orientation)")
     if facts.stretched:
-        changes.append("stretched from its 0.1 to its 99.9 percentile")
+        changes.append("intensities scaled from the 0.1 and 99.9 percentiles to 0 and 255")
     if facts.truncated_depth:
         changes.append("upper 8 of 16 bits kept")
-    return "; ".join(changes) or "pixels as they were"
+    return "; ".join(changes) or "pixels unchanged"
 
 
 def _mask_change(facts: PairFacts, files: int) -> str:
@@ -118,9 +120,9 @@ def _mask_change(facts: PairFacts, files: int) -> str:
     if facts.mask_file_kind != "grey, 8 bits":
         changes.append(f"{facts.mask_file_kind} to grey, 8 bits")
     if facts.mask_kind in (LABELS, RESIZED) and facts.mask_brightest != 255:
-        changes.append(f"labels up to {facts.mask_brightest:g} made 255")
+        changes.append(f"labels up to {facts.mask_brightest:g} set to 255")
     if facts.grey:
-        changes.append(f"grey pixels made cell, {facts.grey:.2%} of the cell pixels")
+        changes.append(f"grey pixels set to cell, {facts.grey:.2%} of the cell pixels")
     if facts.faint:
-        changes.append(f"faint pixels made background, {facts.faint:.2%} of all pixels")
-    return "; ".join(changes) or "values as they were"
+        changes.append(f"faint pixels set to background, {facts.faint:.2%} of all pixels")
+    return "; ".join(changes) or "values unchanged"

@@ -1,4 +1,4 @@
-"""The LightningDataModule: a folder of pairs, or the embedded smears, as training, validation and test batches."""
+"""The LightningDataModule: training, validation and test batches from a folder of pairs or from the embedded smears."""
 
 import logging
 from collections.abc import Sequence
@@ -20,31 +20,31 @@ from cellseg.data.synthetic import write_synthetic
 from cellseg.storage.errors import InputError
 
 EMBEDDED_PAIRS = 50
-MOST_CHANNELS = 4  # that PNG can hold, in which a run keeps its test images
-EMBEDDED_ROOT = Path("data/synthetic-v1")  # the version changes whenever the drawing does
+MOST_CHANNELS = 4  # a run keeps its test images as PNG, which holds at most four
+EMBEDDED_ROOT = Path("data/synthetic-v1")  # increase the version when the drawing changes
 
 log = logging.getLogger(__name__)
 
 
 class CellDataModule(L.LightningDataModule):
-    """Cleaned pairs from ``root``, split once, decoded once.
+    """Provide batches of cleaned pairs from ``root``; the pairs are split and decoded once.
 
     Args:
-        root: Folder of pairs; without it the embedded synthetic smears are drawn into ``data/`` and used.
-        groups: CSV file of which pairs are siblings; by default ``groups.csv`` in the folder, if there is one.
+        root: Folder of pairs; by default 50 embedded synthetic smears, drawn into ``data/``.
+        groups: CSV file with the group of each pair; by default ``groups.csv`` in the folder, if there is one.
         image_size: Side in pixels to which images and masks are resized.
-        batch_size: Images a training step sees on each device. Scoring always sees one at a time.
-        mask_threshold: Pixels of a grey mask above it are cell; in 0..254.
+        batch_size: Images in a training step on each device. Scoring uses one image at a time.
+        mask_threshold: In a grey mask, pixels above this value are cell; in 0..254.
         channels: Which channels of the images to use, counted from 0; at most four. By default RGB, grey as RGB.
-        origin: Where the data set is to be had; said when ``root`` does not exist.
+        origin: Where to get the data set; the error message names it if ``root`` does not exist.
         split: How to divide the pairs; see ``SplitPlan``.
-        augmentation: Called with a training image and its mask, both (C, S, S), and a generator that alone may decide
-            what is drawn; returns both changed alike. None: none.
-        seed: Decides the order of batches and what the augmentation draws; the split has its own.
-        cache: Folder that keeps the decoded images; by default the user's cache folder.
+        augmentation: A callable that takes a training image and its mask, both (C, S, S), and a generator for all
+            random numbers; it returns both, changed in the same way. None for no augmentation.
+        seed: Seed for the order of batches and the augmentation; the split has its own seed.
+        cache: Folder for decoded images; by default the user's cache folder.
 
     Raises:
-        InputError: If a value is out of range; from ``setup``, if the folder cannot be used.
+        InputError: If a value is out of range. ``setup`` raises it if the folder cannot be used.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class CellDataModule(L.LightningDataModule):
             if not isinstance(value, int) or not least <= value <= most:
                 raise InputError(f"data.{name} must be a whole number from {least} to {most}, but is {value!r}")
         if augmentation is not None and not callable(augmentation):
-            raise InputError(f"augmentation gives a {type(augmentation).__name__}, which cannot be called")
+            raise InputError(f"augmentation is a {type(augmentation).__name__}, which is not callable")
         if root is not None and not str(root).strip():
-            raise InputError("data.root is empty; name a folder, or leave it out for the embedded smears")
+            raise InputError("data.root is empty; set it to a folder, or remove it to use the embedded smears")
         self.root = EMBEDDED_ROOT if root is None else _expanded(root)
         self.embedded = root is None
         self.groups, self.cache = (_expanded(path) if path else None for path in (groups, cache))
@@ -87,17 +87,17 @@ class CellDataModule(L.LightningDataModule):
         self._plan: dict[str, Any] = {}
 
     def prepare_data(self) -> None:
-        """Draw the embedded smears, where they are used and not yet there."""
+        """Draw the embedded smears if they are used and missing."""
         if self.embedded and not self.root.exists():
             log.info("drawing %d synthetic blood smears into %s", EMBEDDED_PAIRS, self.root)
             try:
                 write_synthetic(self.root, EMBEDDED_PAIRS)
             except InputError:
-                if not self.root.exists():  # otherwise another run that started at the same time was faster
+                if not self.root.exists():  # otherwise another run wrote them first
                     raise
 
     def setup(self, stage: str | None = None) -> None:
-        """Find, split and decode the pairs; every later call does nothing."""
+        """Find, split and decode the pairs, once; later calls do nothing."""
         if self._decoded is not None:
             return
         if self.origin and not self.root.exists():
@@ -106,12 +106,12 @@ class CellDataModule(L.LightningDataModule):
         pairs = scan.pairs
         if self.embedded and len(pairs) != EMBEDDED_PAIRS:
             raise InputError(
-                f"{self.root} should hold the {EMBEDDED_PAIRS} embedded pairs, but holds {len(pairs)}; "
-                "delete it and it is drawn again"
+                f"{self.root} must contain the {EMBEDDED_PAIRS} embedded pairs, but contains {len(pairs)}; "
+                "delete the folder, and the next run draws it again"
             )
         log.info("found %s in %s, %s", count(len(pairs), "pair"), self.root, scan.layout)
         if scan.ignored:
-            log.warning("%s left out, in no pair: %s first", count(len(scan.ignored), "file"), scan.ignored[0])
+            log.warning("ignored %s outside of any pair, such as %s", count(len(scan.ignored), "file"), scan.ignored[0])
         path = Path(self.split.file).expanduser() if self.split.file is not None else None
         recorded = read_split(path) if path else None
         subsets = {} if recorded else self.split.divide({pair.name: pair.group for pair in pairs})
@@ -135,30 +135,30 @@ class CellDataModule(L.LightningDataModule):
             if finding.severity == WARNING:
                 log.warning("%s", finding)
         if leaks:
-            log.warning("%s between the subsets, allowed by data.split.allow_leaks", count(len(leaks), "leak"))
+            log.warning("found %s between subsets; data.split.allow_leaks permits it", count(len(leaks), "leak"))
         self._decoded, self._subsets, self._leaks = decoded, subsets, leaks
         self._plan = recorded.plan if recorded else self.split.record()
         log.info("split: %s", ", ".join(f"{count} {subset}" for subset, count in self.counts.items()))
 
     @property
     def decoded(self) -> DecodedPairs:
-        """The pairs themselves; there after ``setup``."""
+        """The decoded pairs; available after ``setup``."""
         if self._decoded is None:
             raise RuntimeError("call setup() before using the data")
         return self._decoded
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images in each subset."""
+        """Number of images in each subset."""
         return {subset: len(names) for subset, names in self._subsets.items()}
 
     @property
     def has_validation(self) -> bool:
-        """Whether validation images exist that are neither trained nor tested on."""
+        """Whether the split has a validation part."""
         return bool(self.counts.get("val"))
 
     def split_record(self) -> SplitRecord:
-        """Return what ``split.json`` holds: the plan, and every image by name, group and content hash."""
+        """Return the content of ``split.json``: the plan, and name, group and content hashes of every image."""
 
         def entry(index: int) -> SplitEntry:
             pair, facts = self.decoded.pairs[index], self.decoded.facts[index]
@@ -169,7 +169,7 @@ class CellDataModule(L.LightningDataModule):
         return SplitRecord.model_validate(self._plan | entries)
 
     def data_record(self) -> dict[str, Any]:
-        """Return what ``summary.json`` says of the data: where, what, and which leaks were allowed."""
+        """Return the data section of ``summary.json``: root, fingerprint, typical size, and leaks that were allowed."""
         return {
             "root": str(self.root.absolute()),
             "fingerprint": self.decoded.fingerprint,
@@ -182,17 +182,17 @@ class CellDataModule(L.LightningDataModule):
         }
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Shuffled, augmented batches."""
+        """Return shuffled, augmented batches of the training part."""
         dataset = CellDataset(self.decoded, self._subsets["train"], self.augmentation, self.seed)
         replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         return DataLoader(dataset, self.batch_size, sampler=EpochSampler(dataset, self.seed, replicas, rank))
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The validation images; where there are none the test images, watched but never chosen by."""
+        """Return the validation images or, without a validation part, the test images: for curves only."""
         return self._scoring_loader("val" if self.has_validation else "test")
 
     def test_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
-        """The test images and, second, the validation images where there are any."""
+        """Return one loader for the test images and, if there is a validation part, a second one for it."""
         return [self._scoring_loader(subset) for subset in ("test", "val") if self._subsets[subset]]
 
     def _scoring_loader(self, subset: str) -> DataLoader[dict[str, Any]]:
@@ -202,7 +202,7 @@ class CellDataModule(L.LightningDataModule):
 def _expanded(path: str) -> Path:
     try:
         return Path(str(path)).expanduser()
-    except RuntimeError:  # no user has this name: the ~ is part of a file's
+    except RuntimeError:  # no such user: the ~ belongs to a file name
         return Path(str(path))
 
 
@@ -214,23 +214,26 @@ def _checked(channels: Sequence[int] | None) -> tuple[int, ...] | None:
     if whole and 1 <= len(set(channels)) == len(channels) <= MOST_CHANNELS:
         return tuple(channels)
     raise InputError(
-        f"data.channels must be 1 to {MOST_CHANNELS} different channels, counted from 0, such as [0,1], "
+        f"data.channels must be a list of 1 to {MOST_CHANNELS} different channels, counted from 0, such as [0,1], "
         f"but is {channels!r}"
     )
 
 
 def _leak_message(leaks: Sequence[Leak], scan: Scan, root: Path, *, repeated: bool) -> str:
     a, side, b, other, relation = leaks[0]
-    more = f" ({len(leaks) - 1} more leaks like this)" if len(leaks) > 1 else ""
-    what = {"same picture": "are the same picture", "near duplicate": "are nearly the same picture"}
+    more = f" ({count(len(leaks) - 1, 'more leak')})" if len(leaks) > 1 else ""
+    relations = {
+        "same image": "are the same image",
+        "near duplicate": "are nearly the same image",
+        "neighbouring tiles": "are neighbouring tiles",
+    }
     if repeated:
-        remedy = "the split of data.split.file leaks; draw a new one"
+        remedy = "data.split.file leaks: draw a new split"
     elif scan.listed and scan.grouped:
-        remedy = "give relatives one group in the column group of pairs.csv"
+        remedy = "give both the same value in the column group of pairs.csv"
     else:
-        file = scan.root / "groups.csv"
-        remedy = f"write relatives into one group, as cellseg check {root} --write-groups {file} does"
+        remedy = f"put them into one group: cellseg check {root} --write-groups {scan.root / 'groups.csv'}"
     return (
-        f"{a} and {b} {what.get(relation, f'are relatives ({relation})')}, but one would be in {side} and one in "
-        f"{other}{more}; {remedy}, or set data.split.allow_leaks=true"
+        f"{a} and {b} {relations.get(relation, f'are in one group ({relation})')}, but {a} is in {side} and {b} in "
+        f"{other}{more}; {remedy}; or set data.split.allow_leaks=true"
     )

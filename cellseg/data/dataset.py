@@ -1,4 +1,4 @@
-"""Decoded pairs as samples, and the order and the random draws in which an epoch sees them."""
+"""Samples for the network, and their order and augmentation in each epoch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,12 +15,13 @@ Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]
 
 
 class CellDataset(Dataset[dict[str, Any]]):
-    """Some of the decoded pairs as samples ``{image, mask, name, group, vanished}``.
+    """Return decoded pairs as samples ``{image, mask, name, group, vanished}``.
 
-    The image is in [0, 1], the mask 0 or 1, both float; ``vanished`` tells that resizing took away all its cells.
+    Image and mask are float, the image in [0, 1], the mask 0 or 1. ``vanished`` is true if the mask lost all its cells
+    when it was resized.
 
-    An item is asked for as ``(position, epoch)``, and what the augmentation draws is a function of seed, epoch and
-    image alone: neither order, nor workers, nor other runs in the process can change it.
+    The index of a sample is ``(position, epoch)``. The augmentation depends only on seed, epoch and image, not on the
+    order of samples, the number of workers, or other runs in the same process.
     """
 
     def __init__(
@@ -46,10 +47,10 @@ class CellDataset(Dataset[dict[str, Any]]):
 
 
 class EpochSampler(DistributedSampler[Any]):
-    """Every position once an epoch, as ``(position, epoch)``, ordered by seed and epoch, shared out over devices."""
+    """Shuffle positions by seed and epoch, divide them among devices, and yield them as ``(position, epoch)``."""
 
     def __init__(self, dataset: CellDataset, seed: int, num_replicas: int = 1, rank: int = 0) -> None:
-        # DistributedSampler shuffles by seed + epoch: hashed seeds keep seed 1, epoch 0 apart from seed 0, epoch 1
+        # DistributedSampler shuffles by seed + epoch; hashing keeps seed 1, epoch 0 different from seed 0, epoch 1
         super().__init__(dataset, num_replicas, rank, shuffle=True, seed=derived_seed(seed) >> 16)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -57,5 +58,5 @@ class EpochSampler(DistributedSampler[Any]):
 
 
 def derived_seed(*parts: int) -> int:
-    """Return a 63-bit seed that any change to the parts makes unrelated."""
+    """Hash integers into a 63-bit seed; different integers give independent seeds."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

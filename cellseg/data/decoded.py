@@ -1,4 +1,4 @@
-"""What an image file holds before anything is made of it, whatever its format."""
+"""The values of an image file of any format, before they are interpreted."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,28 +7,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
-Values = NDArray[Any]  # uint8, uint16, int32, float32, ...: as the file has them
+Values = NDArray[Any]  # uint8, uint16, int32, float32, ...: the type in the file
 
 COLOURS = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGB and alpha"}
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The values in a file, upright.
+    """The values in a file, rotated upright.
 
     Attributes:
-        values: Shape (H, W, C), as stored; where there is a palette its indices, and C is 1.
-        palette: Colours (N, 4) of the indices, red, green, blue and alpha; None without one.
-        alpha: Whether the last channel says how opaque a pixel is.
-        bits: Of a value in the file.
-        channels: How many channels there are, where they are not grey or RGB, with or without alpha; otherwise 0.
-        coloured: Whether the first three of these are RGB.
-        turned: Whether the file's orientation tag was obeyed.
-        lossy: Whether the format changes values: ``yes``, ``maybe`` or empty for no.
-        truncated: Whether the lower bits of a colour image of 16 bits are lost.
-        white_is_zero: ``stored`` or ``shown`` where the TIFF tag PhotometricInterpretation says that 0 is white: the
-            values are those in the file, or were inverted to what a viewer shows. ``unknown`` where nothing tells which
-            of both is meant, and what a viewer shows was taken. Empty for other files.
+        values: Shape (H, W, C), as stored; with a palette, its indices, and C is 1.
+        palette: Colours (N, 4) of the indices: red, green, blue, alpha; None without a palette.
+        alpha: Whether the last channel is opacity.
+        bits: Bits of one value in the file.
+        channels: Number of channels; 0 for grey and RGB, with or without alpha.
+        coloured: Whether the first three of these channels are RGB.
+        turned: Whether the image was rotated by the file's orientation tag.
+        lossy: Whether the compression changes values: ``yes``, ``maybe``, or empty for no.
+        truncated: Whether the lower 8 bits of a 16-bit colour image are lost.
+        white_is_zero: Set if the TIFF tag PhotometricInterpretation says that 0 is white. ``stored``: the values are
+            those in the file. ``shown``: they were inverted to the image that a viewer shows. ``unknown``: either may
+            be meant, and they were inverted. Empty for other files.
     """
 
     values: Values
@@ -44,7 +44,7 @@ class Decoded:
 
     @property
     def kind(self) -> str:
-        """How the file holds pixels, in words."""
+        """Pixel type in words, such as RGB, 8 bits."""
         if self.palette is not None:
             return "palette colours"
         what = f"{self.channels} channels" if self.channels else COLOURS[self.values.shape[2]]
@@ -53,5 +53,5 @@ class Decoded:
 
     @property
     def size(self) -> str:
-        """Width and height."""
+        """Width and height, as in 640x480."""
         return f"{self.values.shape[1]}x{self.values.shape[0]}"

@@ -1,14 +1,14 @@
-"""Masks drawn beside and over their images."""
+"""Draw masks beside and over their images."""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
-RIGHT, FALSE, MISSED = (255, 255, 255), (230, 159, 0), (0, 114, 178)  # orange and blue: for colour-blind eyes too
+RIGHT, FALSE, MISSED = (255, 255, 255), (230, 159, 0), (0, 114, 178)  # orange and blue: also for colour-blind eyes
 GAP = 4  # pixels between the parts
 OUTLINE = (255, 120, 0)
-TINT = 50  # of 255, over all of a cell
+TINT = 50  # opacity of the colour inside a cell, of 255
 
 
 def draw_panel(image: Pixels, truth: NDArray[np.bool_], mask: NDArray[np.bool_]) -> Pixels:
@@ -16,23 +16,22 @@ def draw_panel(image: Pixels, truth: NDArray[np.bool_], mask: NDArray[np.bool_])
 
     Args:
         image: Shape (H, W, 3).
-        truth: What the label says, shape (H, W).
-        mask: What the network says, shape (H, W).
+        truth: The labelled mask, shape (H, W).
+        mask: The network's mask, shape (H, W).
     """
     gap = np.full((len(image), GAP, 3), 128, np.uint8)
     return np.concatenate([image, gap, draw_truth(truth), gap, draw_prediction(truth, mask)], axis=1)
 
 
 def draw_truth(truth: NDArray[np.bool_]) -> Pixels:
-    """Return a label (H, W) as a picture (H, W, 3), cell in white."""
+    """Return a mask (H, W) as an image (H, W, 3), cells in white."""
     return np.where(truth[..., None], np.array(RIGHT, np.uint8), np.uint8(0))
 
 
 def draw_prediction(truth: NDArray[np.bool_], mask: NDArray[np.bool_]) -> Pixels:
-    """Return a prediction beside its label, both (H, W), as a picture (H, W, 3).
+    """Compare a predicted mask with the labelled mask, both (H, W), in an image (H, W, 3).
 
-    It is white where it is right, orange where it sees cell and the label does not, blue where it misses a labelled
-    cell.
+    White: cell in both. Orange: cell in the prediction only. Blue: cell in the label only.
     """
     picture = draw_truth(truth & mask)
     picture[truth & ~mask], picture[mask & ~truth] = MISSED, FALSE
@@ -40,9 +39,9 @@ def draw_prediction(truth: NDArray[np.bool_], mask: NDArray[np.bool_]) -> Pixels
 
 
 def draw_outlines(picture: Image.Image, mask: Image.Image) -> Image.Image:
-    """Return an RGB picture with the cells of a mask of 0 and 255, of the same size, tinted and outlined in orange."""
+    """Tint and outline the cells of a mask (0 and 255) in orange on an RGB image of the same size."""
     cells = np.asarray(mask)
-    inner = np.pad(cells, 1)  # nothing beyond the border, so that cells cut by it have an outline there too
+    inner = np.pad(cells, 1)  # background beyond the border, so that cut cells have an outline there
     inner = np.minimum(np.minimum(inner[:-2], inner[1:-1]), inner[2:])
     inner = np.minimum(np.minimum(inner[:, :-2], inner[:, 1:-1]), inner[:, 2:])
     marked = np.where(cells > inner, np.uint8(255), cells // 255 * np.uint8(TINT))

@@ -1,4 +1,4 @@
-"""One pair read, cleaned and measured: everything any later question about it needs, without opening it again."""
+"""Read, clean and measure one pair, so that later steps need not open its files again."""
 
 import math
 import shlex
@@ -15,17 +15,17 @@ from cellseg.data.masks import GREY, MaskReading, count_survivors, read_mask
 from cellseg.data.pairs import Pair
 from cellseg.storage.errors import InputError
 
-MEASURED = 2**22  # pixels of a large image that its brightness is taken from
+MEASURED = 2**22  # a larger image is subsampled to about this many pixels to measure brightness
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How files become pixels; the same for all images of a run.
+    """How to read files; the same for all images of a run.
 
     Attributes:
         mask_threshold: As for ``read_mask``.
         channels: As for ``read_image``.
-        image_size: Side in pixels to which a run resizes; None where nothing is resized.
+        image_size: Side in pixels to which a run resizes; None for no resizing.
     """
 
     mask_threshold: int = 20
@@ -35,20 +35,20 @@ class Reading:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is known of an image.
+    """Measurements of an image.
 
     Attributes:
-        width, height: Size in pixels, upright.
-        image_kind: How its file holds pixels, in words.
-        turned: Whether an orientation tag was obeyed.
-        stretched: Whether an image of more than 8 bits was brought to 8.
-        truncated_depth: Whether only the upper 8 bits of a colour image of 16 are used.
-        channels: How many channels the file has, where they are not grey or RGB; otherwise 0.
-        coloured: Whether the first three of them are RGB.
-        chosen: Which channels the user chose, as text; empty where the usual ones are used.
+        width, height: Size in pixels after upright rotation.
+        image_kind: Pixel type of the file, in words.
+        turned: Whether the image was rotated by its orientation tag.
+        stretched: Whether an image of more than 8 bits was scaled to 8 bits.
+        truncated_depth: Whether only the upper 8 bits of a 16-bit colour image are used.
+        channels: Number of channels in the file; 0 for grey and RGB.
+        coloured: Whether the first three channels are RGB.
+        chosen: Channels that the user chose, as text; empty for the default.
         white_is_zero: As ``Decoded.white_is_zero``.
         brightness: Mean of the image, 0 to 255.
-        colourfulness: Mean difference between a pixel's largest and smallest channel, 0 to 255.
+        colourfulness: Mean difference between the largest and the smallest channel of a pixel, 0 to 255.
     """
 
     width: int
@@ -67,27 +67,27 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class PairFacts(ImageFacts):
-    """What is known of a pair; shares are fractions of pixels.
+    """Measurements of a pair; shares are fractions of pixels.
 
     Attributes:
         sha256: Content hash of all cleaned channels of the image at full size.
         mask_sha256: Content hash of the mask at full size.
-        mask_file_kind: How the mask files hold pixels, in words.
-        mask_turned: Whether an orientation tag was obeyed in them.
+        mask_file_kind: Pixel type of the mask files, in words.
+        mask_turned: Whether a mask file was rotated by its orientation tag.
         mask_white_is_zero: As ``Decoded.white_is_zero``.
         mask_kind: As ``MaskReading.kind``.
-        mask_values: How many values above 0 the mask files hold, at most in one.
+        mask_values: Number of different values above 0; of several mask files, the largest number.
         mask_smallest, mask_second, mask_brightest: The smallest value above 0, the second largest, and the largest.
         not_judged, by_index, inverted: As ``MaskReading``.
         grey: Share of the cell pixels that are grey in the file.
         faint: Share of all pixels that were above 0 and became background.
-        faint_areas: Share of all pixels that did so far from any cell.
+        faint_areas: Share of all pixels that are faint and far from any cell.
         cells: Share of all pixels that are cell.
         border: Share of the pixels along the four sides that are cell.
-        resized_to: Side in pixels to which a run resizes; 0 where nothing is resized.
-        objects, kept: How many objects the mask has at full size, and how many have a pixel left when it is resized.
-        specks: How many objects have at most three pixels.
-        keeps_all_at: Side in pixels at which all of them have one.
+        resized_to: Side in pixels to which a run resizes; 0 for no resizing.
+        objects, kept: Number of objects at full size, and of those that keep a pixel after resizing.
+        specks: Number of objects of at most three pixels.
+        keeps_all_at: Side in pixels at which every object keeps a pixel.
     """
 
     sha256: str
@@ -116,13 +116,13 @@ class PairFacts(ImageFacts):
 
     @property
     def vanishes(self) -> bool:
-        """Whether resizing takes away all its cells."""
+        """Whether the mask loses all its cells when it is resized."""
         return self.objects > 0 and self.kept == 0
 
 
 @dataclass(frozen=True)
 class CleanPair:
-    """A pair as training sees it before resizing: pixels (H, W, C), mask (H, W), what is known, what it looks like."""
+    """A pair before resizing: pixels (H, W, C), mask (H, W), measurements, and data for finding related images."""
 
     pixels: Pixels
     mask: NDArray[np.bool_]
@@ -172,7 +172,7 @@ def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
 
 
 def inspect_image(image: ImageReading, how: Reading) -> ImageFacts:
-    """Measure an image that was read."""
+    """Measure size, brightness and colourfulness of an image, and list how it was converted."""
     height, width, _ = image.whole.shape
     step = max(1, math.isqrt(width * height // MEASURED))
     some = image.whole[::step, ::step]
@@ -192,20 +192,20 @@ def inspect_image(image: ImageReading, how: Reading) -> ImageFacts:
         chosen=", ".join(map(str, how.channels or ())),
         white_is_zero=image.decoded.white_is_zero,
         brightness=float(np.mean([channel.mean() for channel in channels])),
-        # channel by channel: numpy takes twenty times as long along an axis of three
+        # channel by channel: along an axis of length three numpy is twenty times slower
         colourfulness=float((reduce(np.maximum, colours) - reduce(np.minimum, colours)).mean()),
     )
 
 
 def _unequal(pair: Pair, image: ImageReading, mask: MaskReading) -> str:
-    """Say that an image and its mask differ in size, and how the orientation tag of a camera came to it."""
+    """Explain that image and mask differ in size, and whether an orientation tag is the cause."""
     sizes = mask.decoded.size, image.decoded.size
-    said = f"{pair.masks[0]}: the mask is {sizes[0]} pixels, but its image {pair.image.name} is {sizes[1]}"
+    sizes_differ = f"{pair.masks[0]}: the mask is {sizes[0]} pixels, but its image {pair.image.name} is {sizes[1]}"
     swapped = mask.cell.shape == image.pixels.shape[1::-1]
     if not swapped or image.decoded.turned == mask.decoded.turned:
-        return f"{said}; export both at the same size"
+        return f"{sizes_differ}; export both at the same size"
     turned = pair.image if image.decoded.turned else pair.masks[0]
     return (
-        f"{said} once the camera's orientation tag (EXIF Orientation) in {turned.name} is obeyed, which the other file "
-        f"lacks; take the tag away, as exiftool -Orientation= {shlex.quote(str(turned))} does"
+        f"{sizes_differ}, because only {turned.name} has an orientation tag (EXIF Orientation) and was rotated; "
+        f"remove the tag: exiftool -Orientation= {shlex.quote(str(turned))}"
     )

@@ -1,4 +1,4 @@
-"""What is worth knowing about a data set before training on it, each with what training makes of it."""
+"""Findings about a data set: errors, warnings and notes, each with the effect on training."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -15,23 +15,24 @@ from cellseg.data.pairs import Pair, shown
 from cellseg.data.splits import Subsets
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
-DARK = 70  # mean brightness of 255: fluorescence lies below, stained tissue and brightfield above
-COLOURED = 5  # mean colourfulness of 255; a grey picture saved as JPEG in colour has up to 2
+DARK = 70  # mean brightness, of 255: fluorescence is below, stained tissue and brightfield are above
+COLOURED = 5  # mean colourfulness, of 255; a grey image saved as colour JPEG has up to 2
 LONGEST_NAME = 36
-FEW_SPECKS = 20  # of a mask, that may be cells
-INVERTED_CELLS, INVERTED_BORDER = 0.5, 0.8  # more cell than that, most of all along the sides, looks like background
+FEW_SPECKS = 20  # specks in one mask that may be cells
+# larger shares of cell, in the image and along its sides, look like background
+INVERTED_CELLS, INVERTED_BORDER = 0.5, 0.8
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something seen in a data set.
+    """One finding about a data set.
 
     Attributes:
-        severity: ``error`` where training stops, ``warning`` where it goes on but may not do what was meant, ``note``
-            for what is dealt with.
-        where: The file or pair, or how many of them and the first.
-        seen: What was seen.
-        effect: What training does about it.
+        severity: ``error`` if training stops, ``warning`` if training may not do what the user expects, ``note`` if
+            nothing needs to be done.
+        where: The file or pair, or the first of several and their number.
+        seen: The observation.
+        effect: How training treats it.
     """
 
     severity: str
@@ -48,12 +49,12 @@ Facts = TypeVar("Facts", bound=ImageFacts)
 
 @dataclass(frozen=True)
 class Trait(Generic[Facts]):
-    """What some files of a data set may have in common.
+    """A property that several files of a data set may share.
 
     Attributes:
-        severity: As of the finding.
-        holds: Whether a file has it.
-        seen, effect: As of the finding, as they are or from the facts of the files that have it.
+        severity: Severity of the finding.
+        holds: Whether a file has the property.
+        seen, effect: Texts of the finding, or functions that make them from the facts of the files with the property.
         of_images: Whether the image files of pairs have it, not their masks.
     """
 
@@ -71,20 +72,22 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
         "the mask is empty",
         "kept; the Dice loss learns nothing from an image without cells",
     ),
-    Trait(WARNING, lambda fact: fact.cells == 1, "the mask is cell everywhere", "kept as it is; look at it"),
+    Trait(WARNING, lambda fact: fact.cells == 1, "the mask is cell everywhere", "kept as it is; look at the mask"),
     Trait(
         WARNING,
         lambda fact: fact.inverted or (1 > fact.cells > INVERTED_CELLS and fact.border > INVERTED_BORDER),
-        lambda facts: f"looks inverted: {_range(fact.cells for fact in facts)} is cell, and surrounds what is not",
-        "kept as it is: every value above 0 is cell; save background as 0",
+        lambda facts: (
+            f"looks inverted: cell covers {_range(fact.cells for fact in facts)} and surrounds the background"
+        ),
+        "kept as it is: every value above 0 is cell; if it is inverted, save background as 0",
     ),
     Trait(
         WARNING,
         lambda fact: fact.kept < fact.objects,
         lambda facts: _vanishing(facts),
         lambda facts: (
-            "they are neither learnt nor scored, and an image that loses all of them scores 0; "
-            f"at data.image_size={max(fact.keeps_all_at for fact in facts)} each keeps a pixel"
+            "these objects are neither learnt nor scored, and an image that loses all of them scores 0; "
+            f"with data.image_size={max(fact.keeps_all_at for fact in facts)} each object keeps a pixel"
         ),
     ),
     Trait(
@@ -94,39 +97,39 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
             f"specks of at most 3 pixels, {sum(fact.specks for fact in facts)} of "
             f"{sum(fact.objects for fact in facts)} objects"
         ),
-        "kept as they are; a mask that was dithered, or has noise in it, must be saved anew",
+        "kept as they are; if the mask is dithered or noisy, export it again",
     ),
     Trait(
         WARNING,
         lambda fact: fact.mask_kind == RESIZED,
-        "labels that fade at their edges, as after resizing with interpolation",
-        "half of a label's value is cell; resize labels without interpolation (nearest neighbour)",
+        "labels with soft edges, as after resizing with interpolation",
+        "pixels of at least half a label's value are cell; resize labels without interpolation (nearest neighbour)",
     ),
     Trait(
         WARNING,
         lambda fact: fact.not_judged,
         lambda facts: (
-            f"value {facts[0].not_judged} beside labels up to {_second(facts):g}, which may mean 'not judged'"
+            f"value {facts[0].not_judged} beside labels up to {_second(facts):g}, which may mean 'not annotated'"
         ),
-        "it is cell, as every value above 0; if nobody decided about these pixels, save them as 0",
+        "it is cell, like every value above 0; if these pixels were not annotated, save them as 0",
     ),
     Trait(
         WARNING,
         lambda fact: fact.faint_areas > 0,
         lambda facts: f"faint areas far from any cell, {_range(fact.faint_areas for fact in facts)} of all pixels",
-        "they are background; if they are labels, save each cell brighter than data.mask_threshold, in PNG or TIFF",
+        "they are background; if they are labels, save cells brighter than data.mask_threshold, as PNG or TIFF",
     ),
     Trait(
         WARNING,
         lambda fact: fact.turned != fact.mask_turned,
-        "an orientation tag of a camera in the image or in its mask, not in both",
-        "the one that has it is turned upright: see with --montage if they fit",
+        "only one of image and mask has an orientation tag (EXIF)",
+        "that one is rotated upright; check with --montage that both fit",
     ),
     Trait(
         WARNING,
         lambda fact: fact.mask_kind == GREY and fact.grey > 0.5,
-        lambda facts: f"shades of grey without a usual value, {_range(fact.grey for fact in facts)} of the cell pixels",
-        "values above data.mask_threshold are cell; look with --montage; are images and masks swapped?",
+        lambda facts: f"many shades of grey, {_range(fact.grey for fact in facts)} of the cell pixels",
+        "values above data.mask_threshold are cell; are images and masks swapped? check with --montage",
     ),
     Trait(
         NOTE,
@@ -138,7 +141,7 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
         NOTE,
         lambda fact: fact.faint > 0 and fact.mask_kind == GREY,
         lambda facts: f"faint pixels, {_range(fact.faint for fact in facts)} of all pixels",
-        "at or below data.mask_threshold they are background",
+        "values up to data.mask_threshold are background",
     ),
     Trait(NOTE, lambda fact: fact.mask_kind == LABELS and fact.mask_brightest == 1, "values 0 and 1", "1 is cell"),
     Trait(
@@ -151,7 +154,7 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
         NOTE,
         lambda fact: fact.mask_kind == LABELS and fact.mask_values == 1 and fact.mask_brightest not in (1, 255),
         lambda facts: f"values 0 and {facts[0].mask_brightest:g}",
-        "everything above 0 is cell",
+        "the larger one is cell",
     ),
     Trait(
         NOTE,
@@ -165,39 +168,39 @@ IMAGE_TRAITS: tuple[Trait[ImageFacts], ...] = (
         WARNING,
         lambda fact: fact.truncated_depth,
         "16-bit colour",
-        "only the upper 8 bits are used; save it as 8 bits if it comes out dark",
+        "only the upper 8 bits are used; if the images look dark, save them with 8 bits",
     ),
     Trait(
         WARNING,
         lambda fact: fact.channels == 2 and not fact.chosen,
         "2 channels",
-        "both are used, as red and green; data.channels=[0] uses the first alone",
+        "both are used, as red and green; data.channels=[0] uses only the first",
     ),
     Trait(
         NOTE,
         lambda fact: fact.channels == 3 and not fact.chosen,
         "3 channels",
-        "used as red, green and blue; data.channels chooses",
+        "used as red, green and blue; data.channels selects others",
     ),
     Trait(
         WARNING,
         lambda fact: fact.channels > 3 and not fact.chosen,
         lambda facts: f"{facts[0].channels} channels, the first three of them RGB",
-        "red, green and blue are used; data.channels=[0,1,2,3] uses one more",
+        "only red, green and blue are used; data.channels=[0,1,2,3] adds a fourth",
     ),
     Trait(
         NOTE,
         lambda fact: fact.chosen,
         lambda facts: f"{facts[0].channels or 'grey or RGB'} channels",
-        lambda facts: f"of them {facts[0].chosen} are used, counted from 0",
+        lambda facts: f"channels {facts[0].chosen} are used, counted from 0",
     ),
     Trait(
         NOTE,
         lambda fact: fact.stretched,
         "more than 8 bits a pixel",
-        "each image is stretched from its 0.1 to its 99.9 percentile",
+        "intensities are scaled: 0.1 and 99.9 percentile of each image become 0 and 255",
     ),
-    Trait(NOTE, lambda fact: fact.turned, "an orientation tag of a camera", "the image is turned upright"),
+    Trait(NOTE, lambda fact: fact.turned, "an orientation tag (EXIF)", "the image is rotated upright"),
     Trait(
         NOTE,
         lambda fact: fact.white_is_zero,
@@ -208,7 +211,7 @@ IMAGE_TRAITS: tuple[Trait[ImageFacts], ...] = (
 
 
 def look_at_pairs(pairs: Sequence[Pair], facts: Sequence[PairFacts], root: Path) -> Iterator[Finding]:
-    """Yield what single files, and the files side by side, are like; one finding for all files that share a trait."""
+    """Yield findings about masks and images; one finding for all files with the same property."""
     masks, images = [pair.masks[0] for pair in pairs], [pair.image for pair in pairs]
     yield from _shared_traits((*MASK_TRAITS, *_mask_file_traits(facts)), masks, facts, root)
     yield from _contradictions(masks, facts, root)
@@ -216,23 +219,23 @@ def look_at_pairs(pairs: Sequence[Pair], facts: Sequence[PairFacts], root: Path)
 
 
 def look_at_images(images: Sequence[Path], facts: Sequence[ImageFacts], root: Path) -> Iterator[Finding]:
-    """Yield what image files, and all of them side by side, are like."""
+    """Yield findings about image files, and about their differences in size and modality."""
     yield from _shared_traits(IMAGE_TRAITS, images, facts, root)
     yield from _mixtures(facts)
 
 
 def describe_masks(facts: Sequence[PairFacts], threshold: int) -> str:
-    """Say in one line what the values of the masks were taken for."""
+    """Describe in one line how the values of the masks are interpreted."""
     meanings = {
         LABELS: "labels, every value above 0 is cell",
-        RESIZED: "labels that fade at their edges, half of a label's value is cell",
-        GREY: f"shades, those above data.mask_threshold={threshold} are cell",
+        RESIZED: "labels with soft edges, at least half of a label's value is cell",
+        GREY: f"grey, values above data.mask_threshold={threshold} are cell",
         EMPTY: "empty",
     }
     kinds = Counter(fact.mask_kind for fact in facts)
-    said = "; ".join(f"{kinds[kind]} {meaning}" for kind, meaning in meanings.items() if kinds[kind])
+    described = "; ".join(f"{kinds[kind]} {meaning}" for kind, meaning in meanings.items() if kinds[kind])
     indexed = sum(fact.by_index for fact in facts)
-    return f"masks: {said}" + (f"; {indexed} by the index of a palette" if indexed else "")
+    return f"masks: {described}" + (f"; {indexed} read by palette index" if indexed else "")
 
 
 def _shared_traits(
@@ -247,7 +250,7 @@ def _shared_traits(
 
 
 def _mask_file_traits(facts: Sequence[PairFacts]) -> Iterator[Trait[PairFacts]]:
-    """Yield a trait for every way to hold pixels, other than grey of 8 bits, that masks of the set have."""
+    """Yield a trait for every pixel type of the mask files, except grey of 1 or 8 bits."""
     for kind in sorted({fact.mask_file_kind for fact in facts} - {"grey, 1 bit", "grey, 8 bits"}):
         yield Trait(NOTE, partial(_is_of_kind, kind), kind, _mask_effect)
 
@@ -260,15 +263,15 @@ def _mask_effect(facts: Sequence[PairFacts]) -> str:
     kind = facts[0].mask_file_kind
     if kind.startswith("palette"):
         indexed = sum(fact.by_index for fact in facts)
-        said = {0: "its grey is the value", len(facts): "its index is the value"}
-        return said.get(indexed, f"in {indexed} its index is the value, where all its colours are grey its grey")
+        read = {0: "the grey level is the value", len(facts): "the palette index is the value"}
+        return read.get(indexed, f"the palette index is the value in {indexed}; in all-grey palettes, the grey level")
     if kind.startswith("RGB"):
-        return "its brightest channel counts" + ("; transparent pixels are background" if "alpha" in kind else "")
-    return "transparent pixels are background" if "alpha" in kind else "read as it is"
+        return "the brightest channel is the value" + ("; transparent pixels are background" if "alpha" in kind else "")
+    return "transparent pixels are background" if "alpha" in kind else "read without conversion"
 
 
 def _contradictions(masks: Sequence[Path], facts: Sequence[PairFacts], root: Path) -> Iterator[Finding]:
-    """Yield where one value is cell in some masks and background in others."""
+    """Yield a finding if one value is cell in some masks and background in others."""
     cut = [fact for fact in facts if fact.faint > 0 and fact.mask_kind == GREY]
     lowest = max((fact.mask_smallest for fact in cut), default=0)
     kept = [
@@ -280,16 +283,16 @@ def _contradictions(masks: Sequence[Path], facts: Sequence[PairFacts], root: Pat
         yield Finding(
             WARNING,
             some(kept),
-            f"low values are cell here, and background in {count(len(cut), 'mask')} that hold shades",
-            "kept as it is; save all masks in one way, cells as 255",
+            f"low values are cell here, but background in {count(len(cut), 'grey mask')}",
+            "kept as it is; save all masks in one way, cells as 255 and background as 0",
         )
 
 
 def _vanishing(facts: Sequence[PairFacts]) -> str:
     objects, kept, size = sum(fact.objects for fact in facts), sum(fact.kept for fact in facts), facts[0].resized_to
     emptied = sum(fact.vanishes for fact in facts)
-    said = f"{objects - kept} of {objects} objects vanish when the mask is resized to {size}x{size}"
-    return f"{said}; {count(emptied, 'mask')} {'loses' if emptied == 1 else 'lose'} all" if emptied else said
+    lost = f"{objects - kept} of {objects} objects vanish when masks are resized to {size}x{size} pixels"
+    return f"{lost}; {count(emptied, 'mask')} {'loses' if emptied == 1 else 'lose'} all" if emptied else lost
 
 
 def _second(facts: Sequence[PairFacts]) -> float:
@@ -298,68 +301,68 @@ def _second(facts: Sequence[PairFacts]) -> float:
 
 def _of_zero(meaning: str) -> str:
     if meaning == "stored":
-        return "the tag of ImageJ or tifffile is about display: values are used as they are stored"
-    return "values are inverted, to what a viewer shows"
+        return "ImageJ and tifffile use this tag only for display: the stored values are used"
+    return "values are inverted, as in an image viewer"
 
 
 def _ids(fact: PairFacts) -> str:
-    return f"labels such as instance ids: up to {fact.mask_values} values, {fact.mask_brightest:g} the largest"
+    return f"labels such as instance ids: up to {fact.mask_values} values, the largest is {fact.mask_brightest:g}"
 
 
 @dataclass(frozen=True)
-class _Family:
-    """Related images: their names, how they are related, and the two that the default split tears apart, if it does."""
+class _Related:
+    """Related images: names, relation, their groups, and two of them that the default split separates, if any."""
 
     names: Sequence[str]
     relation: str
     groups: Collection[str]
-    torn: Sequence[str]
+    separated: Sequence[str]
 
     @property
     def severity(self) -> str:
-        return ERROR if self.torn else NOTE if len(self.groups) == 1 else WARNING
+        return ERROR if self.separated else NOTE if len(self.groups) == 1 else WARNING
 
 
 def look_at_kin(
     pairs: Sequence[Pair], kin: Sequence[Kin], subsets: Subsets | None, *, grouped: bool
 ) -> Iterator[Finding]:
-    """Yield the families among the images, and which of them the split tears apart; one finding for all of a kind."""
+    """Yield findings about related images, and whether the split separates them; one finding for each relation."""
     group_of = {pair.name: pair.group for pair in pairs}
     leaks = {frozenset((a, b)) for a, _, b, _, _ in find_leaks(pairs, kin, subsets)} if subsets else set()
     relations = {index: relation.relation for relation in kin for index in (relation.first, relation.second)}
-    alike: dict[tuple[str, str], list[_Family]] = {}
+    alike: dict[tuple[str, str], list[_Related]] = {}
     for members in families(len(pairs), kin):
         names = [pairs[index].name for index in members]
-        torn = next((sorted(pair, key=names.index) for pair in leaks if pair <= set(names)), [])
+        separated = next((sorted(pair, key=names.index) for pair in leaks if pair <= set(names)), [])
         relation = " and ".join(sorted({relations[index] for index in members}))
-        family = _Family(names, relation, {group_of[name] for name in names}, torn)
-        alike.setdefault((family.severity, relation), []).append(family)
+        related = _Related(names, relation, {group_of[name] for name in names}, separated)
+        alike.setdefault((related.severity, relation), []).append(related)
     for severity in (ERROR, WARNING, NOTE):
         for (found, relation), several in alike.items():
             if found == severity:
-                yield _of_families(several, relation, grouped=grouped)
+                yield _of_related(several, relation, grouped=grouped)
 
 
-def _of_families(several: Sequence[_Family], relation: str, *, grouped: bool) -> Finding:
+def _of_related(several: Sequence[_Related], relation: str, *, grouped: bool) -> Finding:
     first, one = several[0], len(several) == 1
-    each = "the family" if one else "each family"
+    them = "them" if one else "each set of related images"
     if first.severity == ERROR:
         effect = (
-            f"refused: {some(first.torn)} are on two sides of the default split; "
-            f"write {each} into one group, as --write-groups does"
+            f"refused: {some(first.separated)} are on two sides of the default split; "
+            f"put {them} into one group with --write-groups"
         )
     elif first.severity == NOTE:
         effect = f"kept on one side of every split, as {f'group {next(iter(first.groups))}' if one else 'groups'}"
     else:
-        of = "groups.csv puts them into different groups" if grouped else "there is no groups.csv"
-        effect = f"the default split has them on one side, another may not: {of}"
-    images = count(sum(len(family.names) for family in several), "image")
+        why = "they are in different groups" if grouped else "there is no groups.csv"
+        effect = f"the default split keeps them on one side, but another split may not: {why}"
+    images = count(sum(len(related.names) for related in several), "image")
     if one:
         return Finding(first.severity, some(first.names, 8), f"{relation}, {images}", effect)
     return Finding(
         first.severity,
         f"{some(first.names, 4)}, and others",
-        f"{relation}, {images} in {len(several)} families",
+        f"{relation}, {images} in {len(several)} sets",
         effect,
     )
 
@@ -368,9 +371,9 @@ Leak = tuple[str, str, str, str, str]
 
 
 def find_leaks(pairs: Sequence[Pair], kin: Sequence[Kin], subsets: Subsets) -> list[Leak]:
-    """Return relatives on two sides of a split: name, subset, other name, its subset, how they are related.
+    """Return related images on two sides of a split: name, subset, other name, its subset, relation.
 
-    Related are images of one group and those that look it.
+    Images are related if they have one group, or if ``find_kin`` recognises them.
     """
     side = {name: subset for subset, names in subsets.items() for name in names}
     leaks = [
@@ -387,27 +390,27 @@ def find_leaks(pairs: Sequence[Pair], kin: Sequence[Kin], subsets: Subsets) -> l
 
 
 def nothing_to_learn(training: Sequence[PairFacts]) -> str | None:
-    """Say why no network could learn from these masks, if none could."""
+    """Return why no network can learn from these masks, or None."""
     if not any(fact.objects for fact in training):
-        return "none of the training masks has a cell in it; look at the masks"
+        return "none of the training masks contains a cell; check the masks"
     if not any(fact.kept for fact in training):
         size, side = training[0].resized_to, max(fact.keeps_all_at for fact in training)
         return (
-            f"none of the training masks keeps a cell when it is resized to {size}x{size} pixels; "
-            f"set data.image_size={side}, at which every cell keeps a pixel"
+            f"all training masks lose all their cells when they are resized to {size}x{size} pixels; "
+            f"set data.image_size={side}, so that every cell keeps a pixel"
         )
     if all(fact.cells == 1 for fact in training):
-        return "every training mask is cell everywhere; background must be 0, or black"
+        return "every training mask is cell everywhere; save background as 0, or black"
     return None
 
 
 def count(number: int, noun: str) -> str:
-    """Return 1 pair, 2 pairs."""
+    """Return a number with its noun: 1 pair, 2 pairs."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def some(names: Collection[str], most: int = 3) -> str:
-    """Name a few of many, the middle of long names left out."""
+    """Join the first names, and count the others; long names lose their middle."""
     shown = ", ".join(_shortened(name) for name in list(names)[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
@@ -426,7 +429,7 @@ def _mixtures(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
             WARNING if stretched else NOTE,
             "the data set",
             f"{len(sizes)} image sizes; {count} of {len(facts)} are {width}x{height}",
-            "all are resized to one square, so cells " + ("are squeezed unequally" if stretched else "change scale"),
+            "all are resized to one square, so cells " + ("are distorted differently" if stretched else "change scale"),
         )
     kinds = Counter(
         f"{'dark' if fact.brightness < DARK else 'bright'} {'colour' if fact.colourfulness > COLOURED else 'grey'}"
@@ -434,7 +437,7 @@ def _mixtures(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
     )
     if len(kinds) > 1:
         seen = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        yield Finding(WARNING, "the data set", f"mixed modalities: {seen}", "treated alike; compare scores by group")
+        yield Finding(WARNING, "the data set", f"mixed modalities: {seen}", "all are treated in the same way")
 
 
 def _range(shares: Iterator[float]) -> str:

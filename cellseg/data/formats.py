@@ -1,4 +1,4 @@
-"""Which files are read as images, and what converts the files of other programs."""
+"""List the file formats that cellseg reads, and name converters for other formats."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -53,22 +53,22 @@ FOREIGN = {  # ending: the format, and what converts it
     ".svg": ("vector drawing", _PHOTO),
     ".pdf": ("PDF document", _PHOTO),
 }
-BYSTANDERS = (".npy", ".npz", ".mat", ".pdf", ".svg")  # beside complete pairs these may be anything: no warning
+BYSTANDERS = (".npy", ".npz", ".mat", ".pdf", ".svg")  # no warning if such a file lies beside complete pairs
 ANNOTATIONS = (".json", ".xml", ".geojson", ".roi")  # polygons of labelme, COCO, QuPath, ImageJ
-DRAW = "polygons must be drawn into masks first, for labelme by labelme_export_json (older: labelme_json_to_dataset)"
-CELLPOSE = "Cellpose's _seg.npy files hold masks; in its window, File > Save masks as PNG/tif writes them as images"
+DRAW = "convert polygons to masks first, for labelme with labelme_export_json (older: labelme_json_to_dataset)"
+CELLPOSE = "Cellpose's _seg.npy files contain masks; in Cellpose, export them with File > Save masks as PNG/tif"
 
 
 def foreign_suffix(name: str) -> str | None:
-    """Return the longest known ending of a file or folder in a format that is not read here, None for any other."""
+    """Return the ending of a known format that cellseg does not read, such as .nii.gz; None for any other name."""
     return max((suffix for suffix in FOREIGN if name.lower().endswith(suffix)), key=len, default=None)
 
 
 def refuse_foreign(path: Path) -> None:
-    """Refuse a file in a format that must be converted first, whether or not it exists.
+    """Refuse a file that must be converted first; it need not exist.
 
     Raises:
-        InputError: If its ending is that of such a format; the message names a converter.
+        InputError: If the ending is in ``FOREIGN``; the message names a converter.
     """
     if suffix := foreign_suffix(path.name):
         what, converter = FOREIGN[suffix]
@@ -76,25 +76,25 @@ def refuse_foreign(path: Path) -> None:
 
 
 def describe_foreign(paths: Iterable[Path]) -> list[str]:
-    """Say of files in other formats how many there are of each and what converts them."""
+    """Describe files in other formats: how many of each format, and how to convert them."""
     paths = list(paths)
     seen: dict[str, list[Path]] = {}
     for path in paths:
         if suffix := foreign_suffix(path.name):
             seen.setdefault(suffix, []).append(path)
-    said = []
+    lines = []
     for suffix, files in seen.items():
         what, converter = FOREIGN[suffix]
         if suffix == ".npy" and all(file.stem.lower().endswith("_seg") for file in files):
-            said.append(CELLPOSE)
+            lines.append(CELLPOSE)
             continue
         number = f"{files[0].name} is a {what}" if len(files) == 1 else f"{len(files)} files are {what}s ({suffix})"
-        said.append(f"{number}, which cellseg does not read: convert ({_filled(converter, suffix)})")
+        lines.append(f"{number}, which cellseg does not read: convert ({_filled(converter, suffix)})")
     polygons = Counter(path.suffix.lower() for path in paths if path.suffix.lower() in ANNOTATIONS)
     if polygons:
         found = ", ".join(f"{number} {suffix}" for suffix, number in polygons.items())
-        said.append(f"annotations ({found}) are not masks: {DRAW}")
-    return said
+        lines.append(f"annotations ({found}) are not masks: {DRAW}")
+    return lines
 
 
 def _filled(converter: str, suffix: str) -> str:

@@ -1,4 +1,4 @@
-"""From image files as people keep them to clean pixels: upright, 8 bits a channel, RGB unless channels are chosen."""
+"""Convert image files to clean pixels: upright, 8 bits for each channel, RGB unless channels are chosen."""
 
 import hashlib
 import re
@@ -19,10 +19,10 @@ from cellseg.storage.files import require_bounded
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
 DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})
 LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
-ORIENTATION = 0x0112  # of the camera, in EXIF
+ORIENTATION = 0x0112  # EXIF tag of cameras
 STRETCH = (0.1, 99.9)  # percentiles that become black and white in images of more than 8 bits
-SMALLEST_RANGE = 256  # levels of an image of more than 8 bits that become black to white at least: a blank stays blank
-WEBP_CHUNKS = 2**12  # bytes in which a WebP file names the chunk of its pixels
+SMALLEST_RANGE = 256  # levels: a smaller range is not stretched to black and white, so that blank images stay blank
+WEBP_CHUNKS = 2**12  # bytes at the start of a WebP file that contain the name of its pixel chunk
 MOST_SHOWN = 3  # channels that red, green and blue can show
 
 Source = Path | Image.Image | NDArray[np.generic]
@@ -30,14 +30,14 @@ Source = Path | Image.Image | NDArray[np.generic]
 
 @dataclass(frozen=True)
 class ImageReading:
-    """A picture as a network sees it, and how its file held it.
+    """An image as a network sees it, and how its file stored it.
 
     Attributes:
         pixels: Shape (H, W, C): RGB, or the chosen channels.
         whole: Shape (H, W, N), all channels of the file; grey as RGB.
-        decoded: What the file holds.
-        stretched: Whether values of more than 8 bits were brought to 8 by their percentiles.
-        truncated: Whether only the upper 8 bits of colours of more are used.
+        decoded: The content of the file.
+        stretched: Whether values of more than 8 bits were scaled to 8 bits between their percentiles.
+        truncated: Whether only the upper 8 bits of deeper RGB values are used.
     """
 
     pixels: Pixels
@@ -48,25 +48,25 @@ class ImageReading:
 
     @property
     def picture(self) -> Image.Image:
-        """An RGB picture to look at."""
+        """The image as RGB, for display."""
         return as_rgb(self.pixels)
 
 
 def read_image(source: Source, channels: Sequence[int] | None = None) -> ImageReading:
-    """Read a picture in a file, one already opened, or an array (H, W) or (H, W, C).
+    """Read an image from a file, an open PIL image, or an array (H, W) or (H, W, C).
 
-    Grey images of more than 8 bits are stretched, each by itself, so that the 0.1 and 99.9 percentiles of its pixels
-    become black and white: cameras of 10, 12 or 14 bits leave most of a 16-bit file's range unused. So is every channel
-    of a microscope's image.
+    Grey images of more than 8 bits are scaled so that the 0.1 and 99.9 percentiles of each image become black and
+    white: cameras of 10, 12 or 14 bits leave most of the range of a 16-bit file unused. In a multichannel image, each
+    channel is scaled in the same way.
 
     Args:
-        source: What to read.
-        channels: Which channels of the file to use, from 0, in this order; by default RGB, grey as RGB, and two or
+        source: The image.
+        channels: Channels of the file to use, counted from 0, in this order; by default RGB, grey as RGB, and two or
             three channels of a microscope as red, green and blue.
 
     Raises:
-        InputError: If the file cannot be decoded, holds several pictures, lacks a channel, or has so many that some
-            must be chosen.
+        InputError: If the file cannot be decoded, contains several images, lacks a channel, or has more than three
+            channels and none were chosen.
     """
     decoded = decode(source, stacked=channels is not None)
     values = decoded.values
@@ -89,7 +89,7 @@ def read_image(source: Source, channels: Sequence[int] | None = None) -> ImageRe
 
 
 def as_rgb(pixels: Pixels) -> Image.Image:
-    """Show pixels (H, W, C): one channel in grey, more in red, green and blue."""
+    """Return pixels (H, W, C) as an RGB image: one channel as grey, two or three as red, green and blue."""
     if is_grey(pixels) or pixels.shape[2] == 1:
         return Image.fromarray(np.ascontiguousarray(pixels[..., 0])).convert("RGB")
     if pixels.shape[2] == 2:
@@ -98,7 +98,7 @@ def as_rgb(pixels: Pixels) -> Image.Image:
 
 
 def resize_image(pixels: Pixels, size: int) -> Pixels:
-    """Return pixels (H, W, C) as (C, size, size), bilinear with antialiasing."""
+    """Resize pixels (H, W, C) to (C, size, size), bilinear with antialiasing."""
     grey = is_grey(pixels)
     if pixels.shape[2] == 3 and not grey:
         return np.ascontiguousarray(_resized(pixels, size).transpose(2, 0, 1))
@@ -107,7 +107,7 @@ def resize_image(pixels: Pixels, size: int) -> Pixels:
 
 
 def is_grey(pixels: Pixels) -> bool:
-    """Tell one channel that stands for red, green and blue, as a view that takes no memory."""
+    """Tell whether the three channels are one grey channel, repeated without a copy."""
     return pixels.shape[2] == MOST_SHOWN and pixels.strides[2] == 0
 
 
@@ -117,17 +117,17 @@ def _resized(part: Pixels, size: int) -> Pixels:
 
 
 def content_hash(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> str:
-    """Return the SHA-256 of decoded pixels and their shape: the same under any name, folder or lossless format."""
+    """Return the SHA-256 of decoded pixels and shape; it does not depend on file name, folder or lossless format."""
     digest = hashlib.sha256(f"{pixels.dtype}{pixels.shape}".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
 
 
 def decode(source: Source, *, stacked: bool = False) -> Decoded:
-    """Decode a file, a picture that is open already, or an array.
+    """Decode a file, an open PIL image, or an array, without scaling its values.
 
     Args:
-        source: What to decode.
+        source: The image.
         stacked: As for ``decode_tiff``.
 
     Raises:
@@ -147,26 +147,26 @@ def decode(source: Source, *, stacked: bool = False) -> Decoded:
                     pass  # Pillow's libtiff decodes them
         return _decode_by_pillow(source)
     except FileNotFoundError as error:
-        raise InputError(f"{source} does not exist") from error
+        raise InputError(f"{source} does not exist; check the path") from error
     except InputError:
         raise
-    except Exception as error:  # decoders let almost any through on a damaged file
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{source}: cannot be read as an image ({said}); export it again or leave it out") from error
+    except Exception as error:  # on a damaged file decoders may raise anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{source}: cannot be read as an image ({reason}); export it again or remove it") from error
 
 
 def _decode_by_pillow(source: Path | Image.Image) -> Decoded:
     with Image.open(source) if isinstance(source, Path) else nullcontext(source) as picture:
         mode = picture.mode
-        if picture.format != "MPO" and _has_second(picture):  # a camera's JPEG holds previews too
-            raise InputError(f"{source}: holds several pictures; save the one to use as a file of its own")
+        if picture.format != "MPO" and _has_second(picture):  # a camera's JPEG also contains previews
+            raise InputError(f"{source}: contains several images; save the one to use in a separate file")
         if mode not in EIGHT_BIT_MODES | DEEP_MODES:
             raise InputError(f"{source}: has pixels of kind {mode}; save it as an RGB or grey file")
         lossy = "yes" if picture.format in LOSSY_FORMATS or _is_lossy_webp(picture, source) else ""
         truncated = re.search(";16[BLN]", str(getattr(picture, "tile", ""))) is not None and mode not in DEEP_MODES
         turned = picture.getexif().get(ORIENTATION, 1) != 1
         picture.load()
-        # only where it must be turned: a copy of a large picture takes as much memory again
+        # only if it must be rotated: a copy of a large image doubles the memory
         upright = ImageOps.exif_transpose(picture) if turned else picture
         palette = None
         if mode == "P":
@@ -178,7 +178,7 @@ def _decode_by_pillow(source: Path | Image.Image) -> Decoded:
             upright = upright.convert("RGB")
         values = np.asarray(upright)
     if not values.size:
-        raise InputError(f"{source}: has no pixels; export it again or leave it out")
+        raise InputError(f"{source}: has no pixels; export it again or remove it")
     values = values if values.ndim == 3 else values[..., None]
     bits = 1 if mode == "1" else values.dtype.itemsize * 8
     return Decoded(values, palette, values.shape[2] in (2, 4), bits, turned=turned, lossy=lossy, truncated=truncated)
@@ -196,11 +196,11 @@ def _is_lossy_webp(picture: Image.Image, source: Path | Image.Image) -> bool:
     if picture.format != "WEBP" or not isinstance(source, Path):
         return False
     with source.open("rb") as file:
-        return b"VP8 " in file.read(WEBP_CHUNKS)  # of a lossless one it is VP8L
+        return b"VP8 " in file.read(WEBP_CHUNKS)  # a lossless file has VP8L
 
 
 def _has_second(picture: Image.Image) -> bool:
-    """Tell whether a file holds more than one picture, without counting thousands."""
+    """Tell whether a file contains more than one image, without counting all."""
     try:
         picture.seek(1)
     except EOFError:
@@ -209,12 +209,12 @@ def _has_second(picture: Image.Image) -> bool:
 
 
 def _chosen(whole: Pixels, channels: Sequence[int] | None, decoded: Decoded, source: Source) -> Pixels:
-    """Return the channels a network sees."""
+    """Return the channels that the network sees."""
     count = whole.shape[2]
     if channels is not None:
         if absent := [channel for channel in channels if channel >= count]:
             raise InputError(
-                f"{_named(source)}: has no channel {absent[0]}, for it has {count}, counted from 0; "
+                f"{_named(source)}: has no channel {absent[0]}: it has {count}, counted from 0; "
                 "set data.channels to channels that all images have"
             )
         return whole if list(channels) == list(range(count)) else np.ascontiguousarray(whole[..., list(channels)])
@@ -224,21 +224,25 @@ def _chosen(whole: Pixels, channels: Sequence[int] | None, decoded: Decoded, sou
         return np.concatenate([whole, np.zeros_like(whole[..., :1])], axis=2)
     if count > 3 and not decoded.coloured:
         raise InputError(
-            f"{_named(source)}: has {count} channels, and nothing says which to use; name them, counted from 0: "
-            "data.channels=[0,1], for cellseg check --channels 0,1"
+            f"{_named(source)}: has {count} channels; choose which to use, counted from 0: "
+            "data.channels=[0,1] (in cellseg check: --channels 0,1)"
         )
     return whole[..., :3]
 
 
 def _upper_bits(values: Values, bits: int, source: Source) -> Pixels:
     if values.dtype.kind != "u" or not 8 <= bits <= 16:
-        raise InputError(f"{_named(source)}: has colours of {values.dtype}; save it as RGB of 8 or 16 bits")
+        raise InputError(
+            f"{_named(source)}: has colour values of type {values.dtype}; save it as RGB with 8 or 16 bits"
+        )
     return (values >> (bits - 8)).astype(np.uint8)
 
 
 def _within(indices: Values, colours: int, source: Source) -> Values:
     if indices.max(initial=0) >= colours:
-        raise InputError(f"{_named(source)}: an index has no colour in its palette; export it again or leave it out")
+        raise InputError(
+            f"{_named(source)}: a pixel has an index without a colour in the palette; export it again or remove it"
+        )
     return indices
 
 
@@ -250,7 +254,7 @@ def _stretch(values: Values, source: Source) -> Pixels:
     least = 1e-12 if values.dtype.kind == "f" else SMALLEST_RANGE
     values = values.astype(np.float32)
     if not np.isfinite(values).all():
-        raise InputError(f"{_named(source)}: holds pixels that are not numbers; export it again or leave it out")
+        raise InputError(f"{_named(source)}: contains NaN or infinite pixels; export it again or remove it")
     black, white = np.percentile(values, STRETCH)
     scaled = (values - black) / max(float(white - black), least)
     return np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8)

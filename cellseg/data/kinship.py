@@ -1,7 +1,7 @@
-"""Which images are relatives: the same picture, nearly the same, or neighbouring tiles of one larger picture.
+"""Find related images by their pixels: the same image, near duplicates, and neighbouring tiles of a larger image.
 
-Relatives on two sides of a split are a leak: the network is tested on what it has seen. Names do not tell, pixels do.
-Tiles that overlap, or that were cut with a gap between them, are not recognised.
+Related images on two sides of a split are a leak: the network is tested on images that it has seen in training. Tiles
+that overlap, or that were cut with a gap between them, are not recognised.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,31 +17,32 @@ from scipy.sparse.csgraph import connected_components
 
 Floats = NDArray[np.float32]
 
-THUMBNAIL = 72  # pixels a side: enough to tell single round cells apart
-COARSE = 24  # pixels a side at which all pairs are compared
+THUMBNAIL = 72  # side in pixels: enough to distinguish single round cells
+COARSE = 24  # side in pixels of the thumbnails that are compared for all pairs of images
 SIDE = 256  # points along a side
 LIKENESS_BYTES = THUMBNAIL**2 + 4 * 2 * SIDE * 3
 LEFT, RIGHT, TOP, BOTTOM = range(4)
-MOST_TURNS = 8  # members of one family that stand for it
-FEW = 8  # images, below which nothing can be said of what is usual among them
-BLOCK = 64  # images compared at once, so that memory stays flat
+TILES = "neighbouring tiles"
+MOST_TURNS = 8  # members of one set of duplicates that are compared with other tiles
+FEW = 8  # images: with fewer, the usual similarity in the data set is unknown
+BLOCK = 64  # images compared at once, to limit memory
 
-# Set on BBBC038 tissue tiles (51 true neighbours) and 2000 drawn smears (no relatives): in brackets the worst true, and
-# the best false value seen.
+# Thresholds chosen on BBBC038 tissue tiles (51 true neighbours) and 2000 drawn smears (no related images). In brackets:
+# the worst value of a true match, and the best value of a false match.
 NEAR = 0.9  # correlation of coarse thumbnails (0.97 after JPEG at quality 30, 0.45)
-FINE = 0.85  # of those as near, correlation of the whole thumbnails (0.95, 0.2)
-APART = 0.3  # how far from 1, over how far it is from 1 between two images of the set (0.06, 0.45 in one black frame)
-DISTINCT = 0.55  # distance of two sides over that of the second best match (0.46, 0.60)
-STEP = 2.5  # distance over the step from one row of pixels to the next inside the tiles (2.3, no use alone)
+FINE = 0.85  # correlation of the full thumbnails, if the coarse ones match (0.95, 0.2)
+APART = 0.3  # 1 - correlation, divided by 1 - usual correlation in the data set (0.06, 0.45 in one black frame)
+DISTINCT = 0.55  # distance of two sides, divided by the distance of the second best match (0.46, 0.60)
+STEP = 2.5  # distance, divided by the step between rows of pixels inside the tiles (2.3, no use alone)
 ALIKE = 0.5  # correlation of the two sides' detail (0.60, no use alone)
-SHORTEST = 24  # pixels; a shorter side tells nothing
-FRAME_INSIDE = 0.1  # of a frame at most lies between what is seen
-FAINTEST = 1.0  # grey levels: less detail than this in a side or a thumbnail tells nothing
+SHORTEST = 24  # pixels; a shorter side has too little detail
+FRAME_INSIDE = 0.1  # largest share of a frame that may lie between visible parts of an image
+FAINTEST = 1.0  # grey levels: a side or a thumbnail with less detail than this is not compared
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """What of a picture is compared: a thumbnail (72, 72), its four sides two pixels deep (4, 2, 256, 3), its size."""
+    """The data used to compare images: thumbnail (72, 72), four sides, two pixels deep (4, 2, 256, 3), and size."""
 
     thumbnail: NDArray[np.uint8]
     sides: NDArray[np.uint8]
@@ -53,16 +54,16 @@ class Likeness:
 
     @classmethod
     def unpacked(cls, pixels: NDArray[np.uint8], size: tuple[int, int]) -> "Likeness":
-        """Return what was packed, from an array of ``LIKENESS_BYTES`` uint8."""
+        """Return the likeness from an array of ``LIKENESS_BYTES`` uint8."""
         thumbnail, sides = np.split(pixels, [THUMBNAIL**2])
         return cls(thumbnail.reshape(THUMBNAIL, THUMBNAIL), sides.reshape(4, 2, SIDE, 3), size)
 
 
 class Likenesses(Sequence[Likeness]):
-    """Likenesses as they come, side by side: scattered over the heap they would keep three times their memory.
+    """Store likenesses in contiguous arrays: separate small arrays need three times the memory.
 
     Args:
-        capacity: How many there will be at most.
+        capacity: Maximum number of likenesses.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -73,11 +74,11 @@ class Likenesses(Sequence[Likeness]):
     def __len__(self) -> int:
         return len(self._sizes)
 
-    def __getitem__(self, index: int) -> Likeness:  # type: ignore[override]  # nobody asks for a slice
+    def __getitem__(self, index: int) -> Likeness:  # type: ignore[override]  # slices are not needed
         return Likeness(self._thumbnails[index], self._sides[index], self._sizes[index])
 
     def append(self, likeness: Likeness) -> None:
-        """Copy one."""
+        """Copy a likeness to the end."""
         index = len(self)
         self._thumbnails[index], self._sides[index] = likeness.thumbnail, likeness.sides
         self._sizes.append(likeness.size)
@@ -85,7 +86,7 @@ class Likenesses(Sequence[Likeness]):
 
 @dataclass(frozen=True)
 class Kin:
-    """Two related images, by position, and how: ``same picture``, ``near duplicate`` or ``siblings``."""
+    """Two related images, by position, and their relation: same image, near duplicate, or neighbouring tiles."""
 
     first: int
     second: int
@@ -93,7 +94,7 @@ class Kin:
 
 
 def measure_likeness(picture: Image.Image) -> Likeness:
-    """Reduce an RGB picture to what is compared."""
+    """Reduce an RGB image to the data used to compare it."""
     width, height = picture.size
     thumbnail = np.asarray(_shrink(picture.convert("L"), (THUMBNAIL, THUMBNAIL)))
     depth = min(2, width, height)
@@ -104,41 +105,41 @@ def measure_likeness(picture: Image.Image) -> Likeness:
         BOTTOM: picture.crop((0, height - depth, width, height)).transpose(Image.Transpose.FLIP_TOP_BOTTOM),
     }
     sides = np.stack([np.asarray(_shrink(strips[side], (SIDE, 2))) for side in range(4)])
-    sides[RIGHT] = sides[RIGHT][:, ::-1]  # TRANSVERSE also turned it end for end
+    sides[RIGHT] = sides[RIGHT][:, ::-1]  # TRANSVERSE also reverses the direction
     return Likeness(thumbnail, sides, (width, height))
 
 
 def find_kin(hashes: Sequence[str], likenesses: Sequence[Likeness]) -> list[Kin]:
-    """List the related pairs among images; not all pairs of a family, but enough to connect it.
+    """List pairs of related images; not all of them, but enough to connect all related images.
 
     Args:
         hashes: Content hash of each image.
-        likenesses: Of each image, in the same order.
+        likenesses: Likeness of each image, in the same order.
     """
     first_of: dict[str, int] = {}
     kin = []
     for index, digest in enumerate(hashes):
         first = first_of.setdefault(digest, index)
         if first != index:
-            kin.append(Kin(first, index, "same picture"))
+            kin.append(Kin(first, index, "same image"))
     unique = list(first_of.values())
     near = [(unique[a], unique[b]) for a, b in _near_duplicates([likenesses[index] for index in unique])]
     kin += [Kin(a, b, "near duplicate") for a, b in near]
-    # a duplicate makes a tile's best match no better than the second: let one of each family stand for it in turn
+    # a duplicate gives a tile two equally good matches: compare only one image of each set of duplicates, in turn
     twins = families(len(likenesses), [Kin(a, b, "") for a, b in near])
     turns = max((len(family) for family in twins), default=1)
     for turn in range(min(turns, MOST_TURNS)):
         absent = {index for family in twins for index in family if index != family[min(turn, len(family) - 1)]}
         tiles = [index for index in unique if index not in absent]
         found = {(tiles[a], tiles[b]) for a, b in _neighbours([likenesses[index] for index in tiles])}
-        kin += [Kin(a, b, "siblings") for a, b in sorted(found) if Kin(a, b, "siblings") not in kin]
+        kin += [Kin(a, b, TILES) for a, b in sorted(found) if Kin(a, b, TILES) not in kin]
     return kin
 
 
 def find_alike(first: Sequence[Likeness], second: Sequence[Likeness]) -> Iterator[tuple[int, int]]:
-    """Yield who of the first is nearly the same picture as who of the second, however alike the others are.
+    """Yield pairs (first, second) of nearly the same image in two lists.
 
-    In doubt it says so: unlike ``find_kin`` it asks nothing of what is usual in a set.
+    Unlike ``find_kin`` it ignores how similar other images of the data set are, so in doubt it reports a pair.
     """
     if not first or not second:
         return
@@ -153,7 +154,7 @@ def find_alike(first: Sequence[Likeness], second: Sequence[Likeness]) -> Iterato
 
 
 def _detail_of(likenesses: Sequence[Likeness], frame: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Return the detail of coarse and of whole thumbnails, outside of the frame."""
+    """Return the detail of coarse and of full thumbnails, 0 in the frame."""
     thumbnails = np.stack([likeness.thumbnail for likeness in likenesses])
     factor = THUMBNAIL // COARSE
     coarse = _surroundings_removed(_coarse(thumbnails)) * ~frame[::factor, ::factor]
@@ -166,7 +167,7 @@ def _coarse(thumbnails: NDArray[np.uint8]) -> Floats:
 
 
 def families(count: int, kin: Sequence[Kin]) -> list[list[int]]:
-    """Return who is related to whom by any chain of relatives: families of two or more among ``count`` images."""
+    """Join related images into sets of two or more: all images connected by a chain of relations, among ``count``."""
     links = coo_array((np.ones(len(kin)), ([k.first for k in kin], [k.second for k in kin])), shape=(count, count))
     _, family = connected_components(links, directed=False)
     members: dict[int, list[int]] = {}
@@ -176,9 +177,9 @@ def families(count: int, kin: Sequence[Kin]) -> list[list[int]]:
 
 
 def _near_duplicates(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]]:
-    """Compare thumbnails in all eight flips and turns, blind to brightness, contrast and slow shading.
+    """Compare thumbnails in all eight flips and turns, independent of brightness, contrast and slow shading.
 
-    Images that share a frame, a vignette or a cell in the middle are all alike; a duplicate is much more alike.
+    Images with the same frame, vignette or a cell in the middle are all similar; a duplicate is much more similar.
     """
     count = len(likenesses)
     if count < 2:
@@ -204,9 +205,9 @@ def _near_duplicates(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]
 
 
 def _shared_frame(thumbnails: Iterable[NDArray[np.uint8]]) -> NDArray[np.bool_]:
-    """Return where all images are black or white, and a little around: an eyepiece or a scanner, not a likeness.
+    """Return where all images are black or white, and a small margin: the frame of an eyepiece or a scanner.
 
-    A frame surrounds what is seen. Black or white between things that are seen is the background of cells.
+    A frame surrounds the visible area. Black or white areas between visible parts are background, not a frame.
     """
     saturated: NDArray[np.bool_] = reduce(np.logical_and, ((seen < 8) | (seen > 247) for seen in thumbnails))
     between = saturated & _between(~saturated, 0) & _between(~saturated, 1)
@@ -217,13 +218,13 @@ def _shared_frame(thumbnails: Iterable[NDArray[np.uint8]]) -> NDArray[np.bool_]:
 
 
 def _between(there: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
-    """Return what lies between two that are there, along an axis."""
+    """Return the positions that have true values before and after them along an axis."""
     before = np.maximum.accumulate(there, axis)
     return before & np.flip(np.maximum.accumulate(np.flip(there, axis), axis), axis)
 
 
 def _surroundings_removed(pictures: Floats) -> Floats:
-    """Take the mean of the 5x5 pixels around from every pixel, shape (N, S, S)."""
+    """Subtract from every pixel the mean of the 5x5 pixels around it, shape (N, S, S)."""
     return pictures - uniform_filter(pictures, size=(1, 5, 5), mode="nearest")
 
 
@@ -232,10 +233,10 @@ def _eight_ways(pictures: Floats) -> list[Floats]:
 
 
 def _neighbours(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]]:
-    """Yield pairs where one's right side continues in the other's left, or its bottom in the other's top.
+    """Yield pairs of tiles where the right side of one continues in the left side of the other, or bottom in top.
 
-    Two sides belong together if each is the other's best match by far, the step between them is not much larger than
-    the steps inside the tiles, and their detail agrees.
+    Two sides match if each is by far the best match of the other, the step between them is not much larger than the
+    steps inside the tiles, and their detail agrees.
     """
     if len(likenesses) < 2:
         return
@@ -253,7 +254,7 @@ def _neighbours(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]]:
 def _matching_sides(
     ends: Sequence[NDArray[np.uint8]], starts: Sequence[NDArray[np.uint8]]
 ) -> Iterator[tuple[int, int]]:
-    """Match sides (2, 256, 3), of which the first is the outermost row."""
+    """Match sides of shape (2, 256, 3); the first row is the outermost."""
     count = len(ends)
     b = np.stack([side[0].ravel() for side in starts]).astype(np.float32)
     squares_b = np.einsum("ij,ij->i", b, b)
@@ -264,7 +265,7 @@ def _matching_sides(
         a = np.stack([side[0].ravel() for side in ends[first : first + BLOCK]]).astype(np.float32)
         distance = np.einsum("ij,ij->i", a, a)[:, None] + squares_b - 2 * a @ b.T
         distance = np.sqrt(np.maximum(distance, 0) / a.shape[1])
-        distance[np.arange(len(rows)), rows] = np.inf  # no tile is its own neighbour
+        distance[np.arange(len(rows)), rows] = np.inf  # a tile is not its own neighbour
         best[rows] = distance.argmin(1)
         nearest[rows], second[rows] = _two_smallest(distance.T)
         candidates = np.vstack([nearest_back, second_back, distance])
@@ -289,7 +290,7 @@ def _two_smallest(values: NDArray[np.floating]) -> tuple[Floats, Floats]:
 
 
 def _detail(sides: Floats) -> Floats:
-    """Take away the running mean over an eighth of the side, shape (N, 256, 3)."""
+    """Subtract the running mean over an eighth of the side, shape (N, 256, 3)."""
     width = SIDE // 8 + 1
     padded = np.pad(sides, ((0, 0), (width // 2, width // 2), (0, 0)), "edge")
     total = np.cumsum(np.pad(padded, ((0, 0), (1, 0), (0, 0))), axis=1, dtype=np.float64)
@@ -297,7 +298,7 @@ def _detail(sides: Floats) -> Floats:
 
 
 def _unit(detail: Floats) -> Floats:
-    """Return each as a vector of length 1; of length 0 where there is too little in it to compare."""
+    """Return each as a vector of length 1, or of zeros if it has too little detail to compare."""
     flat = detail.reshape(len(detail), -1)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     faint = length < FAINTEST * np.sqrt(flat.shape[1])
@@ -305,6 +306,6 @@ def _unit(detail: Floats) -> Floats:
 
 
 def _shrink(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Resize by averaging, where that is smaller."""
+    """Resize by averaging if the result is smaller, otherwise bilinear."""
     smaller = picture.width >= size[0] and picture.height >= size[1]
     return picture.resize(size, Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""The layouts of folders of pairs: a recogniser for each, which reads names only, and one that compares endings."""
+"""Recognise the layout of a folder of pairs: one function for each layout, by the names of files and folders."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -22,16 +22,16 @@ from cellseg.data.words import (
 )
 from cellseg.storage.errors import InputError
 
-EXACT = "exact"  # beside mask.jpg, the mask as cellseg synthesize drew it, before it was flawed like a labeller's
-DEEPEST = 3  # folders below images/ that are looked into
+EXACT = "exact"  # exact.png beside mask.jpg: the mask without labelling errors, from cellseg synthesize
+DEEPEST = 3  # levels of folders below images/ that are read
 LOSSY = (".jpeg",)
-LOOKED_AT = 3  # pairs whose pixels are compared where names do not tell the mask
-CORNER = 1024  # pixels a side of what is compared of each
-FEW = 32  # different colours: a mask has no more of them, or far fewer than its image
+LOOKED_AT = 3  # pairs whose pixels are compared if names do not tell which is the mask
+CORNER = 1024  # side in pixels of the part that is compared
+FEW = 32  # maximum number of colours in a mask, unless it has far fewer than its image
 
 
 def folder_a_pair(top: Folder, inside: list[Folder]) -> Found | None:
-    """Read cell_1/source.jpg and cell_1/mask.jpg, or any two names of which one says mask."""
+    """Recognise cell_1/source.jpg and cell_1/mask.jpg, or two files of which one has a word for mask in its name."""
     found = Found("one folder a pair")
     roles = {*top.of(masks=False), *top.of(masks=True)} if _is_parallel(top) else set()
     for folder in _parts_last(inside):
@@ -47,7 +47,7 @@ def folder_a_pair(top: Folder, inside: list[Folder]) -> Found | None:
         images = [path for path in others if not is_preview(path)] or others
         if len(named["source"]) == len(named["mask"]) == 1:
             found.pairs.append((folder.path.name, named["source"][0], (named["mask"][0],)))
-            found.mentioned.update(map(str, folder.pictures))  # what lies beside them needs no telling
+            found.mentioned.update(map(str, folder.pictures))  # other files beside them need no message
         elif len(images) == len(masks) == 1:
             found.pairs.append((folder.path.name, images[0], (masks[0],)))
             found.mentioned.update(map(str, folder.pictures))
@@ -56,8 +56,8 @@ def folder_a_pair(top: Folder, inside: list[Folder]) -> Found | None:
             missing = "no mask" if not masks else "no image" if len(masks) == len(folder.pictures) else ""
             found.complain(
                 folder.path,
-                "a pair is source.* and mask.*, or two pictures of which one has mask, label or gt in its name, "
-                f"but here is {(twice or [missing or 'no telling which'])[0]} (found: {names(folder.pictures)})",
+                "a pair is source.* and mask.*, or two images of which one has mask, label or gt in its name, "
+                f"but here is {(twice or [missing or 'no single choice'])[0]} (found: {names(folder.pictures)})",
                 "complete the pair or move the folder away",
                 folder.pictures,
             )
@@ -65,7 +65,7 @@ def folder_a_pair(top: Folder, inside: list[Folder]) -> Found | None:
 
 
 def folder_an_image(top: Folder, inside: list[Folder]) -> Found | None:
-    """Read ID/images/ID.png and all masks in ID/masks/."""
+    """Recognise ID/images/ID.png and all masks in ID/masks/."""
     found = Found("one folder an image, with a folder of instance masks")
     for folder in _parts_last(inside):
         images, masks = (_preferred(folder.of(masks=side)) for side in (False, True))
@@ -81,8 +81,8 @@ def folder_an_image(top: Folder, inside: list[Folder]) -> Found | None:
         else:
             found.complain(
                 folder.path,
-                f"needs one picture in images/ and at least one in masks/, but has {len(pictures)} and {len(parts)}",
-                "complete it, move it away, or, if it is a data set of its own, name this folder",
+                f"needs one image in images/ and at least one in masks/, but has {len(pictures)} and {len(parts)}",
+                "complete it or move it away; if it is a separate data set, name this folder",
                 [*pictures, *parts],
             )
     return found if found.pairs or found.problems else None
@@ -93,12 +93,12 @@ def _parts_last(inside: list[Folder]) -> list[Folder]:
 
 
 def _is_part(folder: Folder, found: Found) -> bool:
-    """Tell a part of an export, called train, from a pair called train beside other pairs."""
+    """Tell whether a folder named train is a part of an export, and not a pair beside other pairs."""
     return part_of(folder.path.name) != "" and not found.pairs
 
 
 def parallel_folders(top: Folder, inside: list[Folder]) -> Found | None:
-    """Read images/a.png and masks/a.png, also in the same folders below both.
+    """Recognise images/a.png and masks/a.png, also in equally named folders below both.
 
     Raises:
         InputError: If there is more than one folder of images or of masks to choose from.
@@ -139,7 +139,7 @@ def _side_of_each(top: Folder, images: list[Path], masks: list[Path]) -> Found:
         if not right:
             endings = Counter(file.suffix or file.name for file in masks[0].iterdir() if not file.name.startswith("."))
             held = ", ".join(f"{number} {ending}" for ending, number in endings.most_common(3)) or "nothing"
-            found.failure = (masks[0], f"/ holds no pictures but {held}")
+            found.failure = (masks[0], f"/ contains no images, only {held}")
         return found
     counts = {}
     for sub in sorted(left.keys() | right.keys()):
@@ -167,12 +167,12 @@ def _side_of_each(top: Folder, images: list[Path], masks: list[Path]) -> Found:
 
 
 def _folder_of_masks_each(found: Found, images: list[Path], masks: dict[str, list[Path]]) -> Found:
-    """Read images/a.png and all masks in masks/a/."""
+    """Recognise images/a.png and all masks in masks/a/."""
     found.layout += ", a folder of masks for each image"
     twins = Counter(image.stem for image in images)
     for image in images:
         if twins[image.stem] > 1:
-            found.complain(image, "there is more than one image of this name", "keep one")
+            found.complain(image, "there is more than one image with this name", "keep one")
         elif image.stem in masks:
             found.pairs.append((image.stem, image, tuple(masks[image.stem])))
         else:
@@ -185,14 +185,14 @@ def _folder_of_masks_each(found: Found, images: list[Path], masks: dict[str, lis
 
 
 def _preferred(folders: list[Path]) -> list[Path]:
-    """Leave out folders without pictures and, beside the usual names, the unusual ones."""
+    """Drop folders without images and, if one has a usual name, those with other names."""
     filled = [folder for folder in folders if any(_tree(folder).values())] if len(folders) > 1 else []
     folders = filled or folders
     return [folder for folder in folders if folder.name.lower() in PLAIN] or folders
 
 
 def _tree(folder: Path, depth: int = DEEPEST) -> dict[str, list[Path]]:
-    """Return the pictures in a folder, and in those below it by their paths from it."""
+    """Return the images in a folder and in the folders below it, by relative path."""
     listed = Folder.read(folder)
     tree = {"": listed.pictures} if listed.pictures else {}
     if depth:
@@ -203,7 +203,7 @@ def _tree(folder: Path, depth: int = DEEPEST) -> dict[str, list[Path]]:
 
 
 def side_by_side(top: Folder, inside: list[Folder]) -> Found | None:
-    """Read a.png and a_mask.png, or other words for mask after or before the name."""
+    """Recognise a.png and a_mask.png, or other words for mask after or before the name."""
     stems = {stem_of(path): path for path in top.pictures}
     labelled = {key for path in top.pictures for key in mask_keys(path)[1:] if key != path.stem} & stems.keys()
     masks = [path for path in top.pictures if named_as_mask(path) and stem_of(path) not in labelled]
@@ -219,7 +219,7 @@ def side_by_side(top: Folder, inside: list[Folder]) -> Found | None:
 
 
 def two_endings(top: Folder, inside: list[Folder]) -> Found | None:
-    """Read 001.bmp and 001.png, where all images have one ending and all masks another."""
+    """Recognise 001.bmp and 001.png: all images have one ending and all masks another."""
     pictures = [path for path in top.pictures if not is_preview(path)]
     if 0 < sum(map(named_as_mask, pictures)) < len(pictures):
         return None
@@ -237,7 +237,7 @@ def two_endings(top: Folder, inside: list[Folder]) -> Found | None:
     looks = [_looks_like_masks(a, b, common) for a, b in ((first, second), (second, first))]
     if looks[0] == looks[1]:
         one, other = first[common[0]], second[common[0]]
-        unclear = f" and {other.name} have one name, and which is the mask is not plain; add _mask to its name"
+        unclear = f" and {other.name} have the same name, and either may be the mask; add _mask to the name of the mask"
         return Found("one name, two endings", failure=(one, unclear))
     images, masks = (second, first) if looks[0] else (first, second)
     found = Found(f"side by side, as {images[common[0]].name} and {masks[common[0]].name}")
@@ -252,21 +252,21 @@ def _ending(path: Path) -> str:
 
 
 def _looks_like_masks(masks: dict[str, Path], images: dict[str, Path], common: list[str]) -> bool:
-    """Tell whether these files can be the masks of those: not lossy ones of lossless ones, and of few colours."""
+    """Tell whether the first files can be masks of the second: no lossy masks of lossless images, and few colours."""
     if _ending(masks[common[0]]) in LOSSY:
         return False
     colours = [(_colours(masks[stem]), _colours(images[stem])) for stem in common[:LOOKED_AT]]
-    if _ending(images[common[0]]) in LOSSY:  # that is evidence, unless both are photographs
+    if _ending(images[common[0]]) in LOSSY:  # lossy image, lossless mask: expected, unless both are photographs
         return all(mask and (mask <= FEW or 2 * mask <= image) for mask, image in colours)
     return all(mask and 4 * mask <= image for mask, image in colours)
 
 
 def _colours(path: Path) -> int:
-    """Count the different colours in a corner of a picture; 0 if it cannot be read."""
+    """Count the colours in the top left part of an image; 0 if it cannot be read."""
     try:
         with Image.open(path) as picture:
             corner = np.asarray(picture.crop((0, 0, min(CORNER, picture.width), min(CORNER, picture.height))))
-    except Exception:  # Pillow's decoders let almost any through on a damaged file
+    except Exception:  # on a damaged file Pillow may raise anything
         return 0
     return len(np.unique(corner.reshape(-1, *corner.shape[2:]), axis=0))
 

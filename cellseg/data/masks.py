@@ -1,4 +1,4 @@
-"""From label files as people keep them to a mask that is cell or not."""
+"""Convert label files of any kind to a mask of cell and background."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,24 +37,24 @@ NOT_JUDGED_SHARE = 0.45
 
 @dataclass(frozen=True)
 class MaskReading:
-    """What the label files of an image hold, and what was made of them.
+    """The content of the label files of an image, and its interpretation.
 
     Attributes:
-        cell: Shape (H, W), where they say cell.
-        decoded: What the first file holds.
+        cell: Shape (H, W), true for cell.
+        decoded: The content of the first file.
         kind: ``empty``; ``labels``, where every value above 0 is cell; ``resized labels``, where labels fade at their
             edges and half of a label's value is cell; ``grey``, where values above the threshold are.
-        turned: Whether an orientation tag was obeyed in any of them.
+        turned: Whether any file was rotated by its orientation tag.
         white_is_zero: As ``Decoded.white_is_zero``, of any of them.
-        values: How many values above 0.
+        values: Number of different values above 0.
         smallest: The smallest of them.
         second, brightest: The second largest, and the largest one.
         grey_pixels: Cell pixels that are neither background nor of the brightest value, in a mask of kind grey.
         faint_pixels: Pixels above 0 that became background.
-        faint_areas: Those of them that are too far from any cell to be noise around it.
-        not_judged: A value of a label that may mean that nobody decided; 0 without one.
+        faint_areas: Faint pixels that are too far from any cell to be noise around it.
+        not_judged: A value that may mark pixels without annotation; 0 if there is none.
         by_index: Whether a palette's indices are the labels, and its colours mean nothing.
-        inverted: Whether a value above 0 covers most of the picture and surrounds what it does not cover.
+        inverted: Whether a value above 0 covers much of the image and surrounds the rest.
     """
 
     cell: NDArray[np.bool_]
@@ -75,15 +75,14 @@ class MaskReading:
 
 
 def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
-    """Decide by its values what a label file means; of several files, their union is the mask.
+    """Read a mask, interpreted by its values; several files give their union.
 
-    Where values fill areas of their own (0 and 1, 0 and 255, classes, instance ids, palette colours), each value above
-    0 is cell. Where they do so but fade at their edges, as labels do that were resized with interpolation, half of a
-    label's value is cell. Where values run into each other (smooth edges, JPEG noise), every pixel brighter than
-    ``threshold`` is.
+    If each value fills separate areas (0 and 1, 0 and 255, classes, instance ids, palette colours), every value above 0
+    is cell. If such areas have soft edges, as after resizing with interpolation, pixels of at least half a label's
+    value are cell. If values change gradually (smooth edges, JPEG noise), every pixel above ``threshold`` is cell.
 
-    A coloured mask counts by its brightest channel, so that no label colour is too dark to be seen; transparent pixels
-    are background. A palette with colours counts by index, a grey one by brightness.
+    The value of a colour pixel is its brightest channel, so that dark label colours count too; transparent pixels are
+    background. The value in a file with a palette is the index, or the brightness if all its colours are grey.
 
     Args:
         paths: The label files, 0 for background.
@@ -124,20 +123,20 @@ def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
 
 
 def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.uint8]:
-    """Return a mask as (1, size, size) of 0 and 1, each the nearest pixel."""
+    """Resize a mask to (1, size, size) of 0 and 1, by nearest neighbour."""
     picture = Image.fromarray(mask.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
     return np.asarray(picture)[None].copy()
 
 
 @dataclass(frozen=True)
 class Survival:
-    """How many objects a mask has, how many are left when it is resized, the side at which all are, and specks.
+    """Objects of a mask before and after resizing.
 
     Attributes:
-        objects: At full size.
-        kept: With a pixel left.
-        side: In pixels; all objects have a pixel left there.
-        specks: Objects of at most three pixels.
+        objects: Number at full size.
+        kept: Number of objects that keep a pixel.
+        side: Side in pixels at which all objects keep a pixel.
+        specks: Number of objects of at most three pixels.
     """
 
     objects: int
@@ -147,12 +146,12 @@ class Survival:
 
 
 def count_survivors(mask: NDArray[np.bool_], size: int | None, *, noisy: bool = False) -> Survival:
-    """Count the objects of a mask, and those that ``resize_mask`` leaves a pixel.
+    """Count the objects of a mask, and those that keep a pixel in ``resize_mask``.
 
     Args:
-        mask: Shape (H, W); an object is what is connected by side or corner.
-        size: Side in pixels that it is resized to; None where it is not resized.
-        noisy: Whether specks are noise and no objects.
+        mask: Shape (H, W); pixels of an object are connected by side or corner.
+        size: Side in pixels after resizing; None for no resizing.
+        noisy: Whether specks are noise, not objects.
     """
     labels, objects = ndimage.label(mask, np.ones((3, 3)))
     small = np.bincount(labels.ravel())[1:] <= SPECK
@@ -177,8 +176,8 @@ def _read_mask(path: Path, threshold: int) -> MaskReading:
     decoded = decode(path)
     if decoded.white_is_zero == "unknown":
         raise InputError(
-            f"{path}: its tag PhotometricInterpretation is 0 (white is zero), and nothing tells whether 0 or the "
-            "largest value is cell; open it in Fiji and save it as PNG with white cells"
+            f"{path}: its tag PhotometricInterpretation is 0 (white is zero), so cell may be 0 or the largest value; "
+            "open it in Fiji and save it as PNG with white cells"
         )
     values, by_index = _one_value_a_pixel(decoded, path)
     present = _values_present(values)
@@ -200,7 +199,7 @@ def _read_mask(path: Path, threshold: int) -> MaskReading:
     )
     if by_index and found.kind != LABELS:
         raise InputError(
-            f"{path}: the colours of its palette run into each other, so its indices are no labels; "
+            f"{path}: its palette colours change gradually, so the indices are not labels; "
             "save the mask as a grey file, background 0"
         )
     if decoded.lossy and found.kind == RESIZED:
@@ -213,10 +212,10 @@ def _read_mask(path: Path, threshold: int) -> MaskReading:
     brightest = found.brightest
     limit = threshold * (1 if values.dtype == np.uint8 else brightest / 255)
     if brightest <= (2 if decoded.lossy else 1) * limit:
-        what = "so no pixel is" if brightest <= limit else "hardly"
+        what = "not" if brightest <= limit else "only slightly"
         raise InputError(
             f"{path}: the brightest value is {brightest:g}, {what} above data.mask_threshold={threshold}; "
-            "if these are labels such as 0 and 1, save them as 0 and 255 in a PNG file or set data.mask_threshold=0"
+            "if these are labels such as 0 and 1, save them as 0 and 255 in PNG, or set data.mask_threshold=0"
         )
     cell = values > limit
     faint = (values > 0) & ~cell
@@ -237,18 +236,20 @@ def _one_value_a_pixel(decoded: Decoded, path: Path) -> tuple[Values, bool]:
     colours = values.shape[2] - decoded.alpha
     if decoded.channels and not (decoded.coloured and colours == 3):
         raise InputError(
-            f"{path}: the mask has {decoded.channels} channels; save the one with the cells as a grey file"
+            f"{path}: the mask has {decoded.channels} channels; save the channel with the cells as a grey file"
         )
     if colours == 3 and (decoded.truncated or values.dtype != np.uint8):
-        raise InputError(f"{path}: has {max(decoded.bits, 16)} bits a colour channel; save the mask as a grey file")
+        raise InputError(
+            f"{path}: has {max(decoded.bits, 16)} bits for each colour channel; save the mask as a grey file"
+        )
     if values.dtype == np.bool_:
         return values[..., 0].astype(np.uint8) * np.uint8(255), False
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise InputError(f"{path}: holds pixels that are not numbers; export it again or leave it out")
+        raise InputError(f"{path}: contains NaN or infinite pixels; export it again or remove it")
     if values.dtype.kind != "u" and values.min(initial=0) < 0:
         raise InputError(
-            f"{path}: holds values below 0 ({values.min():g} is the smallest), and nothing tells whether they mean "
-            "background or 'not judged'; save background as 0 and cells as 1 or more"
+            f"{path}: contains values below 0 ({values.min():g} is the smallest), which may mean background or "
+            "'not annotated'; save background as 0 and cells as 1 or more"
         )
     if values.shape[2] == 1:
         return values[..., 0], False
@@ -266,7 +267,7 @@ def _by_palette(index: Values, palette: NDArray[np.uint8], path: Path) -> tuple[
     """Return brightness where all colours in use are grey, and otherwise the index; transparent ones are background."""
     used = np.flatnonzero(np.bincount(index.ravel()))
     if used[-1] >= len(palette):
-        raise InputError(f"{path}: an index has no colour in its palette; export it again or leave it out")
+        raise InputError(f"{path}: a pixel has an index without a colour in the palette; export it again or remove it")
     seen, opaque = palette[used, :3].astype(int), palette[:, 3] > 0
     # with index 0 alone, or a colour that stands for two indices, the colours used tell nothing
     told = palette[:, :3].astype(int) if used.tolist() == [0] else seen
@@ -284,15 +285,15 @@ def _by_palette(index: Values, palette: NDArray[np.uint8], path: Path) -> tuple[
     elif ambiguous and inverted:
         colour = "#{:02x}{:02x}{:02x}".format(*palette[usual, :3])
         raise InputError(
-            f"{path}: index {usual} of its palette ({colour}) is most frequent along the border and would be cell; "
-            "save the mask as a grey file, background 0"
+            f"{path}: palette index {usual} ({colour}) is most frequent along the border, like background, but would "
+            "be cell; save the mask as a grey file, background 0"
         )
     value = palette[:, :3].max(axis=1) * (palette[:, 3] / 255) if grey else numbers
     return value.round().astype(np.uint16 if len(palette) >= 256 else np.uint8)[index], not grey
 
 
 def _looks_inverted(values: Values) -> bool:
-    """Tell background that is not 0: one value covers much of the picture, and the holes in it are shaped as cells are.
+    """Tell whether background is not 0: one value covers much of the image, and its holes have the shape of cells.
 
     Gaps between dense cells are holes too, but pointed where cells touch, so that they fill less of their convex hull.
     """
@@ -325,7 +326,7 @@ def _hull_area(region: NDArray[np.bool_]) -> float:
 
 
 def _labelled(found: MaskReading, values: Values, path: Path) -> MaskReading:
-    """Look closer at labels: is there background, and does a value stand for something else?"""
+    """Check labels: is there background, and does a value mark pixels without annotation?"""
     if found.values > 1 and found.cell.all():
         raise InputError(f"{path}: no pixel is 0, so nothing is background; save background as 0, or black")
     numbered = 0 < found.second <= 2 * found.values  # and not shades such as 60 and 255
@@ -345,7 +346,7 @@ def _values_present(values: Values) -> Values:
 
 
 def _meaning(values: Values, present: Values) -> str:
-    """Tell labels, labels that fade at their edges, and shades.
+    """Return whether values are labels, labels with soft edges, or grey.
 
     A label lies in one piece or two, or fills squares of its own; shades of noise and of smooth edges are scattered,
     and each differs little from the next.
@@ -408,7 +409,7 @@ def _of_several_levels(values: Values, solid: Values) -> bool:
 
 
 def _is_specked(cell: NDArray[np.bool_]) -> bool:
-    """Tell noise: more specks than cells."""
+    """Tell whether a mask is noise: it has more specks than cells."""
     regions, count = ndimage.label(cell, np.ones((3, 3)))
     sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]
     return bool((sizes <= SPECK).sum() > (sizes > SPECK).sum())
@@ -424,9 +425,9 @@ def _is_shaded(values: Values, present: Values) -> bool:
 
 
 def _half_of_each_label(values: Values) -> NDArray[np.bool_]:
-    """Return cell where a pixel has half the value of the label it belongs to, by looks.
+    """Return cell where a pixel has at least half the value of its label.
 
-    That is the flat label next to it or, where none is near, the largest value around.
+    Its label is the flat label next to it or, if none is near, the largest value around.
     """
     flat = np.zeros(values.shape, bool)
     flat[1:-1, 1:-1] = _squares(values)

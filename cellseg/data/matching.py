@@ -1,4 +1,4 @@
-"""What lies in a folder, and images and masks paired by their names: what the layouts are made of."""
+"""List folders, and pair images with masks by name; ``layouts`` builds on this."""
 
 import os
 from collections import defaultdict
@@ -11,12 +11,12 @@ from cellseg.data.words import CHANNEL, folder_role, image_keys, is_preview, mas
 from cellseg.storage.errors import InputError
 
 SYSTEM_NAMES = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
-LONGEST_NAME = 200  # bytes, so that a run can add to it
+LONGEST_NAME = 200  # bytes; a run appends to the name
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in the folder that keeps it from being trained on: where, what was seen, and what to do."""
+    """A problem that stops training: the path, what is wrong, and what to do."""
 
     path: Path
     seen: str
@@ -28,7 +28,7 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Folder:
-    """What lies in a folder by name: pictures, folders, files in formats not read here; hidden and system ones not."""
+    """The images, folders and files of other formats in a folder, without hidden and system files."""
 
     path: Path
     pictures: list[Path]
@@ -56,37 +56,41 @@ class Folder:
                     elif foreign_suffix(entry.name) or entry.name.lower().endswith(ANNOTATIONS):
                         foreign.append(path / entry.name)
         except OSError as error:
-            raise InputError(f"{error.filename or path}: cannot be looked into ({error.strerror})") from error
+            raise InputError(
+                f"{error.filename or path}: cannot be opened ({error.strerror}); check its permissions"
+            ) from error
         return cls(path, pictures, folders, foreign)
 
     def of(self, *, masks: bool) -> list[Path]:
-        """Return the folders in it whose names say that they hold images, or masks."""
+        """Return the folders in it whose names mean images, or masks."""
         return [folder for folder in self.folders if (role := folder_role(folder.name)) and role.mask == masks]
 
 
 @dataclass
 class Found:
-    """One reading of a folder: pairs as (name, image, masks), and what does not fit it."""
+    """The pairs of a folder in one layout, as (name, image, masks), and everything that does not fit."""
 
     layout: str
     pairs: list[tuple[str, Path, tuple[Path, ...]]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    mentioned: set[str] = field(default_factory=set)  # pictures that need no further telling
-    left_out: list[Path] = field(default_factory=list)  # pictures and other files that take no part
-    failure: tuple[Path, str] | None = None  # the first image without a mask, and why it has none
-    parts: dict[str, int] = field(default_factory=dict)  # pairs of each part of an export, of which one must be chosen
+    mentioned: set[str] = field(default_factory=set)  # images that need no further message
+    left_out: list[Path] = field(default_factory=list)  # images and other files that are ignored
+    failure: tuple[Path, str] | None = None  # the first image without a mask, and the reason
+    parts: dict[str, int] = field(
+        default_factory=dict
+    )  # number of pairs in each part of an export; the user must choose one
 
     def example(self, root: Path) -> str:
-        """Return the first image."""
+        """Return the path of the first image, as an example for messages."""
         return str(self.pairs[0][1].relative_to(root))
 
     def complain(self, path: Path, seen: str, remedy: str, pictures: Iterable[Path] = ()) -> None:
-        """Note a problem, and that it has been told of these pictures."""
+        """Add a problem, and mark these images as reported."""
         self.problems.append(Problem(path, seen, remedy))
         self.mentioned.update(str(picture) for picture in pictures or [path])
 
     def pair_up(self, images: Sequence[Path], masks: Sequence[Path]) -> None:
-        """Pair images and masks by name: the same, or the same less words such as mask after or before it."""
+        """Pair images and masks with the same name, apart from words such as mask before or after it."""
         image_stems = {stem for image in images for stem in (image.stem, stem_of(image))}
         by_key: dict[str, list[Path]] = defaultdict(list)
         for mask in masks:
@@ -102,15 +106,17 @@ class Found:
             matching = next((by_key[key] for key in image_keys(twins[0]) if key in by_key), [])
             if len(twins) > 1:
                 self.complain(
-                    twins[0], f"there is more than one image of this name ({names(twins)})", "keep one", twins
+                    twins[0], f"there is more than one image with this name ({names(twins)})", "keep one", twins
                 )
             elif not matching and CHANNEL.search(stem) and CHANNEL.sub("", stem) in by_key:
-                self.complain(twins[0], "a second channel", "merge the channels into one image, or move it away")
+                self.complain(
+                    twins[0], "looks like a second channel", "merge the channels into one image, or move it away"
+                )
             elif not matching and is_preview(twins[0]) and preview_base(twins[0]) in bases:
                 self.mentioned.add(str(twins[0]))
             elif not matching:
                 self.complain(twins[0], "the image has no mask", "add the mask or move the image away")
-                self.failure = self.failure or (twins[0], f" has no mask: {_holds(masks)}")
+                self.failure = self.failure or (twins[0], f" has no mask: {_content(masks)}")
             elif len(matching) > 1:
                 several = f"more than one mask could belong to it ({names(matching)})"
                 self.complain(twins[0], several, "keep one", [*twins, *matching])
@@ -118,7 +124,7 @@ class Found:
                 self.complain(
                     twins[0],
                     f"the mask {matching[0].name} could belong to it and to {taken[matching[0]].name}",
-                    "give every image a mask of its own name",
+                    "give each mask the name of its image",
                 )
             else:
                 taken[matching[0]] = twins[0]
@@ -133,9 +139,9 @@ class Found:
 
 
 def told_apart(images: Sequence[Path]) -> list[str]:
-    """Name images by their stems or, if two are the same, by as many folders before them as set all apart.
+    """Return a unique name for each image: its stem, with as many parent folders as needed.
 
-    Capitals do not set names apart, as on some file systems they do not.
+    Names that differ only in capitals count as equal, because some file systems do not distinguish them.
     """
     deepest = max((len(image.parts) for image in images), default=1)
     for ending in (False, True):
@@ -154,7 +160,7 @@ def _flat(path: Path, number: int, *, dots: bool) -> str:
 
 
 def refuse_name(folder: Path, name: str) -> None:
-    """Refuse a name that a run cannot write down.
+    """Refuse a name that a run cannot use for its own files.
 
     Raises:
         InputError: If it is not UTF-8, or too long.
@@ -162,18 +168,20 @@ def refuse_name(folder: Path, name: str) -> None:
     try:
         size = len(name.encode())
     except UnicodeEncodeError as error:
-        raise InputError(f"{folder}: the name {name!a} in it is not UTF-8; rename it") from error
+        raise InputError(f"{folder}: contains the name {name!a}, which is not UTF-8; rename it") from error
     if size > LONGEST_NAME:
-        raise InputError(f"{folder}: the name {name[:20]}… in it has {size} bytes; shorten it to {LONGEST_NAME}")
+        raise InputError(
+            f"{folder}: contains the name {name[:20]}… of {size} bytes; shorten it to {LONGEST_NAME} bytes"
+        )
 
 
 def names(paths: Iterable[Path]) -> str:
-    """Name a few of many files."""
+    """Join the names of the first five files, and count the others."""
     called = sorted(path.name for path in paths)
     return ", ".join(called[:5]) + (f" and {len(called) - 5} more" if len(called) > 5 else "")
 
 
-def _holds(masks: Sequence[Path]) -> str:
+def _content(masks: Sequence[Path]) -> str:
     if not masks:
         return "there are no masks"
-    return f"{masks[0].parent.name}/ holds {names(masks)}"
+    return f"{masks[0].parent.name}/ contains {names(masks)}"

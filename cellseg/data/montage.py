@@ -1,4 +1,4 @@
-"""A data set on one sheet: every image with its mask outlined."""
+"""Draw all images of a data set on one sheet, with their masks outlined."""
 
 import math
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 from cellseg.data.drawing import draw_outlines
 from cellseg.storage.files import new_file
 
-TILE = 200  # pixels a side, name included
+TILE = 200  # side in pixels, with the name
 CAPTION = 18
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 
 
 def draw_tile(picture: Image.Image, mask: NDArray[np.bool_], name: str) -> Image.Image:
-    """Draw an RGB picture small, the cells of its mask (H, W) tinted and outlined in orange, its name below."""
+    """Draw a small image with the cells of its mask (H, W) in orange and its name below."""
     room = TILE - 4, TILE - CAPTION - 4
     scale = min(room[0] / picture.width, room[1] / picture.height)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
@@ -35,10 +35,10 @@ def draw_tile(picture: Image.Image, mask: NDArray[np.bool_], name: str) -> Image
 
 
 def save_montage(path: Path, tiles: Sequence[Image.Image]) -> None:
-    """Lay tiles out in rows, about as wide as high, and write the sheet to a new PNG file.
+    """Arrange tiles in a nearly square sheet and write it to a new PNG file.
 
     Raises:
-        InputError: If the file exists already, or it cannot be written.
+        InputError: If the file already exists or cannot be written.
     """
     columns = math.ceil(math.sqrt(len(tiles)))
     rows = math.ceil(len(tiles) / columns)

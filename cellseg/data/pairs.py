@@ -1,4 +1,4 @@
-"""Which images belong to which masks: listed in a table, or read from the names in a folder, whatever its layout."""
+"""Find which mask belongs to which image: from a ``pairs.csv``, or from names in a folder."""
 
 import difflib
 import shlex
@@ -19,13 +19,13 @@ LAYOUTS = (
     "(ID/images/ID.png and many ID/masks/*), parallel folders (images/a.png and masks/a.png), "
     f"side by side (a.png and a_mask.png), or a pairs.csv with the columns {HEADER}"
 )
-SHOWN = 3  # folders that are described one by one
-MOST = 6  # data sets in a folder that are named
+SHOWN = 3  # maximum number of folders that a message describes one by one
+MOST = 6  # maximum number of data sets that a message lists
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image file, the mask files whose union labels it, and the group of siblings it belongs to."""
+    """An image file, its mask files (their union is the mask), and its group: a split never separates a group."""
 
     name: str
     group: str
@@ -35,15 +35,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a folder holds.
+    """The pairs of a data set, and what is wrong with it.
 
     Attributes:
-        layout: How pairs lie in it, in words.
+        layout: The layout, in words.
         pairs: The complete ones, in natural order (cell_2 before cell_10).
-        problems: What is incomplete or ambiguous.
-        ignored: Pictures, and files in formats that are not read, that lie beside the layout and take no part in it.
-        grouped: Whether a table says which pairs are siblings.
-        root: The folder from which paths are shown.
+        problems: Incomplete or ambiguous pairs.
+        ignored: Images outside of the layout, and files in formats that cellseg does not read.
+        grouped: Whether a table gives the groups.
+        root: The folder to which displayed paths are relative.
         listed: Whether a ``pairs.csv`` lists the pairs.
     """
 
@@ -57,10 +57,10 @@ class Scan:
 
 
 def find_pairs(root: Path, groups: Path | None = None) -> Scan:
-    """Scan a data set that is to be trained on.
+    """Scan a data set and refuse it if it has a problem.
 
     Raises:
-        InputError: As ``scan_pairs``, and also for the first problem that it found.
+        InputError: As ``scan_pairs``, and for the first problem.
     """
     scan = scan_pairs(root, groups)
     if scan.problems:
@@ -74,25 +74,25 @@ def find_pairs(root: Path, groups: Path | None = None) -> Scan:
 
 
 def see_all(root: Path) -> str:
-    """Return the command that lists everything that is wrong with a data set, after an error that names one fault."""
-    return f"; all that is wrong: cellseg check {shlex.quote(str(root))}"
+    """Return the end of an error message that names one problem: the command that lists all of them."""
+    return f"; list all problems: cellseg check {shlex.quote(str(root))}"
 
 
 def scan_pairs(root: Path, groups: Path | None = None) -> Scan:
-    """List the pairs of a data set and everything that is wrong with their names.
+    """List the pairs of a data set and all problems with their names.
 
-    A ``pairs.csv``, named as the root or lying in it, is read instead of names. Otherwise the folder, or the only one
-    in it that is a data set, must fit one layout. Groups come from ``groups``, or else from ``groups.csv`` in the
-    folder (columns ``pair`` and ``group``) or a column of the table; without them every pair is a group of its own.
-    Hidden and system files are ignored.
+    If ``root`` is a ``pairs.csv`` or contains one, that table lists the pairs. Otherwise the folder, or the only data
+    set among its folders, must have one layout. Groups come from ``groups``, or from ``groups.csv`` in the folder
+    (columns ``pair`` and ``group``), or from the column ``group`` of the table; without groups, every pair is its own
+    group. Hidden and system files are ignored.
 
     Raises:
-        InputError: If the folder is missing, holds no pairs, or could be read in more than one way.
+        InputError: If the folder is missing, contains no pairs, or fits more than one layout.
     """
     try:
         is_folder, is_table = root.is_dir(), root.is_file() and root.suffix.lower() == ".csv"
     except OSError as error:
-        raise InputError(f"a data set must be a folder, but {root} cannot be looked into ({error.strerror})") from error
+        raise InputError(f"a data set must be a folder, but {root} cannot be opened ({error.strerror})") from error
     if not is_folder and not is_table:
         refuse_foreign(root)
         if root.exists():
@@ -107,7 +107,7 @@ def scan_pairs(root: Path, groups: Path | None = None) -> Scan:
         refuse_name(folder, name)
     table = _group_table(folder, groups)
     if table and group_of:
-        raise InputError(f"{listed} has a column group, and {table} names groups too; remove one of them")
+        raise InputError(f"{listed} has a column group, and {table} gives groups too; remove one of them")
     called = [name for name, _, _ in found.pairs]
     grouped = bool(table or group_of)
     group_of = read_groups(table, called) if table else group_of or {name: name for name in called}
@@ -124,12 +124,12 @@ def _beside(root: Path) -> list[Path]:
 
 
 def shown(path: Path, root: Path) -> str:
-    """Return a path as seen from a folder; a file outside of it, or the folder itself, as it is."""
+    """Return a path relative to a folder; unchanged if it is outside of the folder, or the folder itself."""
     return str(path.relative_to(root)) if path.is_relative_to(root) and path != root else str(path)
 
 
 def looks_like_mask(path: Path) -> bool:
-    """Tell a mask, or a picture of one, by its name, or by that of its folder."""
+    """Tell whether a file is a mask, or a drawing of one, by its name or the name of its folder."""
     drawn = path.stem.lower() == EXACT and any(path.parent.glob("[mM][aA][sS][kK].*"))
     place = path.parent.parent if part_of(path.parent.name) else path.parent
     role = folder_role(path.parent.name) or folder_role(place.name)
@@ -140,7 +140,7 @@ def looks_like_mask(path: Path) -> bool:
 
 
 def _read_folder(root: Path) -> Found:
-    """Return the only reading of a folder, or of the only folder in it that is a data set."""
+    """Return the pairs of a folder, or of the only data set among its folders."""
     top = Folder.read(root)
     inside = [Folder.read(path) for path in top.folders]
     readings = _readings(top, inside)
@@ -149,13 +149,15 @@ def _read_folder(root: Path) -> Found:
     if not complete:
         below = {folder.path: [Folder.read(path) for path in folder.folders] for folder in inside}
         folders += [folder for several in below.values() for folder in several]
-        meant = any(found.failure and found.problems for found in readings)  # the folder itself, whose names differ
+        meant = any(
+            found.failure and found.problems for found in readings
+        )  # the folder itself has a layout, but its names differ
         nested = {} if meant else {folder: _readings(folder, below[folder.path]) for folder in inside}
         data_sets = {
             folder: usable for folder, several in nested.items() if (usable := [one for one in several if one.pairs])
         }
         alone = len(inside) == 1 and not top.pictures and not folder_role(inside[0].path.name)
-        if alone and not data_sets and not meant:  # as an archive unpacked into a folder of its name
+        if alone and not data_sets and not meant:  # an archive unpacked into a folder of the same name
             return _read_folder(inside[0].path)
         if len(data_sets) > 1:
             counts = {f"{folder.path.name}/": len(several[0].pairs) for folder, several in data_sets.items()}
@@ -167,7 +169,7 @@ def _read_folder(root: Path) -> Found:
         home = top
     if len(complete) > 1:
         seen = " and ".join(f"{found.layout} (as in {found.example(top.path)})" for found in complete)
-        raise InputError(f"{home.path} can be read in {len(complete)} ways: {seen}; leave one of them in the folder")
+        raise InputError(f"{home.path} fits {len(complete)} layouts: {seen}; keep only one of them in the folder")
     [found] = complete
     if found.parts:
         raise InputError(_choose(home.path, found.parts, in_folders=False))
@@ -187,7 +189,7 @@ def _readings(top: Folder, inside: list[Folder]) -> list[Found]:
 def _group_table(folder: Path, groups: Path | None) -> Path | None:
     tables = [groups] if groups else sorted(file for file in folder.iterdir() if file.name.lower() == "groups.csv")
     if len(tables) > 1:
-        raise InputError(f"{folder} holds {names(tables)}; keep one of them")
+        raise InputError(f"{folder} contains {names(tables)}; keep one of them")
     return tables[0] if tables else None
 
 
@@ -196,14 +198,14 @@ def _is_news(path: Path) -> bool:
 
 
 def _inside(layout: str, name: str) -> str:
-    """Say that a layout was found in a folder of the one that was named."""
+    """Add the folder in which a layout was found to its description."""
     if layout.startswith("parallel folders "):
         return layout.replace("folders ", f"folders {name}/", 1).replace(" and ", f" and {name}/", 1)
     return f"{layout}, in {name}/"
 
 
 def _choose(root: Path, counts: dict[str, int], *, in_folders: bool) -> str:
-    """Refuse to mix the parts of an export: images of one part may be copies of images of another."""
+    """Return the message for several data sets: they are not mixed, as one may contain copies of another's images."""
     each = [f"{name} ({number} pair{'' if number == 1 else 's'})" for name, number in counts.items()]
     found = ", ".join(each[:MOST]) + (f" and {len(each) - MOST} more" if len(each) > MOST else "")
     remedy = (
@@ -212,31 +214,31 @@ def _choose(root: Path, counts: dict[str, int], *, in_folders: bool) -> str:
         else "keep the folders of one part in the data set"
     )
     return (
-        f"{root} holds several data sets: {found}; they are not mixed, as one may hold copies of another's images; "
+        f"{root} contains several data sets: {found}; mixing them is refused, as they may share images; "
         f"{remedy}, or list the pairs to use in {root / 'pairs.csv'} under the header {HEADER}"
     )
 
 
 def _no_pairs(top: Folder, folders: list[Folder], failed: list[Found]) -> str:
-    """Say what was seen in a folder without a pair, which layout is nearest, why it does not fit, and what to do."""
+    """Return the message for a folder without pairs: content, most similar layout, why it does not fit, what to do."""
     root = top.path
     said = describe_foreign(path for folder in folders for path in folder.foreign)
     reasons = sorted((found for found in failed if found.problems or found.failure), key=_distance)
     if reasons:
         path, why = reasons[0].failure or (reasons[0].problems[0].path, f": {reasons[0].problems[0].seen}")
-        said.append(f"the nearest layout is {reasons[0].layout}, but {shown(path, root)}{why}")
+        said.append(f"the most similar layout is {reasons[0].layout}, but {shown(path, root)}{why}")
         said.append(
-            "give each image and its mask one name, "
+            "give each image and its mask the same name, "
             f"or list them in {root / 'pairs.csv'}: first the line {HEADER}, then a row for each pair"
         )
     else:
         said.append(f"expected {LAYOUTS}")
     said.append(_describe(root, folders))
-    return f"{root} holds no pairs; {'; '.join(said)}{_hint(root)}"
+    return f"{root} contains no pairs; {'; '.join(said)}{_hint(root)}"
 
 
 def _distance(found: Found) -> int:
-    """Order layouts that do not fit by how much their names resemble the layout."""
+    """Return the rank of a layout that does not fit: the lower, the more likely the user meant it."""
     words = ("parallel", "side by side", "one name", "one folder an image", "one folder a pair")
     return next(number for number, word in enumerate(words) if found.layout.startswith(word))
 
@@ -247,14 +249,14 @@ def _describe(root: Path, folders: list[Folder]) -> str:
     if not filled:
         return "found no images"
     if len(filled) > SHOWN:
-        return f"found images in {names(folder.path for folder in filled)} ({total} pictures)"
+        return f"found images in {names(folder.path for folder in filled)} ({total} images)"
     return "found images in " + " and ".join(
         f"{shown(folder.path, root)}/ ({len(folder.pictures)}: {names(folder.pictures)})" for folder in filled
     )
 
 
 def _hint(root: Path) -> str:
-    """Name a data set around the folder, if there is one."""
+    """Return a hint if the parent folder is the data set."""
     above = root.resolve().parent
     if folder_role(root.resolve().name):
         around = Folder.read(above)

@@ -1,4 +1,4 @@
-"""A progress bar for work that takes long, on a terminal only."""
+"""Show a progress bar on terminals."""
 
 from collections.abc import Iterable
 from typing import TypeVar
@@ -10,6 +10,6 @@ Item = TypeVar("Item")
 
 
 def with_progress(items: Iterable[Item], doing: str, total: int) -> Iterable[Item]:
-    """Yield the items while a bar on standard error counts them; it vanishes at the end."""
+    """Yield the items and count them in a bar on standard error, which disappears at the end."""
     console = Console(stderr=True)
     return track(items, doing, total, console=console, transient=True, disable=not console.is_terminal)

@@ -1,4 +1,4 @@
-"""Who trains and who is tested: splits that keep siblings together and depend on nothing but their own seed."""
+"""Divide images into training, validation and test part; groups stay together, and only the split's seed matters."""
 
 import hashlib
 import logging
@@ -30,17 +30,17 @@ log = logging.getLogger(__name__)
 class SplitPlan:
     """How to divide a data set: a holdout of ``test_fraction``, fold ``fold`` of ``folds``, or as ``file`` says.
 
-    The order in which groups are drawn is a hash of the seed and the group's name, so it is the same on every
-    platform, whatever order files are listed in and whatever seed training uses.
+    Groups are drawn in the order of a hash of the seed and the group's name. The split is therefore the same on every
+    platform, for any order of files and for any training seed.
 
     Args:
         seed: The split's own seed.
-        folds: Number of folds; without it ``fold`` counts in folds of ``test_fraction`` each.
-        fold: Which fold is the test set, from 0; without it the split is a holdout.
+        folds: Number of folds; by default ``1 / test_fraction``, rounded, and at least 2.
+        fold: The fold to test on, from 0; without it the split is a holdout.
         test_fraction: Share of the images to test on in a holdout, in (0, 1).
         val_fraction: Share of the training part to set aside for choosing a checkpoint, in [0, 1); 0 for none.
-        file: The ``split.json`` of an earlier run, to be repeated image by image; the other values then stay away.
-        allow_leaks: Whether to go on, and put it on record, where relatives end up on two sides of the split.
+        file: The ``split.json`` of an earlier run, to repeat its split; do not set the values above with it.
+        allow_leaks: Whether to train although related images are on two sides of the split; the run records it.
 
     Raises:
         InputError: If these values contradict each other; from ``divide``, if the images do not allow the split.
@@ -65,7 +65,9 @@ class SplitPlan:
         if self.file is not None and (
             other := [name for name in drawn if getattr(self, name) != getattr(SplitPlan, name)]
         ):
-            raise InputError(f"data.split.file repeats a split as it was; remove data.split.{other[0]}")
+            raise InputError(
+                f"data.split.file repeats a recorded split, so data.split.{other[0]} has no effect; remove it"
+            )
         if not 0 < self.test_fraction < 1:
             raise InputError(f"data.split.test_fraction must lie between 0 and 1, but is {self.test_fraction}")
         if not 0 <= self.val_fraction < 1:
@@ -83,7 +85,7 @@ class SplitPlan:
             )
 
     def record(self) -> dict[str, Any]:
-        """Return the plan as a run remembers it, with the number of folds that was used."""
+        """Return the plan for ``split.json``, with the number of folds that is used."""
         plan = asdict(self) | {"folds": None if self.fold is None else self._fold_count}
         del plan["file"], plan["allow_leaks"]
         return plan
@@ -108,7 +110,7 @@ class SplitPlan:
         return {subset: [name for name in groups if subset_of[name] == subset] for subset in SUBSETS}
 
     def _draw(self, groups: Mapping[str, str], wanted: int, subset: str) -> set[str]:
-        """Draw whole groups in hashed order: all that fit into the number wanted, one more if that comes closer."""
+        """Draw whole groups in hashed order, all that fit into ``wanted`` images; add one more if that is closer."""
         members = _members(groups)
         if not 0 < wanted < len(groups):
             raise InputError(
@@ -130,7 +132,7 @@ class SplitPlan:
         return drawn
 
     def _fold_members(self, groups: Mapping[str, str], fold: int) -> set[str]:
-        """Deal the groups out, largest first, each to the fold that has the fewest images so far."""
+        """Assign groups, largest first, each to the fold with the fewest images."""
         members = _members(groups)
         count = self._fold_count
         if len(members) < count:
@@ -158,7 +160,7 @@ class SplitEntry(Record):
 
 
 class SplitRecord(Record):
-    """What ``split.json`` holds: the plan, and the images of every subset."""
+    """The content of ``split.json``: the plan, and the images of every subset."""
 
     seed: int
     folds: int | None
@@ -180,11 +182,11 @@ class SplitRecord(Record):
         return [(subset, entry) for subset in SUBSETS for entry in getattr(self, subset)]
 
     def find(self, images: Mapping[str, tuple[str, str]], path: Path) -> tuple[Subsets, dict[str, str]]:
-        """Return the subsets and the groups with the images' names of today, recognised by content.
+        """Match the images of a data set to a recorded split by content; return subsets and groups by current name.
 
         Args:
             path: The file this was read from, for messages.
-            images: Of every image today, by name, the content hashes of its pixels and of its cleaned mask.
+            images: Content hashes of pixels and cleaned mask of every current image, by name.
 
         Raises:
             InputError: If the images are not exactly those of the split.
@@ -193,7 +195,7 @@ class SplitRecord(Record):
         subsets: Subsets = {subset: [] for subset in SUBSETS}
         groups, relabelled = {}, []
         wanted = self.entries
-        for rule in MATCHES:  # the closest match first, as several files may hold one picture
+        for rule in MATCHES:  # the closest match first, as several files may contain the same image
             there: dict[tuple[str, ...], list[str]] = defaultdict(list)
             for name, (image, mask) in left.items():
                 there[rule({"name": name, "sha256": image, "mask_sha256": mask})].append(name)
@@ -210,16 +212,18 @@ class SplitRecord(Record):
             wanted = unmatched
         if wanted:
             raise InputError(
-                f"{path}: no image has the content that {wanted[0][1].name} had, so it was changed or is "
-                "missing; bring it back, or draw a new split"
+                f"{path}: no image has the recorded content of {wanted[0][1].name}: it was changed or is "
+                "missing; restore it, or draw a new split"
             )
         if left:
             raise InputError(
-                f"{path}: does not know {len(left)} of the images, {next(iter(left))} first; "
+                f"{path}: {len(left)} of the images are not in this split, such as {next(iter(left))}; "
                 "move them away, or draw a new split"
             )
         if relabelled:
-            log.warning("the split is repeated, but %d masks have changed, %s first", len(relabelled), relabelled[0])
+            log.warning(
+                "repeated the split, but %d masks have changed since, such as %s", len(relabelled), relabelled[0]
+            )
         position = {name: index for index, name in enumerate(images)}
         return {subset: sorted(names, key=position.__getitem__) for subset, names in subsets.items()}, groups
 

@@ -1,8 +1,8 @@
-"""The embedded data set: blood smears drawn with the look and the flaws of Mabimi.
+"""Draw the embedded data set: blood smears that look like Mabimi's and have the same labelling flaws.
 
-A smear is light shining through stained cells, so it is drawn that way: every cell adds absorbance where it lies
-(overlaps darken by themselves) and the uneven background is dimmed by it. The labels are then spoilt as a hurried
-labeller and a JPEG file spoil them; the exact masks are known.
+The drawing imitates light through stained cells: every cell adds absorbance, so overlaps become darker, and the
+absorbance dims the uneven background. The labels then get the errors of a hurried annotator and of JPEG compression;
+the exact masks are known.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -22,13 +22,13 @@ Plane = NDArray[np.float32]
 Mask = NDArray[np.uint8]
 
 RGB_MASK = "cell_14"  # the one mask of Mabimi that was saved in colour
-WORTH_PROCESSES = 200  # pairs from which more processes save more time than they take to start
+WORTH_PROCESSES = 200  # pairs; with fewer, starting processes costs more time than it saves
 STAIN = np.array([0.62, 1.0, 0.55], np.float32)  # absorbance of eosin-stained cells in R, G, B
 
 
 @dataclass(frozen=True)
 class SmearStyle:
-    """What a smear looks like and how badly it is labelled; every share is a fraction of the cells, in [0, 1].
+    """Appearance and labelling errors of smears; every share is a fraction of the cells, in [0, 1].
 
     Attributes:
         width, height: Size of an image in pixels.
@@ -78,13 +78,13 @@ class Smear:
 def draw_smear(seed: int, index: int, style: SmearStyle = SmearStyle()) -> Smear:
     """Draw smear number ``index`` of the set ``seed``; the same arguments give the same pixels."""
     rng = np.random.default_rng([seed, index])
-    labeller = np.random.default_rng([seed, index, 1])  # apart, so that the labels never change the picture
+    labeller = np.random.default_rng([seed, index, 1])  # separate, so that labels do not change the image
     shape = (style.height, style.width)
     absorbance = np.zeros(shape, np.float32)
     halo = np.zeros(shape, np.float32)
     visible = np.zeros(shape, bool)
     labelled = np.zeros(shape, np.uint8)  # how many labelled cells cover a pixel
-    hand = labeller.normal(0, 0.6 * style.label_error)  # this labeller draws a little inside or outside
+    hand = labeller.normal(0, 0.6 * style.label_error)  # this annotator draws slightly inside or outside
     depth = rng.uniform(0.55, 1.05)  # how strongly this smear was stained
     for x, y in _positions(rng, style):
         cell = _Cell.random(rng, x, y, style)
@@ -109,13 +109,13 @@ def write_synthetic(
 ) -> None:
     """Write ``pairs`` smears to a new folder, as ``cell_N/source.jpg`` and ``cell_N/mask.jpg``.
 
-    The folder appears whole or not at all, so two runs that start at once, or one that is killed, leave no half set.
+    The folder appears complete or not at all, also if two runs start together or one is killed.
 
     Args:
-        root: Folder to make.
-        pairs: How many.
-        seed: Another seed is another set.
-        style: What the smears look like.
+        root: Folder to create.
+        pairs: Number of pairs.
+        seed: Seed of the data set.
+        style: Appearance and labelling errors.
         exact: Whether to write ``cell_N/exact.png`` too, every visible cell without any labelling error.
 
     Raises:
@@ -129,7 +129,7 @@ def write_synthetic(
             for _ in bar(map(draw, folders)):
                 pass
         else:
-            # spawned, as a process that has computed with torch must not be forked
+            # spawn: a process that has computed with torch must not be forked
             with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
                 for _ in bar(pool.map(draw, folders, chunksize=16)):
                     pass
@@ -216,7 +216,7 @@ def _positions(rng: np.random.Generator, style: SmearStyle) -> list[tuple[float,
             turn, step = rng.uniform(0, 2 * np.pi), style.radius * rng.uniform(1.35, 2.05)
             placed.append((x + step * np.cos(turn), y + step * np.sin(turn)))
             continue
-        for _ in range(30):  # a crowded image ends up with fewer cells
+        for _ in range(30):  # a crowded image gets fewer cells
             x, y = rng.uniform(-12, style.width + 12), rng.uniform(-12, style.height + 12)
             if all((x - a) ** 2 + (y - b) ** 2 > (2.3 * style.radius) ** 2 for a, b in placed):
                 placed.append((x, y))
@@ -257,5 +257,5 @@ def _clouds(rng: np.random.Generator, shape: tuple[int, int], grain: int) -> Pla
 
 
 def _wobble(rng: np.random.Generator, shape: tuple[int, int], deviation: float) -> Plane:
-    """Return how far, in pixels, an unsteady hand is off the outline of one cell."""
+    """Return the distance, in pixels, between the drawn and the true outline of one cell."""
     return deviation * _clouds(rng, shape, 24)

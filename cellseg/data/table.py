@@ -1,4 +1,4 @@
-"""Pairs listed in a ``pairs.csv``: for files that lie in no layout that names could tell."""
+"""Read and write ``pairs.csv``, which lists pairs in any folders and with any names."""
 
 import csv
 import io
@@ -38,17 +38,17 @@ def find_table(folder: Path) -> Path | None:
     try:
         tables = sorted(file for file in folder.iterdir() if file.name.lower() == "pairs.csv")
     except OSError as error:
-        raise InputError(f"{folder}: cannot be looked into ({error.strerror})") from error
+        raise InputError(f"{folder}: cannot be opened ({error.strerror}); check its permissions") from error
     if len(tables) > 1:
-        raise InputError(f"{folder} holds {', '.join(table.name for table in tables)}; keep one of them")
+        raise InputError(f"{folder} contains {', '.join(table.name for table in tables)}; keep one of them")
     return tables[0] if tables else None
 
 
 def read_pairs_table(path: Path) -> tuple[Found, dict[str, str]]:
-    """Read a table of pairs, and the group of each by its name; no groups if the table has none.
+    """Read a table of pairs, and the group of each pair by name; no groups if the table has none.
 
-    Columns are ``image``, ``mask`` and, where wanted, ``group``; files are named from where the table lies, or
-    absolutely. An image with several mask files has a row for each. Rows that cannot be used are problems.
+    Columns are ``image``, ``mask`` and optionally ``group``; paths are absolute or relative to the folder of the table.
+    An image with several mask files has a row for each. Rows that cannot be used become problems.
 
     Raises:
         InputError: If the table cannot be read, lacks a column, or holds no pair.
@@ -84,7 +84,7 @@ def read_pairs_table(path: Path) -> tuple[Found, dict[str, str]]:
 
 
 def write_pairs_table(path: Path, files: Mapping[str, tuple[Path, Path]], groups: Mapping[str, str]) -> None:
-    """Write image and mask of every pair, named from the folder of the table, and its group where there are groups."""
+    """Write a row for each pair: paths relative to the table, and the group if there are groups."""
     rows = []
     for name, (image, mask) in files.items():
         row = {"image": image.as_posix(), "mask": mask.as_posix()}
@@ -112,7 +112,7 @@ def _read(path: Path) -> list[tuple[int, tuple[str, str, str]]]:
         )
     unknown = [cell for cell in columns if cell and cell not in COLUMNS]
     if unknown and "group" not in columns:
-        log.warning("%s: column %s is not used; groups are read from a column called group", path, ", ".join(unknown))
+        log.warning("%s: column %s is ignored; to give groups, name the column group", path, ", ".join(unknown))
     if twice := [column for column in COLUMNS if columns.count(column) > 1]:
         raise InputError(f"{path}: has the column {twice[0]} more than once; keep one")
     places = [columns.index(column) if column in columns else -1 for column in COLUMNS]
@@ -125,17 +125,17 @@ def _read(path: Path) -> list[tuple[int, tuple[str, str, str]]]:
 
 
 def _file(folder: Path, text: str) -> Path:
-    """Return the file that a cell names, written with slashes or as Windows does."""
+    """Return the file that a cell names, with slashes or backslashes."""
     plain = folder / text
     if PureWindowsPath(text).drive and not plain.exists():
-        return Path(text)  # of another machine
+        return Path(text)  # a path from a Windows machine
     if "\\" in text and "\0" not in text and not plain.exists():
         plain = folder / PureWindowsPath(text).as_posix()
     return Path(os.path.normpath(plain))
 
 
 def _fault(column: str, text: str, file: Path) -> str:
-    """Say what is wrong with a cell; nothing if it names a picture."""
+    """Return what is wrong with a cell; empty if it names an image."""
     if not text:
         return f"names no {column}"
     if suffix := foreign_suffix(file.name):
@@ -154,7 +154,7 @@ def _fault(column: str, text: str, file: Path) -> str:
 
 
 def _clashes(path: Path, rows: list[_Row]) -> list[Problem]:
-    """Return the rows that contradict earlier ones: one mask for two images, a file as both, two groups, twice."""
+    """Return rows that repeat or contradict earlier ones: one mask for two images, two groups for one image, ..."""
     problems = []
     image_lines: dict[str, _Row] = {}
     mask_lines: dict[str, _Row] = {}

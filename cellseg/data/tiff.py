@@ -1,7 +1,7 @@
-"""TIFF files as microscopes and their programs write them, read by tifffile: what their tags say is obeyed or refused.
+"""Read TIFF files of microscopes and their programs with tifffile; follow their tags or refuse the file.
 
-TIFF is a family. One tag says whether 0 is black or white, another how channels lie, and OME, ImageJ and tifffile each
-keep the axes of a stack in a text of their own. What is understood is read, everything else is refused by name.
+TIFF files differ: a tag says whether 0 is black or white, another how channels are stored, and OME, ImageJ and tifffile
+each describe the axes of a stack in their own text. A file with unknown content is refused by an error that names it.
 """
 
 import logging
@@ -37,29 +37,29 @@ READ = {
     PHOTOMETRIC.SEPARATED,
 }
 ONE_PICTURE = {"Y", "X", "S", "C"}  # axes: rows, columns, samples of a pixel, channels
-UNNAMED = {"Q", "I"}  # axes of which the file does not say what they are
+UNNAMED = {"Q", "I"}  # axes without a meaning in the file
 AXES = {"Z": "depth", "T": "time", "Q": "unnamed", "I": "unnamed", "C": "channel", "S": "sample", "R": "tile"}
-TRUNCATED = "{}: cannot be read as an image (its pixels are truncated); export it again or leave it out"
-MOST_VALUES = 8  # of a pixel, times the pixels that Pillow allows
+TRUNCATED = "{}: cannot be read as an image (its pixels are truncated); export it again or remove it"
+MOST_VALUES = 8  # maximum number of values, as a multiple of most_pixels
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters of its warnings is an error here
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its important warnings are errors here
 
 
 class OtherColoursError(Exception):
-    """A TIFF file whose colours Pillow decodes rightly and tifffile does not."""
+    """Raised for a TIFF file whose colours Pillow decodes correctly and tifffile does not."""
 
 
 def decode_tiff(path: Path, most_pixels: int, *, stacked: bool = False) -> Decoded:
-    """Read the one picture in a TIFF file.
+    """Read a TIFF file that contains one image.
 
     Args:
         path: The file.
-        most_pixels: It may have; more are taken for a damaged or hostile file.
-        stacked: Whether an axis without a name is that of the channels, because the user chose some.
+        most_pixels: Maximum number of pixels; a file with more is refused as damaged or hostile.
+        stacked: Whether to read an axis without a name as channels, because the user chose channels.
 
     Raises:
-        InputError: If the file holds something else than one picture, or a tag says what is not understood.
-        OtherColoursError: If its colours are neither grey, RGB, nor of a palette.
+        InputError: If the file does not contain exactly one image, or a tag has an unknown value.
+        OtherColoursError: If its colours are not grey, RGB or a palette.
     """
     with path.open("rb") as file, TiffFile(file, _multifile=False) as tiff:
         series = _only(path, tiff)
@@ -109,29 +109,29 @@ def decode_tiff(path: Path, most_pixels: int, *, stacked: bool = False) -> Decod
 
 
 def _only(path: Path, tiff: TiffFile) -> TiffPageSeries:
-    """Return the picture of a file; smaller copies of it and masks of its own are no other pictures."""
+    """Return the only image of a file, ignoring its reduced copies and TIFF masks."""
     if len(tiff.pages) == 0:
-        raise InputError(f"{path}: cannot be read as an image (it holds no page); export it again or leave it out")
+        raise InputError(f"{path}: cannot be read as an image (it contains no page); export it again or remove it")
     ome = tiff.is_ome
     series = [one for one in tiff.series if not (one.keyframe.is_reduced or one.keyframe.is_mask)] or tiff.series
     if ome and series[0].kind != "ome":
         raise InputError(
-            f"{path}: its OME-XML is damaged or refers to other files; save the picture as one OME-TIFF file"
+            f"{path}: its OME-XML is damaged or refers to other files; save the image as one OME-TIFF file"
         )
     if len(series) > 1:
         shown = ", ".join(f"{one.name or one.kind} {_size_of(one)}" for one in series[:3])
         raise InputError(
-            f"{path}: holds several pictures ({len(series)} series: {shown}{', ...' if len(series) > 3 else ''}); "
-            "save the one to use as a file of its own"
+            f"{path}: contains several images ({len(series)} series: {shown}{', ...' if len(series) > 3 else ''}); "
+            "save the one to use in a separate file"
         )
     described = sum(len(one.pages) for one in tiff.series)
     if described < len(tiff.pages):
         raise InputError(
-            f"{path}: holds several pictures ({len(tiff.pages)} pages, of which its description names {described}); "
-            "save the one to use as a file of its own"
+            f"{path}: contains several images ({len(tiff.pages)} pages, but its description lists {described}); "
+            "save the one to use in a separate file"
         )
     if any(page is None for page in series[0].pages):
-        raise InputError(f"{path}: some of its planes are missing; export it again as one whole file")
+        raise InputError(f"{path}: some of its planes are missing; export it again as one complete file")
     return series[0]
 
 
@@ -143,10 +143,10 @@ def _kept(path: Path, series: TiffPageSeries, *, stacked: bool) -> str:
     """Return the axis of channels or samples, if one is longer than 1.
 
     Raises:
-        InputError: If there is another that is.
+        InputError: If another axis is also longer than 1.
     """
     if not {"Y", "X"} <= set(series.get_axes(squeeze=False)) or not series.size:
-        raise InputError(f"{path}: holds no picture (axes {series.axes}, shape {series.shape}); export it again")
+        raise InputError(f"{path}: contains no image (axes {series.axes}, shape {series.shape}); export it again")
     long = {axis: length for axis, length in zip(series.axes, series.shape, strict=True) if length > 1}
     others = [axis for axis in long if axis not in ("Y", "X")]
     stack = [axis for axis in others if axis not in ONE_PICTURE and not (stacked and axis in UNNAMED)]
@@ -157,19 +157,19 @@ def _kept(path: Path, series: TiffPageSeries, *, stacked: bool) -> str:
     )
     if others and set(others) <= UNNAMED and len(others) == 1:
         some = ",".join(str(number) for number in range(min(3, long[others[0]])))
-        remedy = f"if they are channels, data.channels=[{some}] uses them; or save the one to use as a file of its own"
+        remedy = f"if they are channels, set data.channels=[{some}]; otherwise save the one to use in a separate file"
     else:
-        remedy = "save the one to use as a file of its own, a projection, or the channels of one picture"
-    raise InputError(f"{path}: holds several pictures ({seen}, axes {series.axes}); {remedy}")
+        remedy = "save one image, a projection, or the channels of one image in a separate file"
+    raise InputError(f"{path}: contains several images ({seen}, axes {series.axes}); {remedy}")
 
 
 def _require_whole(path: Path, series: TiffPageSeries) -> None:
-    """Refuse a file that was cut short: tifffile would fill what is missing with zeros."""
+    """Refuse a truncated file: tifffile would fill the missing pixels with zeros."""
     size = path.stat().st_size
     if series.dataoffset is not None and series.dataoffset + series.nbytes > size:
         raise InputError(TRUNCATED.format(path))
     for page in series.pages:
-        assert page is not None  # _only looked
+        assert page is not None  # _only checked this
         keyframe = page.keyframe
         assert keyframe is not None
         missing = len(page.dataoffsets) < int(np.prod(keyframe.chunked)) or len(page.dataoffsets) != len(
@@ -186,7 +186,7 @@ def _require_whole(path: Path, series: TiffPageSeries) -> None:
 
 
 def _ends_as_jpeg(series: TiffPageSeries, start: int, length: int) -> bool:
-    """Tell whether a strip or tile is whole: its decoder fills in what is missing."""
+    """Tell whether a JPEG strip or tile is complete: the decoder would fill in missing pixels."""
     assert series.parent is not None
     file = series.parent.filehandle
     count = min(length, PADDING)
@@ -205,10 +205,10 @@ def _as_picture(values: Values, axes: str, series: TiffPageSeries, kept: str) ->
 
 
 def _white_is_zero(tiff: TiffFile, page: TiffPage) -> str:
-    """Tell what the values of a file mean whose tag says that 0 is white.
+    """Return how to interpret a file whose tag says that 0 is white; see ``Decoded.white_is_zero``.
 
-    To ImageJ and to tifffile the tag is a matter of display: both keep a mask's cells as 255 or as true. In a fax, and
-    wherever else the standard is kept, what a viewer shows is meant.
+    ImageJ and tifffile use the tag only for display: both store the cells of a mask as 255 or true. In fax files
+    the displayed image is meant, as in the standard.
     """
     if page.photometric != PHOTOMETRIC.MINISWHITE:
         return ""
@@ -235,8 +235,8 @@ def _palette(page: TiffPage) -> "np.ndarray[Any, np.dtype[np.uint8]]":
 
 
 def _upright(values: Values, orientation: int) -> Values:
-    """Obey the tag Orientation."""
-    turns = {3: 2, 6: 3, 8: 1}  # quarters, to the left
+    """Rotate or mirror an image by its tag Orientation."""
+    turns = {3: 2, 6: 3, 8: 1}  # quarter turns to the left
     if orientation in turns:
         return np.rot90(values, turns[orientation])
     mirrored = {
