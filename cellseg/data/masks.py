@@ -16,22 +16,22 @@ from cellseg.storage.errors import InputError
 
 EMPTY, LABELS, GREY, RESIZED = "empty", "labels", "grey", "resized labels"
 
-PIECES = 2.0  # of a label, on average; touching cells cut at corners make more than one
+PIECES = 2.0  # pieces of a label, on average; touching cells cut at corners have more than one
 WHITE = 200  # a mask of 0 and 255 has at least this somewhere
-FEW = 8  # values that are labels if they are flat, whatever they are
+FEW = 8  # a file with at most 8 values, all flat, holds labels, whatever their numbers
 GAP = 3  # between values; in noise some lie closer
-SOLID_SHARE = 0.5  # of a label file's values, how many must fill areas of their own; in JPEG noise 0.3 at most do
+SOLID_SHARE = 0.5  # share of a label file's values that must fill separate areas; in JPEG noise it is at most 0.3
 SMALLEST_STEP = 1 / 64  # of the brightest value: a shade differs from the next by less, most labels by more
-SOFT_SHARE = 0.3  # of the outline's pixels that are neither of their label nor background where labels were resized
+SOFT_SHARE = 0.3  # in resized labels, share of outline pixels that have neither their label's value nor 0
 REACH = 3  # pixels, in which a label's edge fades where it was resized
 SPECK = 3  # pixels, of noise
 NOISE_REACH = 16  # pixels, from an edge to the farthest noise that JPEG makes of it
 NOISE = 3  # a value up to which a blank area of a JPEG file may be off
-MOST = 1 / 3  # of a picture, that cells of one value rarely cover
+MOST = 1 / 3  # share of an image; cells of one value rarely cover more
 SMALLEST_HOLE, MOST_HOLES = 12, 200  # pixels; the largest that are looked at
-SOLID_HOLES = 0.85  # of their convex hulls that holes fill where they are cells; gaps between cells fill less
-SIDE_STEP, SIDE_GROWTH = 32, 1.2  # sides that are tried: multiples of what any network here pools to, each larger
-NOT_JUDGED = {255, 65535}  # may mean so where no other value is larger than this share of it
+SOLID_HOLES = 0.85  # share of its convex hull that a hole fills if it is a cell; gaps between cells fill less
+SIDE_STEP, SIDE_GROWTH = 32, 1.2  # sides to try: multiples of 32, for pooling, each 1.2 times the last
+NOT_JUDGED = {255, 65535}  # may mark pixels without annotation if all other values are below NOT_JUDGED_SHARE of it
 NOT_JUDGED_SHARE = 0.45
 
 
