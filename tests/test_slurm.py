@@ -99,7 +99,7 @@ def test_runs_that_are_stopped_on_slurm_go_on_and_end_bit_identical(cluster, sme
     }, said
     assert "killed by SIGKILL" in said
     assert "ended without a result, state FAILED" in " ".join(said.split())
-    assert "going on with UNet" in (run_of(study, 1) / "train.log").read_text()
+    assert "continuing UNet" in (run_of(study, 1) / "train.log").read_text()
     assert not (run_of(study, 3) / "summary.json").exists()
 
     again = start(tmp_path, *overrides, *LAUNCHER)
@@ -130,6 +130,6 @@ def test_a_run_that_reaches_its_time_limit_is_queued_again_and_goes_on(cluster, 
     assert outcomes(study) == {"unet_seed-0": "done"}
     [run] = study.glob("unet*")
     assert epochs(run) == list(range(700))
-    assert (run / "train.log").read_text().count("going on with UNet") >= 1
+    assert (run / "train.log").read_text().count("continuing UNet") >= 1
     (tmp_path / "alone").mkdir()
     assert same(weights(run), weights(run_of(undisturbed(tmp_path / "alone", *overrides), 0)))

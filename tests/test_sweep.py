@@ -98,7 +98,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(smears, tmp_pa
         time.sleep(0.05)
     caplog.set_level("INFO")
     train.run(smoke(*overrides), run)
-    assert "going on with UNet" in caplog.text
+    assert "continuing UNet" in caplog.text
     if more:
         train.run(smoke(*overrides), undisturbed := tmp_path / "undisturbed")
     else:
@@ -170,7 +170,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(smears, tmp_
     harm(kept / "last.ckpt")
     train.run(config(), tmp_path / "run")
     assert "last.ckpt is damaged" in caplog.text
-    assert "so training goes on from the one before, previous.ckpt" in caplog.text
+    assert "training continues from the previous checkpoint, previous.ckpt" in caplog.text
     train.run(config(), tmp_path / "undisturbed")
     assert same(weights(tmp_path / "run"), weights(tmp_path / "undisturbed"))
     assert epochs(tmp_path / "run") == list(range(4))
@@ -181,7 +181,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(smears, tmp_
     for name in ("last", "previous"):
         harm(tmp_path / "again" / "checkpoints" / f"{name}.ckpt")
     train.run(config(), tmp_path / "again")
-    assert "there is none before it: training starts anew" in caplog.text
+    assert "there is no previous one; training starts anew" in caplog.text
     assert same(weights(tmp_path / "again"), weights(tmp_path / "undisturbed"))
 
 
@@ -205,7 +205,7 @@ def test_a_run_that_is_asked_to_stop_keeps_its_epoch_says_so_and_goes_on_later(
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == stopped - 1 < LENGTH - 1
     caplog.set_level("INFO")
     train.run(smoke(*overrides), run)
-    assert "going on with UNet" in caplog.text
+    assert "continuing UNet" in caplog.text
     assert same(weights(run), weights(undisturbed))
     assert (run / "metrics.csv").read_text() == (undisturbed / "metrics.csv").read_text()
 
@@ -300,7 +300,7 @@ def test_a_sweep_survives_a_killed_and_a_refused_run_and_the_same_command_does_t
     }
     assert "1 of 3 runs failed" in said
     assert (study / "report.html").is_file()
-    assert "going on with PotiNet" in (victim / "train.log").read_text()
+    assert "continuing PotiNet" in (victim / "train.log").read_text()
     assert not (victim / "failure.txt").exists()
     assert epochs(victim) == list(range(LENGTH))
 
