@@ -250,7 +250,7 @@ def test_an_interrupted_run_that_is_moved_still_knows_its_best_epoch(smears, tmp
 def test_an_interrupted_run_does_not_go_on_with_other_images(own_smears, tmp_path, monkeypatch):
     interrupted_at("cellseg.run.execution.summarise", smoke(f"data.root={own_smears}"), tmp_path / "run", monkeypatch)
     shutil.rmtree(own_smears / "cell_1")
-    with pytest.raises(InputError, match="the images or their groups have changed since this run began"):
+    with pytest.raises(InputError, match="images or groups have changed since this run started"):
         train.run(smoke(f"data.root={own_smears}"), tmp_path / "run")
 
 

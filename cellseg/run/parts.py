@@ -85,7 +85,7 @@ def build_all(cfg: DictConfig, key: str, kind: type[Part]) -> dict[str, Part]:
     if not isinstance(node, DictConfig):
         raise InputError(f"{key}={node!r} is not a group of parts; write {key}.NAME._target_=CLASS for each")
     if "_target_" in node:
-        raise InputError(f"{key}._target_ stands where a name must be: set {key}.NAME._target_ instead")
+        raise InputError(f"{key}._target_ lacks a name; set {key}.NAME._target_ instead")
     names = [str(name) for name in node if node[name] is not None]
     return {name: build(cfg, f"{key}.{name}", kind) for name in names}
 
