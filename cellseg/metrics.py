@@ -53,8 +53,61 @@ SCORES = (
 )
 PER_IMAGE = tuple(score.name for score in SCORES if not score.pooled)
 POOLED = {"dice_pooled": "dice", "iou_pooled": "iou"}  # the score per image that each corresponds to
-NOT_NAMES = frozenset(
-    {"loss", "image", "group", "subset", "seen", "seed", "fold", "run", "epoch", "step", "lr", "mean"}
+NOT_NAMES = frozenset(  # of other columns of the tables
+    (
+        "loss",
+        "train_loss",
+        "test_loss",
+        "image",
+        "images",
+        "group",
+        "groups",
+        "subset",
+        "seen",
+        "seed",
+        "seeds",
+        "fold",
+        "folds",
+        "run",
+        "runs",
+        "epoch",
+        "epochs",
+        "step",
+        "lr",
+        "mean",
+        "probability",
+        "unlabelled_objects",
+        "configuration",
+        "network",
+        "model",
+        "experiment",
+        "parameters",
+        "gflop",
+        "seconds",
+        "seconds_per_epoch",
+        "device",
+        "commit",
+        "precision",
+        "leaks",
+        "scored_weights",
+        "training_images",
+        "test_images",
+        "peak_memory_bytes",
+        "peak_memory_mb",
+        "dice_low",
+        "dice_high",
+        "sd_over_seeds",
+        "sd_over_folds",
+        "a",
+        "b",
+        "kind",
+        "verdict",
+        "p",
+        "p_folds",
+        "a_better",
+        "equivalent",
+        "pairs_of_runs",
+    )
 )
 
 
@@ -133,12 +186,13 @@ class AddedScores:
             InputError: If a metric fails, or does not return one number.
         """
         mask = (target > 0).long()
+        probability = probability.detach()
         lost = torch.zeros(len(mask), dtype=torch.bool) if vanished is None else vanished.cpu()
         return {
             name: torch.tensor(
                 [
-                    float("nan") if gone else _one_number(name, metric, p[None], t[None])
-                    for p, t, gone in zip(probability.detach(), mask, lost.tolist(), strict=True)
+                    float("nan") if gone else _one_number(name, metric, p[None].clone(), t[None].clone())
+                    for p, t, gone in zip(probability, mask, lost.tolist(), strict=True)
                 ],
                 device=probability.device,
             )
@@ -221,7 +275,8 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
 
 def _one_number(name: str, metric: Any, probability: Tensor, target: Tensor) -> float:
     try:
-        value = torch.as_tensor(_value(metric, probability, target))
+        with torch.no_grad():
+            value = torch.as_tensor(_value(metric, probability, target))
         number = float(value.squeeze()) if value.numel() == 1 else None
     except Exception as error:  # a metric may raise anything
         said = " ".join(str(error).split())[:200] or type(error).__name__

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cellseg.run import home
 from cellseg.run.home import CONF
-from cellseg.run.overrides import as_typed, explain, nearest, one_line, to_type
+from cellseg.run.overrides import as_typed, explain, nearest, one_line, refuse_lists, to_type
 from cellseg.run.signals import Interrupted, StopRequest, leave
 from cellseg.storage.errors import InputError
 from cellseg.sweep import account, process
@@ -137,6 +137,10 @@ def start() -> None:
     if process.SWEPT not in os.environ:  # a sweep passes on words in Hydra's grammar
         flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]  # first: Hydra ignores keys after them
         sys.argv[1:] = as_typed([*flags[:1], *(word for word in sys.argv[1:] if word not in flags)])
+    try:
+        refuse_lists(sys.argv[1:])
+    except InputError as error:
+        sys.exit(f"error: {error}")
     folders = _use_own_configuration(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors and exits
     try:
@@ -146,10 +150,12 @@ def start() -> None:
     except ValueError as error:
         if not str(error).startswith("Config group override"):
             raise
-        null = [word.partition("=")[0] for word in sys.argv[1:] if word.endswith("=null")]
+        null = [
+            word.partition("=")[0] for word in sys.argv[1:] if re.search("=(null|true|false)$", word, re.IGNORECASE)
+        ]
         group = next((name for name in null if (CONF / name).is_dir()), "a group")
         options = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
-        sys.exit(f"error: {group} cannot be null; its options are {options}")
+        sys.exit(f"error: {group} must be one of {options}")
     sys.exit(account.SweepAccount.complaint)  # None: exit code 0
 
 

@@ -269,9 +269,7 @@ def test_check_tells_mixed_sizes_and_modalities_and_deep_images(own_smears):
     assert code == 0
     assert "2 image sizes; 13 of 15 are 96x72" in said
     assert "mixed modalities: 13 bright colour, 1 bright grey, 1 dark grey" in said
-    assert (
-        "cell_1/source.png more than 8 bits a pixel intensities are scaled: 0.1 and 99.9 percentile" in said
-    )
+    assert "cell_1/source.png more than 8 bits a pixel intensities are scaled: 0.1 and 99.9 percentile" in said
 
 
 def test_pictures_that_belong_to_no_pair_are_told(own_smears):

@@ -176,9 +176,7 @@ def test_palettes_count_by_index_if_they_have_colours_and_by_brightness_if_they_
 )
 def test_a_palette_whose_usual_border_is_not_index_0_is_refused(tmp_path, palette):
     path = indexed(tmp_path / "m.png", ~(scene() > 0), palette)
-    with pytest.raises(
-        InputError, match=r"m\.png: palette index 1 \(#\w{6}\) is most frequent along the border"
-    ):
+    with pytest.raises(InputError, match=r"m\.png: palette index 1 \(#\w{6}\) is most frequent along the border"):
         reading(path)
 
 

@@ -6,6 +6,7 @@ import math
 import shutil
 import signal
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from cellseg.data import MonaiTransforms
 from cellseg.data.augmentation import augmented
 from cellseg.metrics import PER_IMAGE, SCORES, AddedScores, SegmentationScores, image_scores
 from cellseg.run.folder import RunFolder
-from cellseg.run.overrides import as_typed
+from cellseg.run.overrides import as_typed, refuse_lists
 from cellseg.run.probing import try_loss
 from cellseg.run.schedule import Schedule
 from cellseg.run.signals import Interrupted, StopRequest
@@ -159,6 +160,7 @@ TOGETHER = {
 SLOW = {
     "cosine": ("scheduler=cosine",),
     "cosine by epochs": ("scheduler=cosine", "scheduler.interval=epoch"),
+    "dropout": ("model=segresnet", "+model.dropout_prob=0.3"),
     "step": ("scheduler=step", "scheduler.step_size=1"),
     "plateau": ("scheduler=plateau", "scheduler.patience=0", "data.split.val_fraction=0.25"),
     "plateau of the training loss": (
@@ -255,7 +257,10 @@ def test_every_part_trains_and_goes_on(words, smears, tmp_path):
         (["+trainer.default_root_dir=x"], r"trainer\.default_root_dir cannot be set: .*study=NAME"),
         (["+trainer.barebones=true"], r"trainer\.barebones cannot be set"),
         (["+trainer.limit_predict_batches=2"], r"trainer\.limit_predict_batches cannot be set: .*cellseg predict"),
-        (["+trainer.max_epoch=3"], r"trainer\.max_epoch is not an argument of lightning\.Trainer; did you mean max_epochs"),
+        (
+            ["+trainer.max_epoch=3"],
+            r"trainer\.max_epoch is not an argument of lightning\.Trainer; did you mean max_epochs",
+        ),
         (["+trainer.max_time=abc"], r"trainer\.max_time='abc' is not a duration; write DD:HH:MM:SS"),
         (["+trainer.max_steps=0"], r"trainer\.max_steps must be a whole number from 1"),
         (["+trainer.accumulate_grad_batches=0"], r"trainer\.accumulate_grad_batches must be a whole number from 1"),
@@ -269,14 +274,23 @@ def test_every_part_trains_and_goes_on(words, smears, tmp_path):
         (["loss._target_=builtins.dict"], "loss gives a dict, where a Module of torch is needed"),
         (["loss._target_=nope.Loss"], "loss needs the package nope: pip install nope, or set PYTHONPATH"),
         (["loss._target_=torch.nn.Nope"], r"loss: torch\.nn\.Nope cannot be imported"),
-        (["loss._target_=test_parts.Each"], r"loss returns a tensor of shape \(1, 1, 64, 64\), where one number is needed"),
+        (
+            ["loss._target_=test_parts.Each"],
+            r"loss returns a tensor of shape \(1, 1, 64, 64\), where one number is needed",
+        ),
+        (["loss._target_=torch.nn.CrossEntropyLoss"], "loss returns a number that does not depend on the logits"),
         (["loss._target_=test_parts.Blind"], "loss returns a number that does not depend on the logits"),
         (["loss._target_=torch.nn.CosineSimilarity"], "loss returns a tensor"),
         (["loss=focal", "loss.alpha=2"], r"loss\.gamma must be at least 0 and loss\.alpha in \[0, 1\]"),
         (["+optimizer.nope=1"], "optimizer cannot be built with these values: .*nope"),
         (["~optimizer", "+optimizer._target_=builtins.list", "scheduler=none"], "optimizer gives a list"),
-        (optimizer("SparseAdam"), "the optimizer cannot train this network: SparseAdam does not support dense"),
+        (optimizer("SparseAdam"), "optimizer or scheduler fails in training: SparseAdam does not support dense"),
         (["~scheduler", "+scheduler._target_=torch.optim.SGD"], "scheduler is a SGD, where an LRScheduler"),
+        (["+scheduler.total_steps=3"], "optimizer or scheduler fails in training: Tried to step 4 times"),
+        (
+            ["+callbacks.x._target_=lightning.pytorch.callbacks.EarlyStopping", "+callbacks.x.monitor=train/los"],
+            "a callback watches a score that is not logged: .*train/los",
+        ),
         (schedule("StepLR"), r"missing .*'step_size'; set it by \+scheduler\.KEY=VALUE"),
         (["scheduler=step", "scheduler.interval=week"], r"scheduler\.interval must be step or epoch, but is 'week'"),
         (["+scheduler.monitor=val/dice"], r"scheduler\.monitor is for ReduceLROnPlateau, not OneCycleLR"),
@@ -294,6 +308,7 @@ def test_every_part_trains_and_goes_on(words, smears, tmp_path):
         (["logger=wandb"], r"logger\.wandb needs the package wandb: pip install 'cellseg\[wandb\]'"),
         (["metrics.dice._target_=torchmetrics.MeanMetric"], r"metrics\.dice: this name is reserved or invalid"),
         (["metrics._target_=torchmetrics.MeanMetric"], r"metrics\._target_ lacks a name"),
+        (["metrics.probability._target_=torchmetrics.MeanMetric"], r"metrics\.probability: this name is reserved"),
         (["metrics.x=3"], r"metrics\.x has no _target_: 3"),
         (["metrics.x._target_=builtins.dict"], r"metrics\.x fails on an image: 'dict' object is not callable"),
         (
@@ -321,6 +336,8 @@ def test_a_part_that_cannot_be_used_is_refused_by_name(words, message, smears, t
     [
         (["logger=null"], ["logger=none"]),
         (["scheduler=null", "augmentation=null"], ["scheduler=none", "augmentation=none"]),
+        (["~scheduler"], ["scheduler=none"]),
+        (["~scheduler", "+scheduler._target_=a.B"], ["~scheduler", "+scheduler._target_=a.B"]),
         (["-m", "scheduler=null,cosine"], ["-m", "scheduler=none,cosine"]),
         (["metrics.hd._target_=a.B"], ["++metrics.hd._target_=a.B"]),
         (["logger=[tensorboard,csv]", "loss=focal"], ["logger=[tensorboard,csv]", "loss=focal"]),
@@ -328,6 +345,12 @@ def test_a_part_that_cannot_be_used_is_refused_by_name(words, message, smears, t
 )
 def test_parts_are_typed_without_signs_of_hydra(typed, composed):
     assert as_typed(typed) == composed
+
+
+@pytest.mark.parametrize("word", ["loss=[dice,bce]", "model=[unet,potinet]", "augmentation=[dihedral,monai]"])
+def test_a_group_of_one_option_takes_one(word):
+    with pytest.raises(InputError, match="takes one option; for a sweep over several use -m"):
+        refuse_lists([word, "logger=[tensorboard,csv]"])
 
 
 # --- schedules ---------------------------------------------------------------------------------------------------
@@ -472,6 +495,15 @@ def test_images_without_a_value_are_left_out_of_the_mean():
     assert "never" not in computed
 
 
+def test_a_metric_cannot_change_what_it_is_given():
+    logits, target = some()
+    p = logits.sigmoid()
+    before = p.clone(), target.clone()
+    AddedScores({"x": lambda probability, mask: probability.mul_(0).sum() + mask.mul_(0).sum()})(p, target)
+    assert torch.equal(p, before[0])
+    assert torch.equal(target, before[1])
+
+
 def test_metrics_of_two_masks_get_masks():
     seen = []
     cut = Thresholded(lambda mask, target: seen.append((mask, target)) or 1.0, higher_is_better=False)
@@ -551,6 +583,7 @@ def test_added_scores_are_evaluated_where_they_are_trusted(scored, own_smears):
         "metrics.brier is not computed: test_parts must be imported; add --trust",
     ]
     assert "brier" not in estimate_scores(found.unseen, found.scores)
+    assert str(Path(__file__).parent) in trained.runs[0].files.summary.score_places
     trusted = evaluate(trained, own_smears, trust=True)
     brier = estimate_scores(trusted.unseen, trusted.scores)["brier"]
     assert brier.value == pytest.approx(trusted.unseen["brier"].mean())
@@ -591,7 +624,10 @@ def test_transforms_of_monai_draw_by_the_generator_alone():
             lambda image, mask, generator: (image, mask / 2),
             "a mask with values other than 0 and 1; resample masks with mode: near",
         ),
-        (lambda image, mask, generator: (image[:, :8, :8], mask), r"changes the image from shape \(3, 16, 16\) to \(3, 8, 8\)"),
+        (
+            lambda image, mask, generator: (image[:, :8, :8], mask),
+            r"changes the image from shape \(3, 16, 16\) to \(3, 8, 8\)",
+        ),
         (lambda image, mask, generator: (image * torch.nan, mask), "NaN or infinite values"),
         (lambda image, mask: (image, mask), r"fails on an image of shape \(3, 16, 16\)"),
         (lambda image, mask, generator: image, "fails on an image"),

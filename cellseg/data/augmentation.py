@@ -65,7 +65,8 @@ def augmented(
     """
     if isinstance(augmentation, Dihedral):  # cannot fail in these ways
         return augmentation(image, mask, generator)
-    name = type(augmentation).__name__
+    inner = getattr(augmentation, "func", augmentation)  # of a partial
+    name = getattr(inner, "__name__", type(inner).__name__)
     try:
         changed, cells = augmentation(image, mask, generator)
     except Exception as error:  # the user's own code may raise anything

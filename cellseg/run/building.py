@@ -201,6 +201,12 @@ def origin_of(settings: Mapping[str, Any], network: nn.Module) -> tuple[str, str
     return target, None if is_own(settings) or home is None else str(home)
 
 
+def places_of(targets: Sequence[str]) -> list[str]:
+    """Return the folders from which classes of other packages were imported."""
+    tops = {target.split(".")[0] for target in targets} - {"cellseg"}
+    return sorted(str(home) for top in tops if (home := home_of(sys.modules.get(top))) is not None)
+
+
 def home_of(module: ModuleType | None) -> Path | None:
     """Return the folder that must be on Python's path to import a module."""
     file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)

@@ -30,6 +30,7 @@ class EpochTable(L.Callback):
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.validation: dict[str, float] = {}
+        self.rate = math.nan
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows for the checkpoint."""
@@ -39,6 +40,12 @@ class EpochTable(L.Callback):
         """Restore the rows of earlier epochs."""
         self.rows = list(state_dict["rows"])
 
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the learning rate of this step; a schedule may change it before the epoch ends."""
+        self.rate = trainer.optimizers[0].param_groups[0]["lr"]
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the scores of this epoch; an epoch without validation then has empty cells."""
         self.validation = _metrics(trainer, "val/")
@@ -47,8 +54,9 @@ class EpochTable(L.Callback):
         """Add the row of the epoch, and log it if there is no progress bar."""
         values = _metrics(trainer, "train/") | self.validation
         self.validation = {}
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": rate, **values})
+        self.rows.append(
+            {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": float(self.rate), **values}
+        )
         if trainer.is_global_zero:
             write_csv(_folder(trainer) / "metrics.csv", self.rows)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
@@ -257,7 +265,7 @@ def _metrics(trainer: L.Trainer, prefix: str) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in trainer.callback_metrics.items()
-        if name.startswith(prefix) and torch.is_tensor(value)
+        if name.startswith(prefix) and torch.is_tensor(value) and not value.isnan()
     }
 
 

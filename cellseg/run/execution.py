@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from cellseg.data import CellDataModule
 from cellseg.data.dataset import derived_seed
 from cellseg.run.begin import finished, occupied, start_run
-from cellseg.run.building import origin_of, targets_of
+from cellseg.run.building import origin_of, places_of, targets_of
 from cellseg.run.callbacks import EpochTable, ImageRecords, StopWhenAsked
 from cellseg.run.checkpoints import BEST, PREVIOUS, last_intact, load_best, load_weights, steps_done
 from cellseg.run.folder import NetworkFacts, leaves
@@ -149,12 +149,15 @@ def fit(run: Prepared, stop: StopRequest) -> dict[str, Tensor]:
         run.trainer.fit(run.module, run.datamodule, ckpt_path=run.checkpoint, weights_only=True)
     except InputError:
         raise
-    except RuntimeError as error:
-        if not _of_optimizer(error) or out_of_memory(error):
+    except (RuntimeError, MisconfigurationException, ValueError, TypeError, ArithmeticError) as error:
+        said = " ".join(str(error).split())
+        if out_of_memory(error):
             raise
-        raise InputError(f"the optimizer cannot train this network: {' '.join(str(error).split())}") from error
-    except (MisconfigurationException, ValueError, TypeError, ArithmeticError) as error:
-        if run.asked.begun or out_of_memory(error):
+        if _of_optimizer(error):
+            raise InputError(f"optimizer or scheduler fails in training: {said}") from error
+        if run.asked.begun and "monitor" in said:
+            raise InputError(f"a callback watches a score that is not logged: {said}") from error
+        if run.asked.begun or isinstance(error, RuntimeError):
             raise
         raise InputError(f"training cannot start with this configuration: {' '.join(str(error).split())}") from error
     stop.obey()
@@ -181,10 +184,11 @@ def record(
         image_rows=run.scored.rows,
         seconds=seconds,
         network=run.network,
+        score_places=places_of(targets_of(OmegaConf.to_container(cfg).get("metrics"))),  # type: ignore[union-attr]
         origin=run.origin,
     )
-    log_hyperparameters(run.trainer, cfg, run.module.network_name, summary.metrics)
     summary.write(folder / "summary.json")
+    log_hyperparameters(run.trainer, cfg, run.module.network_name, summary.metrics)
     (folder / "checkpoints" / PREVIOUS).unlink(missing_ok=True)
     print_results(summary, folder)
     for path in profiles(folder):
@@ -206,11 +210,14 @@ def log_hyperparameters(trainer: L.Trainer, cfg: DictConfig, network: str, metri
             settings[key] = value
     tested = {name: value for name, value in metrics.items() if name.startswith("test/")}
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(settings, tested, trainer.global_step)
-        else:
-            logger.log_hyperparams(settings)
-        logger.save()
+        try:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(settings, tested, trainer.global_step)
+            else:
+                logger.log_hyperparams(settings)
+            logger.save()
+        except Exception as error:  # a logger may raise anything, and the run is finished
+            log.warning("%s failed at the end of the run: %s", type(logger).__name__, " ".join(str(error).split()))
 
 
 def _finish(loggers: Sequence[Logger]) -> None:
@@ -276,7 +283,7 @@ def _without_disk_errors(arguments: threading.ExceptHookArgs) -> None:
 
 
 def _of_optimizer(error: BaseException) -> bool:
-    """Tell whether an optimizer of torch raised an error."""
+    """Tell whether an optimizer or a schedule of torch raised an error."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next

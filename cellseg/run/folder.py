@@ -110,6 +110,7 @@ class Summary(Record):
         seconds: Wall time by phase.
         network: Properties of the network; None in runs of early versions.
         added_scores: Scores that the configuration adds, and which values are better.
+        score_places: The folders from which their classes were imported.
     """
 
     schema_version: Literal[1]
@@ -138,6 +139,7 @@ class Summary(Record):
     git_dirty: bool
     network: NetworkFacts | None = None
     added_scores: dict[Line, Direction | None] = Field(default_factory=dict)
+    score_places: list[Line] = Field(default_factory=list)
 
     @property
     def scores(self) -> list[Score]:

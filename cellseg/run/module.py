@@ -1,16 +1,20 @@
 """The LightningModule, which trains and scores any network with any loss, optimizer and schedule."""
 
 import logging
+import math
+import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from cellseg.data.dataset import derived_seed
 from cellseg.metrics import PER_IMAGE, AddedScores, SegmentationScores, image_scores
 from cellseg.run.divergence import DIVERGED, FiniteWatch
 from cellseg.run.schedule import Schedule
@@ -54,6 +58,7 @@ class SegmentationModule(L.LightningModule):
         self._plateau: ReduceLROnPlateau | None = None
         self._validated = False
         self._trained, self._scored = FiniteWatch(), FiniteWatch()
+        self._stream = torch.initial_seed()
 
     @property
     def network_name(self) -> str:
@@ -68,6 +73,13 @@ class SegmentationModule(L.LightningModule):
     def forward(self, image: Tensor) -> Tensor:
         """Return logits."""
         return self.network(image)
+
+    def on_train_epoch_start(self) -> None:
+        """Seed global random numbers, such as those of dropout, so that a continued run draws the same ones."""
+        seed = derived_seed(self._stream, self.current_epoch, self.global_rank) % 2**32
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss; logged as its mean over the epoch's images."""
@@ -109,6 +121,8 @@ class SegmentationModule(L.LightningModule):
         for name in (*PER_IMAGE, *self.val_scores.added):
             if name in scores:
                 self.log(f"val/{name}", scores[name], prog_bar=name == "dice")
+            elif self.trainer.state.fn == "fit":  # callbacks may watch it
+                self.log(f"val/{name}", torch.nan)
 
     def on_test_epoch_end(self) -> None:
         """Log the scores of the test part, and of the validation part if there is one."""
@@ -154,7 +168,9 @@ class SegmentationModule(L.LightningModule):
         if watched not in self.trainer.callback_metrics:
             there = ", ".join(sorted(self.trainer.callback_metrics))
             raise InputError(f"scheduler.monitor={watched} is not logged; choose one of {there}")
-        self._plateau.step(float(self.trainer.callback_metrics[watched]))
+        value = float(self.trainer.callback_metrics[watched])
+        if not math.isnan(value):  # an added score may have no value in an epoch
+            self._plateau.step(value)
 
     def configure_gradient_clipping(
         self,

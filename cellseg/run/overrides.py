@@ -19,6 +19,7 @@ from hydra.errors import CompactHydraException, HydraException, OverrideParseExc
 from omegaconf import OmegaConf
 
 from cellseg.run.home import CONF
+from cellseg.storage.errors import InputError
 
 INPUTS = ("data.root", "data.groups", "data.split.file")  # paths that must exist
 NULLABLE = frozenset(path.parent.name for path in CONF.glob("*/none.yaml"))  # groups that may be empty
@@ -40,7 +41,9 @@ def as_typed(words: Sequence[str]) -> list[str]:
         words: The command line without the name of the program.
     """
     sweep = any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in words)
-    return [_word_as_typed(_in_words_of_hydra(word), sweep) for word in words]
+    taken_away = [group for group in NULLABLE if not any(word.startswith(f"+{group}.") for word in words)]
+    none = {f"~{group}": f"{group}=none" for group in taken_away}
+    return [_word_as_typed(_in_words_of_hydra(none.get(word, word)), sweep) for word in words]
 
 
 def _in_words_of_hydra(word: str) -> str:
@@ -49,6 +52,20 @@ def _in_words_of_hydra(word: str) -> str:
     if equal and key in NULLABLE:
         return f"{key}={','.join('none' if part == 'null' else part for part in value.split(','))}"
     return f"++{word}" if equal and key.startswith("metrics.") else word
+
+
+def refuse_lists(words: Sequence[str]) -> None:
+    """Refuse several options of a group that takes one.
+
+    Raises:
+        InputError: Names the group.
+    """
+    for word in words:
+        group, _, value = word.partition("=")
+        if value.startswith("[") and (CONF / group).is_dir() and group not in ("logger", "callbacks", "metrics"):
+            raise InputError(
+                f"{word}: {group} takes one option; for a sweep over several use -m {group}={value.strip('[]')}"
+            )
 
 
 def to_type(word: str) -> str:
@@ -138,6 +155,8 @@ def explain(error: CompactHydraException, words: Sequence[str], conf: Path, own:
                     if isinstance(name, str) and name not in options:
                         return _no_option(override.key_or_group, name, options)
             first = values(override)[0]
+            if isinstance(first, Mapping):  # not an option
+                continue
             shown = f"[{','.join(map(str, first))}]" if isinstance(first, list) else first
             chosen.append(f"{override.key_or_group}={shown}")
         default, config = (

@@ -139,8 +139,16 @@ def try_loss(loss: nn.Module, image_size: int) -> None:
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
         raise InputError(f"loss returns {what}, where one number is needed, such as the mean over pixels")
-    if not value.requires_grad:
+    if not value.isfinite():
+        raise InputError(f"loss returns {value.item()} on a simple image; check its arguments")
+    if not value.requires_grad or not _has_gradient(value, logits):
         raise InputError("loss returns a number that does not depend on the logits, so the network cannot learn")
+
+
+def _has_gradient(value: torch.Tensor, logits: torch.Tensor) -> bool:
+    with torch.enable_grad():
+        [gradient] = torch.autograd.grad(value.sum(), logits, allow_unused=True)
+    return gradient is not None and bool(gradient.isfinite().all()) and bool((gradient != 0).any())
 
 
 def try_scores(scores: AddedScores, image_size: int) -> None:

@@ -35,7 +35,8 @@ def code_patch(targets: Iterable[str], network: nn.Module) -> bytes:
     """Return a patch of all code that is not committed; empty if there is none.
 
     It contains changed and new files of the clone, the source of classes that the configuration uses from elsewhere,
-    and the modules that these import from their folder. Of an installed package it contains only the file of the network.
+    and the modules that these import from their folder. Of an installed package only the file of the network
+    is in it.
 
     Args:
         targets: Names of the classes and functions in the configuration.

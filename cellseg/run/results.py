@@ -39,5 +39,8 @@ def print_results(summary: Summary, folder: Path) -> None:
         console.print(
             f"These scores are too high: {len(leaks)} leaks between training and test part were allowed.", style="red"
         )
-    for line in (f"run folder: {folder}", f"curves:     tensorboard --logdir {shlex.quote(str(folder.parent))}"):
+    lines = [f"run folder: {folder}"]
+    if any(folder.glob("events.out.tfevents*")):
+        lines.append(f"curves:     tensorboard --logdir {shlex.quote(str(folder.parent))}")
+    for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

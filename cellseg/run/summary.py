@@ -38,6 +38,7 @@ def summarise(
     image_rows: Sequence[Mapping[str, Any]],
     seconds: Mapping[str, float],
     network: NetworkFacts,
+    score_places: Sequence[str],
     origin: Mapping[str, Any],
 ) -> Summary:
     """Return the summary of a tested run.
@@ -50,6 +51,7 @@ def summarise(
         image_rows: The rows of ``per_image.csv``.
         seconds: Wall time by phase.
         network: Properties of the network that were found by trying it.
+        score_places: The folders from which added scores were imported.
         origin: Seed, command, and the result of ``provenance`` at the start of the run.
 
     Raises:
@@ -82,6 +84,7 @@ def summarise(
         data=DataFacts(**datamodule.data_record()),
         network=network,
         added_scores={score.name: score.better for score in added},
+        score_places=list(score_places),
         **origin,
     )
 

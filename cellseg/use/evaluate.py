@@ -83,6 +83,7 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None, *, trust:
         InputError: If the folder cannot be used.
     """
     added, missing = _added_scores(trained, trust=trust)
+    asked = set(added)
     scan = find_pairs(data, groups)
     decoded = load_pairs(scan.pairs, trained.reading)
     seen, complete = find_seen(trained, decoded, data, grouped=scan.grouped)
@@ -93,8 +94,15 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None, *, trust:
         sample = dataset[number]  # one at a time, as the test of the run did
         vanished = torch.tensor([sample["vanished"]])
         seen_as = predictor.see(sample["image"][None]), sample["mask"][None], vanished
-        values = {name: value.item() for name, value in (image_scores(*seen_as) | added(*seen_as)).items()}
+        values = {name: value.item() for name, value in image_scores(*seen_as).items()}
+        for name, score in list(added.items()):
+            try:
+                values[name] = score(*seen_as)[name].item()
+            except InputError as error:
+                missing.append(f"metrics.{name} is not computed: {error}")
+                del added[name]
         rows.append({"image": pair.name, "group": pair.group, "seen": seen.get(pair.name, "")} | values)
+    failed = asked - set(added)
     caveats = [*missing, UNKNOWABLE, describe_masks(decoded.facts, trained.reading.mask_threshold)]
     if not complete:
         caveats.insert(
@@ -109,26 +117,29 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None, *, trust:
         caveats.append(warning)
     found = look_at_pairs(scan.pairs, decoded.facts, scan.root)
     warnings = [str(finding) for finding in found if finding.severity == WARNING]
-    return Evaluation(pd.DataFrame(rows), [*SCORES, *added.described], caveats, warnings)
+    described = [description for score in added.values() for description in score.described]
+    images = pd.DataFrame([{name: value for name, value in row.items() if name not in failed} for row in rows])
+    return Evaluation(images, [*SCORES, *described], caveats, warnings)
 
 
-def _added_scores(trained: Trained, *, trust: bool) -> tuple[AddedScores, list[str]]:
+def _added_scores(trained: Trained, *, trust: bool) -> tuple[dict[str, AddedScores], list[str]]:
     """Build the scores that the configuration of the first run adds; list those left out with the reason."""
     run = trained.runs[0]
     named = run.config.get("metrics")
     wanted = {name: value for name, value in named.items() if isinstance(value, dict)} if named else {}
-    place = run.files.summary.network and run.files.summary.network.place
-    built, left_out = {}, []
+    network = run.files.summary.network
+    places = [*run.files.summary.score_places, *([network.place] if network and network.place else [])]
+    built, left_out = dict[str, AddedScores](), list[str]()
     for name, settings in wanted.items():
         if not trust:
             packages = ", ".join(sorted({target.split(".")[0] for target in targets_of(settings)} - {"cellseg"}))
             left_out.append(f"metrics.{name} is not computed: {packages or 'its class'} must be imported; add --trust")
             continue
         try:
-            built[name] = build_trusted(settings, [place] if place else [], run.folder)
+            built[name] = AddedScores({name: build_trusted(settings, places, run.folder)})
         except InputError as error:
             left_out.append(f"metrics.{name} is not computed: {error}")
-    return AddedScores(built), left_out
+    return built, left_out
 
 
 def find_seen(trained: Trained, decoded: DecodedPairs, data: Path, *, grouped: bool) -> tuple[dict[str, str], bool]:

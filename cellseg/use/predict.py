@@ -87,7 +87,7 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
         found, left_out = _in_folder(path)
         sources += found
         foreign = [file for file in sorted(path.rglob("*")) if _must_be_converted(file)]
-        if found:  # each is told at the end, as other files that cannot be read
+        if found:  # reported at the end, like other unreadable files
             sources += [Source(str(file.relative_to(path).with_suffix("")), file) for file in foreign]
         if left_out:
             said.append(f"{path}: left out {count(len(left_out), 'file')}, probably masks; the first is {left_out[0]}")
