@@ -394,9 +394,9 @@ def test_many_smears_are_the_same_in_several_processes(tmp_path, monkeypatch):
         (
             ["synthesize", "out", "--size", "big"],
             1,
-            "error: --size must be a number .* not big",
+            "error: --size is big, but must be a number of pixels",
         ),
-        (["synthesize", "out", "--size", "0"], 1, "from 32 to 20000, not 0"),
+        (["synthesize", "out", "--size", "0"], 1, "--size is 0, but must be .* from 32 to 20000"),
         (["synthesize", "out", "--pairs", "0"], 2, "Invalid value for '--pairs'"),
         (["synthesize", "out", "--sickled", "2"], 2, "Invalid value for '--sickled'"),
         (["check", "nowhere"], 1, "a data set must be a folder, but nowhere does not exist"),

@@ -453,8 +453,8 @@ def test_images_without_cells_do_not_spoil_the_interval():
             r"summary\.json: is damaged \(data\.typical_size\.0: ",
         ),
         ("summary.json", lambda text: "{}", r"summary\.json: is damaged \(schema_version: Field required\)"),
-        ("split.json", lambda text: "{}", r"split\.json: is not as train\.py wrote it \(seed: Field required\)"),
-        ("split.json", lambda text: '{"train": ["a"], "val": [], "test": []}', "is not as train"),
+        ("split.json", lambda text: "{}", r"split\.json: differs from what train\.py writes \(seed: Field required\)"),
+        ("split.json", lambda text: '{"train": ["a"], "val": [], "test": []}', "differs from what train"),
         ("config.yaml", lambda text: text.replace("image_size: 64", "image_size: abc"), r"data\.image_size: "),
         (
             "config.yaml",
@@ -464,13 +464,13 @@ def test_images_without_cells_do_not_spoil_the_interval():
         (
             "config.yaml",
             lambda text: text.replace("init_features: 4", "init_features: 1000000000"),
-            "not those of a UNet",
+            "do not fit a UNet",
         ),
         ("config.yaml", lambda text: text.replace("init_features: 4", "init_features: 4096"), "another network"),
-        ("config.yaml", lambda text: text.replace("depth: 4", "depth: 60"), "not those of a UNet|another network"),
-        ("config.yaml", lambda text: text.replace("depth: 4", f"depth: {10**30}"), "not those of a UNet .*at most 16"),
-        ("config.yaml", lambda text: text.replace("depth: 4", "depht: 4"), "not those of a UNet"),
-        ("config.yaml", lambda text: text.replace("init_features: 4", "init_features: 1.5"), "not those of a UNet"),
+        ("config.yaml", lambda text: text.replace("depth: 4", "depth: 60"), "do not fit a UNet|another network"),
+        ("config.yaml", lambda text: text.replace("depth: 4", f"depth: {10**30}"), "do not fit a UNet .*at most 16"),
+        ("config.yaml", lambda text: text.replace("depth: 4", "depht: 4"), "do not fit a UNet"),
+        ("config.yaml", lambda text: text.replace("init_features: 4", "init_features: 1.5"), "do not fit a UNet"),
     ],
 )
 def test_damaged_and_hostile_runs_are_refused_by_name(finished, tmp_path, name, change, message):

@@ -155,7 +155,7 @@ def fit(run: Prepared, stop: StopRequest) -> dict[str, Tensor]:
             raise
         if _of_optimizer(error):
             raise InputError(f"optimizer or scheduler fails in training: {said}") from error
-        if run.asked.begun and "monitor" in said:
+        if run.asked.begun and ("monitor" in said or "conditioned on metric" in said):
             raise InputError(f"a callback watches a score that is not logged: {said}") from error
         if run.asked.begun or isinstance(error, RuntimeError):
             raise
