@@ -70,6 +70,10 @@ Groups = Annotated[
 ]
 RunFolder = Annotated[
     Path,
+    typer.Argument(metavar="RUN", help="Run folder; or a folder of runs (its best configuration is used)."),
+]
+Weights = Annotated[
+    Path,
     typer.Argument(
         metavar="RUN",
         help="Run folder; or a folder of runs (its best configuration is used); or a file of weights.",
@@ -244,7 +248,7 @@ def report(
 
 @app.command(epilog="Example: cellseg predict logs/first images/ --output found")
 def predict(
-    run: RunFolder,
+    run: Weights,
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of images; any image size.")],
     output: Annotated[Path, typer.Option(help="New folder for the results.")],
     tiles: Annotated[

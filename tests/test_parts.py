@@ -305,7 +305,10 @@ def test_every_part_trains_and_goes_on(words, smears, tmp_path):
         ),
         (["+callbacks.x.y=3"], r"callbacks\.x has no _target_"),
         (["logger.tensorboard._target_=builtins.dict"], r"logger\.tensorboard cannot be built|gives a dict"),
-        (["logger=wandb"], r"logger\.wandb needs the package wandb: pip install 'cellseg\[wandb\]'"),
+        (
+            ["logger=wandb"],
+            r"logger\.wandb needs the package wandb: python -m pip install -c constraints\.txt -e \"\.\[wandb\]\"",
+        ),
         (["metrics.dice._target_=torchmetrics.MeanMetric"], r"metrics\.dice: this name is reserved or invalid"),
         (["metrics._target_=torchmetrics.MeanMetric"], r"metrics\._target_ lacks a name"),
         (["metrics.probability._target_=torchmetrics.MeanMetric"], r"metrics\.probability: this name is reserved"),

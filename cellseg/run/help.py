@@ -1,18 +1,19 @@
 """The text of ``python train.py --help``: every group and key, explained by the comments in conf/."""
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+LEFT = 38  # columns for keys; a longer one has its explanation in the next line
 _LINE = re.compile(r"( *)(\w+):(?: +(?!#)(.*?))?(?: +# (.*))?")
 WIRING = ("defaults", "module", "hydra")  # keys that nobody sets
 EXAMPLES = (
-    "{command}                                  one run on the embedded images",
+    "{command}                                  one run on the drawn images",
     "{command} model=xopinet data.root=PATH     another network, your own images",
     "{command} -m model=unet,potinet seed=0,1   a sweep: every combination",
 )
@@ -27,35 +28,38 @@ def print_help(conf: Path, words: Sequence[str], command: str) -> None:
         command: The command that starts a run.
     """
     console = Console(highlight=False)
-    console.print(Text(f"{command} [GROUP=OPTION] [KEY=VALUE] ...\n"), soft_wrap=True)
+    _print(console, f"{command} [GROUP=OPTION] [KEY=VALUE] ...\n")
     for example in EXAMPLES:
-        console.print(Text(f"  {example.format(command=command)}"), soft_wrap=True)
+        _print(console, f"  {example.format(command=command)}")
     chosen = _defaults(conf) | dict(word.split("=", 1) for word in words if re.fullmatch(r"\w+=\w+", word))
-    console.print(Text("\nGroups; the option in use is marked *"))
+    _print(console, "\nGroups; the option in use is marked *")
     for group in sorted(path.name for path in conf.iterdir() if path.is_dir() and path.name != "hydra"):
-        table = _table()
         for file in sorted((conf / group).glob("*.yaml")):
             mark = "*" if chosen.get(group) == file.stem else " "
-            table.add_row(Text(f"{mark} {group}={file.stem}"), Text(_about(file)))
-        console.print(table)
-    console.print(Text("\nKeys and their defaults"))
-    table = _table()
+            _print_entry(console, f"{mark} {group}={file.stem}", _about(file))
+    _print(console, "\nKeys and their defaults")
     for key, value, comment in _keys(conf, chosen):
-        table.add_row(Text(f"  {key}={value}"), Text(comment))
-    console.print(table)
-    console.print(
-        Text(
-            "\n+KEY=VALUE adds a key, such as any argument of Lightning's Trainer: +trainer.gradient_clip_val=1. "
-            "-m starts a sweep over values with commas between them. --cfg job prints the configuration."
-        )
+        _print_entry(console, f"  {key}={value}", comment)
+    end = (
+        "+KEY=VALUE adds a key, such as any argument of Lightning's Trainer: +trainer.gradient_clip_val=1. "
+        "-m starts a sweep over values with commas between them. --cfg job prints the configuration."
     )
+    _print(console, "\n" + textwrap.fill(end, console.width))
 
 
-def _table() -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(min_width=34, max_width=48, overflow="fold")
-    table.add_column()
-    return table
+def _print(console: Console, text: str) -> None:
+    console.print(Text(text), soft_wrap=True)
+
+
+def _print_entry(console: Console, left: str, right: str) -> None:
+    """Print a key and its explanation in two columns; the key is never broken, so that it can be copied."""
+    lines = textwrap.wrap(right, max(20, console.width - LEFT)) or [""]
+    if len(left) >= LEFT:
+        _print(console, left)
+        left = ""
+    for line in lines if left or right else ():
+        _print(console, f"{left:{LEFT}}{line}".rstrip())
+        left = ""
 
 
 def _defaults(conf: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from cellseg.metrics import AddedScores
+from cellseg.run.home import CLONE
 from cellseg.run.module import SegmentationModule
 from cellseg.run.schedule import Schedule
 from cellseg.storage.errors import InputError
@@ -145,7 +146,9 @@ def _missing_package(error: BaseException) -> str | None:
 
 
 def _install(package: str) -> str:
-    return f"pip install 'cellseg[{package}]'" if package in EXTRAS else f"pip install {package}, or set PYTHONPATH"
+    if package in EXTRAS and CLONE:
+        return f'python -m pip install -c constraints.txt -e ".[{package}]"'
+    return f"pip install {package}" + ("" if package in EXTRAS else ", or set PYTHONPATH")
 
 
 def _waiting(cfg: DictConfig, key: str) -> functools.partial[Any]:
