@@ -74,8 +74,10 @@ class SegmentationModule(L.LightningModule):
         """Return logits."""
         return self.network(image)
 
-    def on_train_epoch_start(self) -> None:
-        """Seed global random numbers, such as those of dropout, so that a continued run draws the same ones."""
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed global random numbers, such as those of dropout, in each epoch; a continued run draws the same ones."""
+        if batch_idx:  # at the first batch: a data loader draws a number when it starts
+            return
         seed = derived_seed(self._stream, self.current_epoch, self.global_rank) % 2**32
         random.seed(seed)
         np.random.seed(seed)
