@@ -1,13 +1,15 @@
 """The LightningDataModule: training, validation and test batches from a folder of pairs or from the embedded smears."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import lightning as L
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from cellseg.data.cache import DecodedPairs, load_pairs
@@ -156,6 +158,11 @@ class CellDataModule(L.LightningDataModule):
     def has_validation(self) -> bool:
         """Whether the split has a validation part."""
         return bool(self.counts.get("val"))
+
+    def masks(self, subset: str) -> Iterator[NDArray[np.uint8]]:
+        """Yield the mask of each image of a subset, shape (1, S, S), 0 or 1."""
+        for index in self.decoded.positions(self._subsets[subset]):
+            yield self.decoded.masks[self.decoded.row[index]]
 
     def split_record(self) -> SplitRecord:
         """Return the content of ``split.json``: the plan, and name, group and content hashes of every image."""

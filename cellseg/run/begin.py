@@ -14,7 +14,9 @@ from cellseg.run.folder import RunFolder, Summary, leaves
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import whole_file, write_text
 
-NOT_OF_THE_RUN = frozenset({"study", "n_jobs", "margin", "logger"})  # keys that do not change the result of a run
+NOT_OF_THE_RUN = frozenset(
+    {"study", "n_jobs", "margin", "looks", "logger"}
+)  # keys that do not change the result of a run
 
 log = logging.getLogger("train")
 

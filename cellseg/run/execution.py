@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from cellseg.data import CellDataModule
 from cellseg.data.dataset import derived_seed
+from cellseg.run.baselines import write_baselines
 from cellseg.run.begin import finished, occupied, start_run
 from cellseg.run.building import origin_of, places_of, targets_of
 from cellseg.run.callbacks import EpochTable, ImageRecords, StopWhenAsked
@@ -38,6 +39,8 @@ from cellseg.run.summary import summarise
 from cellseg.run.trainer import build_loggers, build_timer, build_trainer, profiles, refuse_arguments
 from cellseg.storage.errors import InputError
 from cellseg.storage.tensors import write_tensors
+
+SPLIT_STREAM = 1  # tells the seed of a split from the number of a fold
 
 log = logging.getLogger("train")
 
@@ -97,6 +100,7 @@ def execute(cfg: DictConfig, folder: Path, stop: StopRequest, command: str | Non
         seconds["test"] = time.perf_counter() - began
         metrics = train_metrics | run.trainer.callback_metrics
         if run.trainer.is_global_zero:
+            write_baselines(folder, run.datamodule)
             record(run, cfg, folder, metrics, seconds)
         return float(metrics["test/dice"])
 
@@ -229,12 +233,13 @@ def _finish(loggers: Sequence[Logger]) -> None:
 
 
 def stream_of(cfg: DictConfig) -> int:
-    """Return the seed of the initial weights, which differs between folds.
+    """Return the seed of the initial weights, which differs between folds and between splits.
 
-    The statistics treat runs of different folds as independent, so they must not start from the same weights.
+    The statistics treat runs with different training images as independent, so they must not start from the same weights.
     """
-    fold = OmegaConf.select(cfg, "data.split.fold")
-    return int(cfg.seed) if fold is None else derived_seed(cfg.seed, fold) % 2**32
+    fold, split = (OmegaConf.select(cfg, f"data.split.{key}") for key in ("fold", "seed"))
+    parts = [cfg.seed, *([] if fold is None else [fold]), *([split, SPLIT_STREAM] if split else [])]
+    return int(cfg.seed) if len(parts) == 1 else derived_seed(*parts) % 2**32
 
 
 @contextmanager

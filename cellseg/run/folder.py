@@ -20,6 +20,7 @@ from cellseg.data.facts import Reading
 from cellseg.data.images import as_rgb
 from cellseg.data.splits import SplitRecord
 from cellseg.metrics import PER_IMAGE, SCORES, Direction, Score, added_score
+from cellseg.run.naming import FAILURE
 from cellseg.storage.csv_files import from_text
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import read_bounded, require_bounded
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA: Final = 1  # changes whenever readers of the old schema would be wrong
+BASELINES = "baselines.csv"
 REQUIRED = ("test/loss", *(f"test/{score.name}" for score in SCORES))
 ROUNDING = 1e-5  # soft Dice, a ratio of float32 sums, may exceed 1 by this
 RGB = (0, 1, 2)  # if no channels are chosen
@@ -159,6 +161,7 @@ class _SchemaVersion(Record):
 
 
 class _SplitSettings(Record):
+    seed: int = 0
     fold: Count | None = None
 
 
@@ -184,9 +187,9 @@ class Settings(Record):
         return Reading(self.data.mask_threshold, None if channels is None else tuple(channels), self.data.image_size)
 
     @property
-    def fold(self) -> int | None:
-        """The fold that was tested on; None for a holdout."""
-        return self.data.split.fold
+    def training(self) -> tuple[int, int | None]:
+        """What identifies the training set in a study: the seed of the split and the fold; None for a holdout."""
+        return self.data.split.seed, self.data.split.fold
 
 
 @dataclass(frozen=True)
@@ -300,6 +303,32 @@ class RunFolder:
     def test_rows(self) -> "pd.DataFrame":
         """The rows of the test images."""
         return self.per_image[self.per_image["subset"] == "test"]
+
+    @cached_property
+    def baselines(self) -> "pd.DataFrame | None":
+        """One row for each baseline and test image; None in runs of early versions."""
+        path = self.path / BASELINES
+        if not path.exists():
+            return None
+        table = _read_table(path, ["baseline", "image", "group", *PER_IMAGE])
+        try:
+            table = table.astype(dict.fromkeys(PER_IMAGE, float))
+            if not table[list(PER_IMAGE)].map(lambda score: 0 <= score <= 1 + ROUNDING).all(axis=None):
+                raise ValueError("a score is missing, or not from 0 to 1")
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: differs from what train.py writes ({fault(error)}); move the run away"
+            ) from error
+        return table
+
+    @property
+    def failure(self) -> str | None:
+        """The reason why the run failed; None if it is finished, or did not fail."""
+        path = self.path / FAILURE
+        if self.finished or not path.exists():
+            return None
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.readline(2000).strip()
 
     @cached_property
     def epochs(self) -> "pd.DataFrame":

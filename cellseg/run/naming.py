@@ -1,10 +1,11 @@
-"""The name of a run's folder."""
+"""The name of a run's folder, and of the file in it that says why the run failed."""
 
 import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+FAILURE = "failure.txt"
 LONGEST_NAME = 120
 
 
@@ -16,7 +17,7 @@ def run_name(model: str, seed: int, overrides: Sequence[str]) -> str:
     parts = [model, f"seed-{seed}"]
     for override in sorted(overrides):
         key, _, value = override.lstrip("+~").partition("=")
-        if key in ("model", "seed", "study", "n_jobs", "margin") or key.partition(".")[0] == "logger":
+        if key in ("model", "seed", "study", "n_jobs", "margin", "looks") or key.partition(".")[0] == "logger":
             continue  # in the name already, or not part of the training
         if value in ("True", "False"):  # as Hydra's sweeper writes them
             value = value.lower()

@@ -11,7 +11,14 @@ from typing import Any
 
 from cellseg.storage.errors import InputError
 
-LARGEST = {"a picture": 2**32, "a table": 2**28, "a record": 2**26, "a configuration": 2**17, "weights": 2**35}  # bytes
+LARGEST = {
+    "a picture": 2**32,
+    "a table": 2**28,
+    "a record": 2**26,
+    "a configuration": 2**17,
+    "a plan": 2**22,
+    "weights": 2**35,
+}  # bytes
 
 
 def require_bounded(path: Path, kind: str) -> None:

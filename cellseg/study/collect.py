@@ -11,6 +11,8 @@ import pandas as pd
 
 from cellseg.metrics import SCORES, Score
 from cellseg.run.folder import RunFolder, leaves
+from cellseg.run.naming import FAILURE
+from cellseg.run.plan import Look, Plan, read_looks, read_plans
 from cellseg.storage.errors import InputError
 
 NOT_COMPARED = (
@@ -20,7 +22,9 @@ NOT_COMPARED = (
     "threads",
     "n_jobs",
     "margin",
+    "looks",
     "data.split.fold",
+    "data.split.seed",
 )  # runs of one configuration may differ in these keys
 NEVER_COMPARED = ("logger", "metrics")  # loggers and added scores do not change the training
 SPLIT = "data.split."
@@ -30,15 +34,41 @@ HOLDOUT = "holdout"  # the fold name of a run without folds
 
 
 @dataclass(frozen=True)
+class Unfinished:
+    """A run without a result.
+
+    Attributes:
+        run: Its folder name.
+        configuration: Its configuration; None if it failed before it was recorded, or no finished run has the same.
+        key: Its seed and fold; None without a record.
+        failure: The reason why it failed; None if it did not fail.
+    """
+
+    run: str
+    configuration: str | None
+    key: tuple[int, str] | None
+    failure: str | None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss or an output became NaN or infinite."""
+        return self.failure is not None and "diverged" in self.failure
+
+
+@dataclass(frozen=True)
 class Study:
     """A folder of runs.
 
     Attributes:
         folder: The folder of the study.
         scores: The scores of all runs, each once.
-        runs: One row for each finished run: configuration, seed, fold, run, and values from its summary.
+        runs: One row for each finished run: configuration, seed, fold, run, and values from its summary. With several
+            split seeds, the fold has the split seed in its name, so that it names a training set.
         images: One row for each test image of each run: configuration, seed, fold, image, group and scores.
-        unfinished: Folder names of unfinished runs.
+        baselines: One row for each baseline and test image of each run that has them, like ``images``.
+        unfinished: The runs that are not finished.
+        plans: The plans of the study, the first one first.
+        looks: The reports that gave verdicts, in their order.
         repeated: Folder names of finished runs that are left out because another run has the same configuration, seed
             and fold.
         differences: For each configuration, the keys in which configurations differ and their values.
@@ -53,7 +83,10 @@ class Study:
     scores: list[Score]
     runs: pd.DataFrame
     images: pd.DataFrame
-    unfinished: list[str]
+    baselines: pd.DataFrame
+    unfinished: list[Unfinished]
+    plans: list[Plan]
+    looks: list[Look]
     repeated: list[str]
     differences: dict[str, dict[str, Any]]
     margins: list[float]
@@ -71,8 +104,13 @@ class Study:
 
     @property
     def margin(self) -> float:
-        """The smallest margin of the runs; verdicts use it."""
-        return self.margins[0]
+        """The margin for verdicts: of the last plan or, without a plan, the smallest of the runs."""
+        return self.plans[-1].margin if self.plans else self.margins[0]
+
+    def averaged(self, configuration: str, scores: Sequence[str]) -> pd.DataFrame:
+        """The scores of each image, mean over the runs of a configuration, indexed by image."""
+        images = self.images[self.images["configuration"] == configuration]
+        return images.groupby(["fold", "image"])[list(scores)].mean().groupby("image").mean()
 
     @property
     def per_image(self) -> list[Score]:
@@ -94,9 +132,10 @@ def read_study(folder: Path) -> Study:
     found, unfinished = _find_runs(folder)
     names, differences = _name_configurations(found)
     fingerprint = _one_fingerprint(found)
-    folds = _name_folds(found)
+    begun = [run for run in unfinished if (run.path / "config.yaml").exists()]
+    folds = _name_folds([*found, *begun])
     keys = {
-        run: {"configuration": names[run.path], "seed": run.settings.seed, "fold": folds[run.settings.fold]}
+        run: {"configuration": names[run.path], "seed": run.settings.seed, "fold": folds[run.settings.training]}
         for run in found
     }
     runs, repeated = _without_repeated(keys)
@@ -108,7 +147,10 @@ def read_study(folder: Path) -> Study:
         scores=scores,
         runs=frame,
         images=_stacked(runs, keys, lambda run: run.test_rows.reindex(columns=columns)),
-        unfinished=unfinished,
+        baselines=_stacked([run for run in runs if run.baselines is not None], keys, lambda run: run.baselines),
+        unfinished=[_describe(run, found, names, folds, begun=run in begun) for run in unfinished],
+        plans=read_plans(folder),
+        looks=read_looks(folder),
         repeated=repeated,
         differences=differences,
         margins=sorted({run.settings.margin for run in found}),
@@ -119,14 +161,18 @@ def read_study(folder: Path) -> Study:
     )
 
 
-def _find_runs(folder: Path) -> tuple[list[RunFolder], list[str]]:
-    """Return the finished runs of a study, and the names of the unfinished ones."""
+def _find_runs(folder: Path) -> tuple[list[RunFolder], list[RunFolder]]:
+    """Return the finished and the unfinished runs of a study."""
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; name a folder of runs, for example logs/first")
     candidates = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     runs = [run for run in map(RunFolder, candidates) if run.finished]
     finished = {run.path for run in runs}
-    unfinished = [path.name for path in candidates if path not in finished and (path / "train.log").exists()]
+    unfinished = [
+        RunFolder(path)
+        for path in candidates
+        if path not in finished and any((path / name).exists() for name in ("train.log", FAILURE))
+    ]
     if not runs:
         raise InputError(f"{folder} contains no finished run{_hint(folder)}")
     return runs, unfinished
@@ -144,11 +190,35 @@ def _one_fingerprint(runs: Sequence[RunFolder]) -> str:
     return first.summary.data.fingerprint
 
 
-def _name_folds(runs: Sequence[RunFolder]) -> dict[int | None, str]:
-    """Name each fold by its number, padded with zeros so that names sort like numbers."""
-    folds = {run.settings.fold for run in runs}
-    width = max((len(str(fold)) for fold in folds if fold is not None), default=0)
-    return {fold: HOLDOUT if fold is None else f"{fold:0{width}d}" for fold in folds}
+def _name_folds(runs: Sequence[RunFolder]) -> dict[tuple[int, int | None], str]:
+    """Name each training set by its fold and, if there are several, by the seed of its split.
+
+    Numbers are padded with zeros, so that names sort like numbers.
+    """
+    trainings = {run.settings.training for run in runs}
+    splits, folds = {split for split, _ in trainings}, {fold for _, fold in trainings if fold is not None}
+    wide, width = (max((len(str(number)) for number in numbers), default=0) for numbers in (splits, folds))
+    names = {}
+    for split, fold in trainings:
+        name = HOLDOUT if fold is None else f"{fold:0{width}d}"
+        names[split, fold] = f"{name} of split {split:0{wide}d}" if len(splits) > 1 else name
+    return names
+
+
+def _describe(
+    run: RunFolder,
+    finished: Sequence[RunFolder],
+    names: Mapping[Path, str],
+    folds: Mapping[tuple[int, int | None], str],
+    *,
+    begun: bool,
+) -> Unfinished:
+    """Find the configuration of an unfinished run by that of a finished one."""
+    if not begun:
+        return Unfinished(run.path.name, None, None, run.failure)
+    own = _compared(run)
+    same = next((names[other.path] for other in finished if _compared(other) == own), None)
+    return Unfinished(run.path.name, same, (run.settings.seed, folds[run.settings.training]), run.failure)
 
 
 def _without_repeated(keys: Mapping[RunFolder, Mapping[str, Any]]) -> tuple[list[RunFolder], list[str]]:
@@ -161,10 +231,11 @@ def _without_repeated(keys: Mapping[RunFolder, Mapping[str, Any]]) -> tuple[list
 
 
 def _stacked(
-    runs: Sequence[RunFolder], keys: Mapping[RunFolder, Mapping[str, Any]], table: Callable[[RunFolder], pd.DataFrame]
+    runs: Sequence[RunFolder], keys: Mapping[RunFolder, Mapping[str, Any]], table: Callable[[RunFolder], Any]
 ) -> pd.DataFrame:
     """Concatenate one table of each run, and add configuration, seed and fold to each row."""
-    return pd.concat([table(run).assign(**keys[run]) for run in runs], ignore_index=True)
+    tables = [table(run).assign(**keys[run]) for run in runs]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=KEY)
 
 
 def _hint(folder: Path) -> str:
@@ -232,20 +303,22 @@ def _facts(run: RunFolder, scores: Iterable[Score]) -> dict[str, Any]:
     }
 
 
+def _compared(run: RunFolder) -> dict[str, Any]:
+    """Return the settings that make a configuration."""
+    return {
+        key: value
+        for key, value in leaves(run.config).items()
+        if key not in NOT_COMPARED and key.partition(".")[0] not in NEVER_COMPARED
+    }
+
+
 def _name_configurations(runs: Sequence[RunFolder]) -> tuple[dict[Path, str], dict[str, dict[str, Any]]]:
     """Name each configuration by its network and by the other settings in which configurations differ.
 
     Returns:
         For each run folder, the name of its configuration; for each name, the differing keys and their values.
     """
-    compared = {
-        run.path: {
-            key: value
-            for key, value in leaves(run.config).items()
-            if key not in NOT_COMPARED and key.partition(".")[0] not in NEVER_COMPARED
-        }
-        for run in runs
-    }
+    compared = {run.path: _compared(run) for run in runs}
     differing = _differing_keys(list(compared.values()))
     others = [key for key in differing if not key.startswith("model.")]
     names = {

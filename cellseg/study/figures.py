@@ -117,7 +117,7 @@ def _differences(study: Study, verdicts: Sequence[Verdict]) -> Picture:
         figure,
         "differences",
         "Differences between configurations",
-        "Mean difference in Dice over images with its 95 % interval. Red: better or worse; green: equivalent; grey: no "
+        "Mean difference in Dice over images with its interval, for all comparisons together. Red: better or worse; green: equivalent; grey: no "
         f"difference shown, or no verdict. The band is the margin: differences below {points:g} points are equivalent.",
     )
 
@@ -138,8 +138,7 @@ def _runs(study: Study) -> Picture:
                 alpha=0.7,
                 markersize=5,
             )
-        images = study.images[study.images["configuration"] == configuration]
-        mean = 100 * images.groupby(["fold", "image"])["dice"].mean().mean()  # as in the table: mean over seeds first
+        mean = 100 * study.averaged(configuration, ["dice"])["dice"].mean()  # as in the table
         axes.plot([mean, mean], [row - 0.35, row + 0.35], color=INK, linewidth=1.5)
     axes.set_yticks(range(len(study.configurations)), [_short(name, 40) for name in study.configurations])
     axes.set_ylim(len(study.configurations) - 0.5, -0.5)
@@ -212,7 +211,7 @@ def _paired_scores(images: pd.DataFrame, a: str, b: str) -> tuple["pd.Series[flo
     wide = images[images["configuration"].isin([a, b])].pivot_table(
         index=["fold", "image", "seed"], columns="configuration", values="dice"
     )
-    means = wide.dropna().groupby(["fold", "image"]).mean()
+    means = wide.dropna().groupby(["fold", "image"]).mean().groupby("image").mean()
     return means[a], means[b]
 
 

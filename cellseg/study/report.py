@@ -4,17 +4,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cellseg.data.findings import count
+from cellseg.run.plan import write_looks
 from cellseg.storage.csv_files import write_csv
 from cellseg.storage.files import write_text
 from cellseg.study.collect import HOLDOUT, Study
 from cellseg.study.figures import Picture, draw_figures, write_pictures
 from cellseg.study.gallery import Strip, make_gallery
+from cellseg.study.methods import describe_methods
 from cellseg.study.pages import write_page
+from cellseg.study.progress import Progress, find_progress
 from cellseg.study.tables import (
     COST_COLUMNS,
+    EVIDENCE_COLUMNS,
     ORIGINAL_COLUMNS,
+    TROUBLE_COLUMNS,
     Row,
     averages,
+    baseline_rows,
     cell,
     comparison_columns,
     comparison_row,
@@ -25,7 +31,9 @@ from cellseg.study.tables import (
     original_rows,
     run_columns,
     run_rows,
+    trouble_rows,
 )
+from cellseg.study.trouble import find_trouble
 from cellseg.study.verdict import Verdict, caveats, dice_interval, judge
 
 ORIGINAL = (
@@ -62,6 +70,8 @@ class Report:
     configurations: Table
     costs: Table
     comparisons: Table
+    evidence: Table
+    trouble: Table
     original: Table
     differences: Table
     runs: Table
@@ -69,6 +79,7 @@ class Report:
     figures: dict[str, list[Picture]]
     gallery: dict[str, list[Strip]]
     provenance: dict[str, str]
+    methods: str
 
     @property
     def sentences(self) -> list[str]:
@@ -81,9 +92,11 @@ class Report:
 def write_report(study: Study) -> list[str]:
     """Write the report of a study into its folder, and return its sentences.
 
-    The files are ``report.html`` (complete in one file), ``report.md``, three CSV tables and ``figures/*.png``.
+    The files are ``report.html`` (complete in one file), ``report.md``, three CSV tables and ``figures/*.png``; the first
+    report with verdicts on these runs is recorded in ``looks.yaml``.
     """
-    report = assemble(study)
+    progress = find_progress(study)
+    report = assemble(study, progress)
     folder = study.folder
     write_csv(folder / "configurations.csv", report.configurations.rows)
     write_csv(folder / "comparisons.csv", report.comparisons.rows)
@@ -91,21 +104,27 @@ def write_report(study: Study) -> list[str]:
     write_pictures(folder / "figures", [picture for part in report.figures.values() for picture in part])
     write_text(folder / "report.md", page(report, "report.md.jinja"))
     write_text(folder / "report.html", page(report, "report.html.jinja"))
+    if progress.look and progress.look not in study.looks and any(verdict.given for verdict in report.verdicts):
+        write_looks(folder, [*study.looks, progress.look])
     return report.sentences
 
 
-def assemble(study: Study) -> Report:
+def assemble(study: Study, progress: Progress | None = None) -> Report:
     """Compute the content of a report."""
-    verdicts = judge(study)
+    progress = progress or find_progress(study)
+    verdicts = judge(study, progress)
+    rows = [comparison_row(study, verdict) for verdict in verdicts]
     configurations = configuration_rows(study, {name: dice_interval(study, name) for name in study.configurations})
     differences, images = difference_rows(study), image_rows(study)
     return Report(
         study=study,
         verdicts=verdicts,
-        caveats=caveats(study),
-        configurations=Table(configuration_columns(study), configurations),
+        caveats=caveats(study, progress),
+        configurations=Table(configuration_columns(study), [*configurations, *baseline_rows(study)]),
         costs=Table(COST_COLUMNS, configurations),
-        comparisons=Table(comparison_columns(study), [comparison_row(study, verdict) for verdict in verdicts]),
+        comparisons=Table(comparison_columns(study), rows),
+        evidence=Table(EVIDENCE_COLUMNS, [row for row in rows if row.get("chance_better") is not None]),
+        trouble=Table(TROUBLE_COLUMNS, trouble_rows(find_trouble(study))),
         original=Table(ORIGINAL_COLUMNS, original_rows(study, configurations)),
         differences=Table({"key": "key"} | {name: name for name in study.configurations}, differences),
         runs=Table(run_columns(study), run_rows(study)),
@@ -113,6 +132,7 @@ def assemble(study: Study) -> Report:
         figures=draw_figures(study, verdicts),
         gallery=make_gallery(study, images),
         provenance=_provenance(study),
+        methods=describe_methods(study, progress),
     )
 
 

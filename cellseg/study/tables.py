@@ -8,6 +8,7 @@ import pandas as pd
 from cellseg.metrics import Score
 from cellseg.study.collect import Study
 from cellseg.study.original import PUBLISHED
+from cellseg.study.trouble import Trouble
 from cellseg.study.verdict import Verdict
 
 Row = dict[str, Any]
@@ -22,6 +23,25 @@ COST_COLUMNS = {
     "gflop": "GFLOP",
     "seconds_per_epoch": "s per epoch",
     "peak_memory_mb": "peak MB",
+}
+EVIDENCE_COLUMNS = {
+    "a": "A",
+    "b": "B",
+    "chance_better": "A better",
+    "chance_equivalent": "equivalent",
+    "chance_worse": "A worse",
+    "share_groups": "groups",
+    "share_seeds": "seeds",
+    "share_seeds_groups": "seeds x groups",
+    "share_training": "training sets",
+}
+TROUBLE_COLUMNS = {
+    "configuration": "configuration",
+    "runs": "runs",
+    "failed": "failed",
+    "diverged": "diverged",
+    "collapsed": "collapsed",
+    "trouble_interval": "95 % interval of the share that fails or collapses",
 }
 ORIGINAL_COLUMNS = {
     "network": "network",
@@ -38,8 +58,9 @@ AVERAGES = (
     ),
     ("pooled", "computed from all pixels of a run's test images together, then the mean over runs"),
     (
-        "95 % interval",
-        "groups of images are resampled and seed effects are simulated; wider if there are few groups or seeds",
+        "interval",
+        "from the variances over groups of images, seeds and training sets, with quantiles of t; in the table of "
+        "differences for all comparisons of the study together: 95 % of studies have no interval that misses the truth",
     ),
     ("± over seeds", "standard deviation of the runs' mean Dice around the mean of their fold"),
     ("± over folds", "standard deviation of the mean Dice of the folds"),
@@ -56,11 +77,31 @@ AVERAGES = (
     ("peak MB", "maximum memory in megabytes of a run's process, or of the GPU if it used one; maximum over runs"),
     (
         "p",
-        "probability of a difference at least as large by chance alone; adjusted for the number of comparisons (Holm)",
+        "probability of a difference at least as large by chance alone; adjusted for the number of comparisons (Games and "
+        "Howell)",
     ),
     (
-        "p over folds",
-        "p of the test by Nadeau and Bengio, which corrects for training images shared between folds; adjusted (Holm)",
+        "median",
+        "median of the differences between runs with the same seed and training set; far from the mean if runs collapse",
+    ),
+    (
+        "better, equivalent, worse",
+        "probability that A is better than B by more than the margin, that the difference is smaller than the margin, and "
+        "that A is worse by more, if every difference was equally likely before (posterior of t); not adjusted",
+    ),
+    (
+        "groups, seeds, seeds x groups, training sets",
+        "share of the variance of the difference that comes from the choice of groups of images, from the seed, from the "
+        "effect of the seed on single groups, and from the choice of training images; - if unknown",
+    ),
+    (
+        "failed, diverged, collapsed",
+        "failed runs have no result, diverged ones among them because of NaN or infinity; collapsed runs finished with a Dice "
+        "10 points below the other runs of their configuration, or not above the best baseline",
+    ),
+    (
+        "baseline",
+        "the score of a prediction that ignores the image: every pixel is cell, no pixel is, or the mean of the training masks",
     ),
     (
         "A better",
@@ -75,13 +116,27 @@ _MADE = {
     "device": "device",
     "commit": "commit",
 }
-_WHOLE = frozenset({"runs", "seeds", "folds", "seed", "fold", "epochs", "parameters", "peak_memory_mb", "images"})
+_WHOLE = frozenset(
+    (
+        "runs",
+        "seeds",
+        "folds",
+        "seed",
+        "epochs",
+        "parameters",
+        "peak_memory_mb",
+        "images",
+        "failed",
+        "diverged",
+        "collapsed",
+    )
+)
 _TENTHS = frozenset({"seconds_per_epoch", "seconds"})
 
 
 def configuration_columns(study: Study) -> dict[str, str]:
     """Return the columns of the configurations table: Dice with its interval and spread, then the other scores."""
-    columns = {name: name for name in ("configuration", "runs", "seeds", "folds")}
+    columns = {"configuration": "configuration", "runs": "runs", "seeds": "seeds", "folds": "training sets"}
     spread = {"dice_interval": INTERVAL, "sd_over_seeds": "± over seeds", "sd_over_folds": "± over folds"}
     return columns | {"dice": _label(study.scores[0])} | spread | _labels(study.scores[1:])
 
@@ -90,9 +145,8 @@ def comparison_columns(study: Study) -> dict[str, str]:
     """Return the columns of the comparisons table: each score of images with its interval."""
     columns = {"a": "A", "b": "B"}
     for score in study.per_image:
-        columns |= {f"{score.name}_difference": _label(score), f"{score.name}_interval": INTERVAL}
-    tests = {"p": "p", "p_folds": "p over folds"}
-    return columns | tests | {"a_better": "A better", "a_better_interval": INTERVAL}
+        columns |= {f"{score.name}_difference": _label(score), f"{score.name}_interval": "interval"}
+    return columns | {"p": "p", "median": "median", "a_better": "A better", "a_better_interval": "95 % interval"}
 
 
 def run_columns(study: Study) -> dict[str, str]:
@@ -135,7 +189,7 @@ def configuration_rows(study: Study, intervals: Mapping[str, tuple[float, float]
         freedom = len(means) - by_fold.ngroups
         around = means - by_fold.transform("mean")
         names = [score.name for score in study.per_image]
-        per_image = images.groupby(["fold", "image"])[names].mean().mean()
+        per_image = study.averaged(configuration, names).mean()
         low, high = intervals[configuration] or (None, None)
         rows.append(
             {
@@ -143,7 +197,7 @@ def configuration_rows(study: Study, intervals: Mapping[str, tuple[float, float]
                 "runs": len(runs),
                 "seeds": runs["seed"].nunique(),
                 "folds": runs["fold"].nunique(),
-                "images": len(images.drop_duplicates(["fold", "image"])),
+                "images": images["image"].nunique(),
                 **{name: per_image[name] for name in names},
                 "dice_low": low,
                 "dice_high": high,
@@ -169,8 +223,21 @@ def comparison_row(study: Study, verdict: Verdict) -> Row:
         of = found.get(name)
         values = (of.difference, of.low, of.high) if of else (None, None, None)
         row |= dict(zip((f"{name}_difference", f"{name}_low", f"{name}_high"), values, strict=True))
-    row |= {"p": verdict.p, "p_folds": verdict.p_folds}
+    if verdict.dice and verdict.dice.chances:
+        row |= dict(zip(("chance_better", "chance_equivalent", "chance_worse"), verdict.dice.chances, strict=True))
+    if verdict.dice and (variance := verdict.dice.variance):
+        sources = {
+            "share_groups": variance.group,
+            "share_seeds": variance.seed,
+            "share_seeds_groups": variance.seed_group,
+            "share_training": variance.training,
+        }
+        row |= {name: None if value is None else value / variance.total for name, value in sources.items()}
     known = {
+        "p": "p",
+        "median": "median",
+        "dice_inner_low": "inner_low",
+        "dice_inner_high": "inner_high",
         "a_better": "better",
         "a_better_low": "better_low",
         "a_better_high": "better_high",
@@ -180,6 +247,32 @@ def comparison_row(study: Study, verdict: Verdict) -> Row:
         "images": "images",
     }
     return row | {name: getattr(verdict.dice, attribute, None) for name, attribute in known.items()}
+
+
+def baseline_rows(study: Study) -> list[Row]:
+    """Return one row for each baseline: its scores on the test images, mean over images."""
+    if study.baselines.empty:
+        return []
+    names = [score.name for score in study.per_image if score.name in study.baselines]
+    each = study.baselines.groupby(["baseline", "fold", "image"], sort=False)[names].mean()
+    means = each.groupby(["baseline", "image"], sort=False).mean().groupby("baseline", sort=False).mean()
+    return [{"configuration": f"baseline: {name}"} | row for name, row in means.to_dict("index").items()]
+
+
+def trouble_rows(trouble: Sequence[Trouble]) -> list[Row]:
+    """Return one row for each configuration: what became of its runs."""
+    return [
+        {
+            "configuration": found.configuration,
+            "runs": found.runs,
+            "failed": found.failed,
+            "diverged": found.diverged,
+            "collapsed": found.collapsed,
+            "trouble_low": found.low,
+            "trouble_high": found.high,
+        }
+        for found in trouble
+    ]
 
 
 def image_rows(study: Study) -> list[Row]:
@@ -247,6 +340,10 @@ def cell(column: str, row: Row) -> str:
         return value
     if column in _WHOLE:
         return f"{value:,.0f}"
+    if column.startswith(("share_", "trouble_")):
+        return f"{100 * value:.0f} %"
+    if column.startswith("chance_"):
+        return f"{value:.3f}"
     if column == "gflop":
         return f"{value:.3g}"
     return f"{value:.1f}" if column in _TENTHS else f"{value:.4f}"

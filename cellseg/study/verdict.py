@@ -1,15 +1,26 @@
 """Turn each comparison into a verdict of one sentence, and list the caveats of a study."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
 from cellseg.study.collect import Study
-from cellseg.study.statistics import CONFIDENCE, Comparison, Differences, compare, holm
+from cellseg.study.progress import Progress, find_progress, plans_of
+from cellseg.study.statistics import Comparison, Differences, compare
+from cellseg.study.trouble import (
+    Trouble,
+    best_baselines,
+    find_trouble,
+    missing_runs,
+    still_improving,
+    worst_case,
+)
 
-LEVEL = 1 - CONFIDENCE
 DIFFERENT, EQUIVALENT, UNDECIDED, UNKNOWN = "different", "equivalent", "undecided", "unknown"
+MOST_DECIMALS = 4
+IMPROVING = 0.05  # share of the fall of the loss in the last tenth of the epochs, above which training ended too early
+MANY_SEEDS = 100  # more are not worth planning
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,6 @@ class Verdict:
         a, b: Names of the configurations; differences are a minus b.
         dice: The comparison in Dice; None if the runs of the two cannot be paired.
         others: Comparisons in the other scores of images that both configurations have; the verdict does not use them.
-        p, p_folds: The p values for Dice, adjusted for the number of comparisons by Holm's method.
         kind: DIFFERENT (better or worse), EQUIVALENT, UNDECIDED (no difference shown), or UNKNOWN (no verdict).
         sentence: The verdict in words.
     """
@@ -29,98 +39,174 @@ class Verdict:
     b: str
     dice: Comparison | None
     others: Mapping[str, Comparison]
-    p: float | None
-    p_folds: float | None
     kind: str
     sentence: str
 
+    @property
+    def given(self) -> bool:
+        """Whether there is a verdict."""
+        return self.kind != UNKNOWN
 
-def judge(study: Study) -> list[Verdict]:
+
+def judge(study: Study, progress: Progress | None = None) -> list[Verdict]:
     """Compare each two configurations of a study; two that cannot be paired do not affect the other verdicts."""
-    pairs = list(combinations(study.configurations, 2))
-    found = [_compare(study, a, b) for a, b in pairs]
-    p = _adjusted([None if isinstance(pair, str) else pair[0].p for pair in found])
-    p_folds = _adjusted([None if isinstance(pair, str) else pair[0].p_folds for pair in found])
+    progress = progress or find_progress(study)
+    trouble = {found.configuration: found for found in find_trouble(study)}
+    paired = {pair: _pair(study, *pair) for pair in combinations(study.configurations, 2)}
+    networks = max(2, len({name for pair, found in paired.items() if isinstance(found, dict) for name in pair}))
     verdicts = []
-    for i, ((a, b), pair) in enumerate(zip(pairs, found, strict=True)):
-        if isinstance(pair, str):
-            verdicts.append(Verdict(a, b, None, {}, None, None, UNKNOWN, f"{a} and {b} cannot be compared: {pair}"))
-        else:
-            kind, sentence = say(a, b, pair[0], p[i], p_folds[i], study.margin)
-            verdicts.append(Verdict(a, b, *pair, p[i], p_folds[i], kind, sentence))
+    for (a, b), found in paired.items():
+        if isinstance(found, str):
+            verdicts.append(Verdict(a, b, None, {}, UNKNOWN, f"{a} and {b} cannot be compared: {found}"))
+            continue
+        compared = {
+            score.name: compare(
+                found[score.name], study.margin, level=progress.level, networks=networks, share=score.share
+            )
+            for score in study.per_image
+            if score.name in found
+        }
+        dice = compared.pop("dice")
+        kind, sentence = say(a, b, dice, study.margin, interim=progress.interim)
+        if kind != UNKNOWN:
+            kind, sentence = _with_trouble(study, trouble[a], trouble[b], dice, kind, sentence)
+        runs = study.runs.loc[study.runs["configuration"].isin([a, b]), "run"]
+        if kind != UNKNOWN and (extension := progress.extension(plans_of(study, set(runs)))):
+            sentence += f"; {extension}"
+        verdicts.append(Verdict(a, b, dice, compared, kind, sentence))
     return verdicts
 
 
-def _compare(study: Study, a: str, b: str) -> tuple[Comparison, dict[str, Comparison]] | str:
-    """Return the comparison in Dice and in the other scores of images, or the reason why there is none."""
+def _pair(study: Study, a: str, b: str) -> dict[str, Differences] | str:
+    """Return the paired scores by name, or the reason why there are none."""
     first, second = (study.images[study.images["configuration"] == configuration] for configuration in (a, b))
     # with one seed, networks of one configuration start from the same weights, even if other settings differ
-    networks = study.runs.groupby("configuration")["network"].first()
-    alike = bool(networks[a] == networks[b])
-    found: dict[str, Comparison] = {}
+    networks = study.runs.groupby("configuration")["network"].agg(set)
+    alike = len(networks[a] | networks[b]) == 1
+    found: dict[str, Differences] = {}
     for score in study.per_image:
         try:
-            paired = Differences.between(first, second, score.name, study.test_share, alike=alike)
+            found[score.name] = Differences.between(first, second, score.name, study.test_share, alike=alike)
         except ValueError as error:
             if score.share:
                 return str(error)
-            continue  # no image has a value from both configurations
-        found[score.name] = compare(paired, study.margin)
-    return found.pop("dice"), found
+    return found
 
 
-def say(a: str, b: str, dice: Comparison, p: float | None, p_folds: float | None, margin: float) -> tuple[str, str]:
+def say(a: str, b: str, dice: Comparison, margin: float, interim: str | None = None) -> tuple[str, str]:
     """Return the kind of a verdict and its sentence; differences are in points (0.01 of Dice).
 
     Args:
         a: Name of the first configuration.
         b: Name of the second configuration.
         dice: The comparison in Dice, a minus b.
-        p: The p value, adjusted for the number of comparisons.
-        p_folds: The adjusted p value of the test over folds; None without folds.
         margin: The difference in Dice below which two configurations count as equivalent.
+        interim: Why there is no verdict yet; None if there is one.
     """
     mean = _points(dice.difference, "+")
-    if dice.low is None or dice.high is None or p is None:
-        if dice.groups < 2:
-            few = "all test images belong to one group, so the variation between groups is unknown; add folds"
-        else:
-            few = "there is only one run of each, so the variation between runs is unknown; add seeds or folds"
-        return UNKNOWN, f"no verdict on {a} and {b} ({mean} points): {few}"
-    interval = f"[{_points(dice.low)}, {_points(dice.high)}]"
-    if p < LEVEL and (p_folds is None or p_folds < LEVEL):
+    if dice.low is None or dice.high is None or dice.inner_low is None or dice.inner_high is None:
+        return UNKNOWN, f"no verdict on {a} and {b} ({mean} points): {_unknown(dice)}"
+    outer = _interval(dice.low, dice.high, margin)
+    if interim:
+        return UNKNOWN, f"{interim}; no verdict yet on {a} and {b} ({mean} points {outer})"
+    inner = f"{_percent(1 - 2 * dice.level)} interval {_interval(dice.inner_low, dice.inner_high, margin)}"
+    within = f"{100 * margin:g} points"
+    scope = _scope(dice)
+    if dice.different:
         worse = dice.difference < 0
         low, high = (-dice.high, -dice.low) if worse else (dice.low, dice.high)
-        size = f"{_points(abs(dice.difference))} points [{_points(low)}, {_points(high)}]"
-        small = f", a difference below the margin of {100 * margin:g} points" if dice.equivalent else ""
-        return DIFFERENT, f"{a} is {'worse' if worse else 'better'} than {b} by {size}{small}"
+        size = f"{_points(abs(dice.difference))} points {_interval(low, high, margin)}"
+        small = f", a difference below the margin of {within} ({inner})" if dice.equivalent else ""
+        return DIFFERENT, f"{a} is {'worse' if worse else 'better'} than {b} by {size}{small}{scope}"
     if dice.equivalent:
-        return EQUIVALENT, f"{a} and {b} are equivalent within {100 * margin:g} points ({mean} points {interval})"
-    why = ""
-    if not dice.low <= 0 <= dice.high:
-        why = " after correction for the number of comparisons" if p >= LEVEL else " because the folds disagree"
-    return UNDECIDED, f"no difference shown between {a} and {b} ({mean} points {interval}){why}; {_power(dice, margin)}"
+        return EQUIVALENT, f"{a} and {b} are equivalent within {within} ({mean} points, {inner}){scope}"
+    return UNDECIDED, f"no difference shown between {a} and {b} ({mean} points {outer}){scope}{_power(dice, margin)}"
+
+
+def _unknown(dice: Comparison) -> str:
+    if dice.groups < 2:
+        return "all test images belong to one group, so the variation between groups is unknown; add folds"
+    if dice.pairs < 2:
+        return "there is only one run of each, so the variation between runs is unknown; add seeds or folds"
+    if dice.difference == 0:
+        return "both have exactly the same scores in every run; check that they are different networks"
+    return "the difference is exactly the same for every group and run, so nothing shows how far chance carries"
+
+
+def _scope(dice: Comparison) -> str:
+    """Say for which training images a verdict holds, where their variation is not known."""
+    if dice.training_sets == 1:
+        return ", on this one training set"
+    return "" if dice.repeated and dice.several_seeds else ", if folds were independent"
 
 
 def _power(dice: Comparison, margin: float) -> str:
-    """Say how many more seeds give 80 % power to detect a difference as large as the margin."""
-    seeds, have, points = dice.seeds_needed(margin), dice.pairs // dice.folds, f"{100 * margin:g} points"
-    if seeds is None:
-        return "add a second seed to learn how many seeds are needed"
-    if seeds == math.inf:
-        folds = f" in {dice.folds} folds" if dice.folds > 1 else ""
-        return f"more seeds cannot give 80 % power to detect {points} on these {dice.groups} groups of images{folds}"
-    if seeds > have:
-        more = f"about {seeds - have:.0f} more {'seed' if seeds - have == 1 else 'seeds'}"
-        return f"{more} would give 80 % power to detect {points}"
-    return f"the study had 80 % power to detect {points}"
+    """Say how many more seeds give 80 % power to show a difference as large as the margin."""
+    points = f"{100 * margin:g} points"
+    if margin == 0:
+        return ""
+    needed, have = dice.seeds_needed(margin), dice.pairs / dice.training_sets
+    if needed is None:
+        return "; add a second seed to learn how many seeds are needed"
+    each = " for each training set" if dice.training_sets > 1 else ""
+    estimate, least, most = (max(0, math.ceil(seeds - have)) if seeds < math.inf else math.inf for seeds in needed)
+    limit = f"to show a difference of {points}"
+    if least > MANY_SEEDS:
+        return f"; more seeds are unlikely to suffice {limit}, add images of other groups"
+    if most == 0:
+        return f"; the study had 80 % power {limit}"
+    most_text = f"more than {MANY_SEEDS}" if most > MANY_SEEDS else f"{most:.0f}"
+    if estimate > MANY_SEEDS:
+        return (
+            f"; from {least:.0f} to {most_text} more seeds{each} would be needed {limit} with 80 % power; "
+            "more images of other groups help more"
+        )
+    noun = "seed" if estimate == 1 else "seeds"
+    return f"; about {estimate:.0f} more {noun}{each} (from {least:.0f} to {most_text}) would give 80 % power {limit}"
+
+
+def _with_trouble(study: Study, a: Trouble, b: Trouble, dice: Comparison, kind: str, sentence: str) -> tuple[str, str]:
+    """Withdraw a verdict that missing runs could reverse, or that rests on runs that collapsed."""
+    names = a.configuration, b.configuration
+    notes = [
+        f"{found.collapsed} of {found.runs - found.failed} runs of {found.configuration} collapsed"
+        for found in (a, b)
+        if found.collapsed
+    ]
+    if notes:
+        notes.append(f"the median difference of pairs of runs is {_points(dice.median, '+')} points")
+    if bounds := worst_case(study, *names, dice.difference, dice.pairs):
+        assert dice.low is not None
+        half = dice.difference - dice.low
+        low, high = bounds[0] - half, bounds[1] + half
+        kept = {DIFFERENT: low > 0 or high < 0, EQUIVALENT: -study.margin < low and high < study.margin}
+        lacking = " and ".join(f"{len(missing_runs(study, name))} of {name}" for name in names)
+        notes.append(
+            f"runs are missing ({lacking}); with the lowest or highest Dice for these, the difference would be from "
+            f"{_points(bounds[0], '+')} to {_points(bounds[1], '+')} points"
+        )
+        if not kept.get(kind, True):
+            return _withdrawn(*names, dice, study.margin, notes)
+    if kind == EQUIVALENT and (a.collapsed or b.collapsed):
+        return _withdrawn(*names, dice, study.margin, notes)
+    opposite = dice.median * dice.difference <= 0 or abs(dice.median) < study.margin < abs(dice.difference)
+    if kind == DIFFERENT and (a.collapsed or b.collapsed) and opposite:
+        notes.append("so the difference comes from the runs that collapsed")
+    return kind, "; ".join([sentence, *notes])
+
+
+def _withdrawn(a: str, b: str, dice: Comparison, margin: float, notes: list[str]) -> tuple[str, str]:
+    assert dice.low is not None
+    assert dice.high is not None
+    seen = f"{_points(dice.difference, '+')} points {_interval(dice.low, dice.high, margin)}"
+    return UNKNOWN, "; ".join([f"no verdict on {a} and {b} ({seen})", *notes])
 
 
 def dice_interval(study: Study, configuration: str) -> tuple[float, float] | None:
     """Return the 95 % interval of a configuration's mean Dice; None if one run or one group gives no interval."""
     images = study.images[study.images["configuration"] == configuration]
     nothing = images.assign(dice=0.0)
-    alone = compare(Differences.between(images, nothing, "dice", study.test_share, alike=False), study.margin)
+    alone = compare(Differences.between(images, nothing, "dice", study.test_share, alike=True), study.margin)
     return None if alone.low is None or alone.high is None else (max(0.0, alone.low), min(1.0, alone.high))
 
 
@@ -128,19 +214,45 @@ def _points(share: float, sign: str = "") -> str:
     return f"{round(100 * share, 1) + 0.0:{sign}.1f}"  # adding 0 turns -0.0 into 0.0
 
 
-def caveats(study: Study) -> list[str]:
+def _interval(low: float, high: float, margin: float) -> str:
+    """Format an interval in points, with as many decimals as show on which side of 0 and of the margin its ends lie."""
+    return f"[{_end(low, margin)}, {_end(high, margin)}]"
+
+
+def _end(share: float, margin: float) -> str:
+    value, limits = 100 * share, (0.0, 100 * margin, -100 * margin)
+
+    def sides(number: float) -> list[float]:
+        return [math.copysign(1, number - limit) if number != limit else 0 for limit in limits]
+
+    for decimals in range(1, MOST_DECIMALS + 1):
+        if sides(round(value, decimals)) == sides(value):
+            break
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"
+
+
+def caveats(study: Study, progress: Progress | None = None) -> list[str]:
     """Return the limits of this study that a reader must know before using any verdict."""
-    runs, found = study.runs, []
-    if runs["fold"].nunique() == 1 and all(len(values) == 1 for values in study.split.values()):
+    runs, found = study.runs, list((progress or find_progress(study)).remarks)
+    if runs["fold"].nunique() == 1:
         found.append(
-            "all runs share one split, so no interval includes the variation between training sets; "
+            "all runs share one training set, so no interval includes the variation between training sets; "
             "add folds: data.split.folds=5 data.split.fold=0,1,2,3,4"
         )
-    if runs["fold"].nunique() == 2:
-        found.append("there are only two folds, so the variation between training sets is poorly known; use five")
-    if runs.groupby(["configuration", "fold"])["seed"].nunique().max() == 1:
+    elif len(study.split.get("seed", [])) < 2:
         found.append(
-            "there is only one seed per fold, so the variation between seeds is unknown; add seeds: seed=0,1,2"
+            "folds share training images, so the variation between training sets is known roughly; repeat the folds with "
+            "other splits: data.split.seed=0,1,2"
+        )
+    seeds = runs.groupby(["configuration", "fold"])["seed"].nunique()
+    if alone := [str(name) for name, most in seeds.groupby("configuration").max().items() if most == 1]:
+        found.append(
+            f"{', '.join(alone)}: only one seed for each training set, so the variation between seeds is unknown; "
+            "add seeds: seed=0,1,2"
         )
     if (runs["leaks"] > 0).any():
         found.append("these scores may be too high: related images lie in different parts of the split")
@@ -150,16 +262,17 @@ def caveats(study: Study) -> list[str]:
                 f"{a} and {b} have exactly the same Dice on every image of every run; "
                 "check that both were trained and are different networks"
             )
+    found += _learned(study)
     for column, noun in (("device", "devices"), ("precision", "precisions"), ("scored_weights", "kinds of weights")):
         if (kinds := runs[column].nunique()) > 1:
             found.append(f"the runs used {kinds} {noun}: {'; '.join(sorted(set(runs[column])))}")
-    if study.unfinished:
-        found.append(f"unfinished runs, left out: {', '.join(study.unfinished)}")
+    failed = [run.run for run in study.unfinished if run.failure is not None]
+    if failed:
+        found.append(f"failed runs, without a result: {', '.join(failed)}")
+    if left := [run.run for run in study.unfinished if run.failure is None]:
+        found.append(f"unfinished runs, left out: {', '.join(left)}")
     if study.repeated:
         found.append(f"repeated runs of one configuration, seed and fold, left out: {', '.join(study.repeated)}")
-    if len(study.margins) > 1:
-        every = ", ".join(f"{margin:g}" for margin in study.margins)
-        found.append(f"the runs have different margins ({every} of Dice); verdicts use the smallest")
     unpaired = runs.groupby(["fold", "seed"])["configuration"].nunique()
     if lone := [key for key, count in unpaired.items() if count < len(study.configurations)]:
         found.append(
@@ -169,15 +282,29 @@ def caveats(study: Study) -> list[str]:
     return found
 
 
+def _learned(study: Study) -> list[str]:
+    """Name the configurations that are not better than a baseline, or whose training ended too early."""
+    found, baselines = [], best_baselines(study)
+    for configuration in study.configurations:
+        own = study.runs["configuration"] == configuration
+        dice, baseline = 100 * study.runs.loc[own, "dice"].mean(), 100 * baselines[own].mean()
+        if dice <= baseline:
+            found.append(
+                f"{configuration} does not beat a prediction that ignores the image ({dice:.1f} against {baseline:.1f} "
+                "points of Dice), so it has not learned; train longer"
+            )
+        improving = still_improving(study.curves, configuration)
+        if improving is not None and improving > IMPROVING:
+            found.append(
+                f"{configuration} was still improving when training ended ({100 * improving:.0f} % of the fall of the "
+                "training loss came in the last tenth of the epochs); train longer: trainer.max_epochs"
+            )
+    return found
+
+
 def _same_throughout(study: Study, a: str, b: str) -> bool:
     """Return whether two configurations have exactly equal Dice on all images that both were tested on."""
     scores = study.images.set_index(["fold", "seed", "image"])
     first, second = (scores.loc[scores["configuration"] == configuration, "dice"] for configuration in (a, b))
     difference = (first - second).dropna()
     return len(difference) > 0 and bool((difference == 0).all())
-
-
-def _adjusted(values: Sequence[float | None]) -> list[float | None]:
-    """Adjust the p values by Holm's method; pairs without a p value do not count."""
-    known = iter(holm([value for value in values if value is not None]))
-    return [None if value is None else next(known) for value in values]

@@ -16,10 +16,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ValueType
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
@@ -27,7 +28,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from cellseg.run.naming import run_name
 from cellseg.run.overrides import INPUTS, quoted, values
+from cellseg.run.plan import plan_study
 from cellseg.run.resolvers import register_resolvers
 from cellseg.run.signals import say
 from cellseg.storage.errors import InputError
@@ -77,9 +80,12 @@ class SweepAccount(Callback):
             outlive_dead_jobs()
         else:
             require_inputs(config)
+        overrides = sweep_overrides(config)
+        runs = len(BasicSweeper.split_arguments(overrides, None)[0])
+        write_plan(study, config, overrides)
         # every job of the sweep inherits it
         os.environ[SWEEP] = name_sweep()
-        self.watch = SweepWatch(study / ACCOUNT / os.environ[SWEEP], count_runs(config))
+        self.watch = SweepWatch(study / ACCOUNT / os.environ[SWEEP], runs)
         if not on_cluster:  # on a cluster Ctrl-C ends this command, and the jobs continue
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self.stop)
@@ -186,22 +192,62 @@ def require_inputs(config: DictConfig) -> None:
                 )
 
 
-def count_runs(config: DictConfig) -> int:
-    """Count the runs of a sweep; exit if two of them would be the same run or belong to two studies."""
+def sweep_overrides(config: DictConfig) -> list[Override]:
+    """Return the overrides of a sweep; exit if two of its runs would be the same or belong to two studies."""
     loader = GlobalHydra.instance().config_loader()  # expands glob(*)
-    runs = 1
-    for override in OverridesParser.create(config_loader=loader).parse_overrides(list(config.hydra.overrides.task)):
+    words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    found = OverridesParser.create(config_loader=loader).parse_overrides([*words, *config.hydra.overrides.task])
+    for override in found:
         if not override.is_sweep_override():
             continue
         key, values = override.get_key_element(), list(override.sweep_string_iterator())
-        if key in ("study", "n_jobs", "margin"):
+        if key in ("study", "n_jobs", "margin", "looks"):
             sys.exit(
                 f"error: {key} must have one value in a sweep, but has {len(values)}; start one sweep for each value"
             )
         if twice := next((value for value in values if values.count(value) > 1), None):
             sys.exit(f"error: {key}={twice} is given twice and would make the same run twice; remove one")
-        runs *= len(values)
-    return runs
+    return found
+
+
+def run_folders(config: DictConfig, overrides: list[Override]) -> list[str]:
+    """Return the names of the folders of all runs of a sweep.
+
+    Hydra composes the configuration of the first run with each new word, so a misspelt one ends the sweep here, and of each
+    combination of groups, because these decide on the network.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    names, known = [], set[str]()
+    composed = dict[tuple[str, ...], tuple[str, int]]()
+    for job in BasicSweeper.split_arguments(overrides, None)[0]:
+        own = dict(word.split("=", 1) for word in job)
+        groups = tuple(word for word in job if "." not in word.partition("=")[0] and not word.startswith("seed="))
+        if groups not in composed or not known.issuperset(job):
+            found = loader.load_sweep_config(config, job)
+            composed[groups] = found.hydra.runtime.choices.model, found.seed
+            known.update(job)
+        model, seed = composed[groups]
+        names.append(run_name(model, int(own.get("seed", seed)), job))
+    return names
+
+
+def write_plan(study: Path, config: DictConfig, overrides: list[Override]) -> None:
+    """Write the plan of a sweep, if its runs are known beforehand; exit if it contradicts an earlier plan."""
+    if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):  # another sweeper decides as it goes
+        return
+    swept = [override for override in overrides if override.is_sweep_override()]
+    fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+    try:
+        plan_study(
+            study,
+            runs=run_folders(config, overrides),
+            grid={override.get_key_element(): list(override.sweep_string_iterator()) for override in swept},
+            fixed=fixed,
+            margin=float(config.margin),
+            looks=config.looks,
+        )
+    except InputError as error:
+        sys.exit(f"error: {error}")
 
 
 class SweepWatch:

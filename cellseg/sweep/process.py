@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cellseg.run.home import START
+from cellseg.run.naming import FAILURE
 from cellseg.run.overrides import quoted
 from cellseg.run.signals import say
 from cellseg.storage.errors import InputError
@@ -26,7 +27,6 @@ from cellseg.storage.files import write_json, write_text
 
 ACCOUNT = ".sweep"  # folder in the study with the outcomes of runs; it has one subfolder for each sweep
 SWEEP = "CELLSEG_SWEEP"  # environment variable: the name of that subfolder, for all processes of a sweep
-FAILURE = "failure.txt"
 STOP = "stop"  # file in that subfolder: the user has stopped the sweep
 SWEPT = "CELLSEG_SWEPT"  # environment variable of a run whose standard input closes when its sweep ends
 FLAGS = {"-cd": "--config-dir", "-cn": "--config-name", "-cp": "--config-path"}  # Hydra's flags that runs need too

@@ -180,7 +180,8 @@ def _best_of(study: Study, *, ensemble: bool, trust: bool) -> Trained:
     have = study.runs.groupby(["fold", "seed"])["configuration"].transform("nunique")
     shared = study.runs.loc[have == len(study.configurations), ["fold", "seed"]].drop_duplicates()
     images = study.images if shared.empty else study.images.merge(shared, on=["fold", "seed"])
-    dice = images.groupby(["configuration", "fold", "image"])["dice"].mean().groupby("configuration").mean()
+    each = images.groupby(["configuration", "fold", "image"])["dice"].mean().groupby(["configuration", "image"]).mean()
+    dice = each.groupby("configuration").mean()
     best = str(dice.idxmax())
     runs = study.runs[study.runs["configuration"] == best].sort_values(["seed", "fold"])["run"]
     # not the run with the highest score: that choice would favour chance on the test images
