@@ -235,7 +235,8 @@ def _finish(loggers: Sequence[Logger]) -> None:
 def stream_of(cfg: DictConfig) -> int:
     """Return the seed of the initial weights, which differs between folds and between splits.
 
-    The statistics treat runs with different training images as independent, so they must not start from the same weights.
+    The statistics treat runs with different training images as independent, so they must not start from the same
+    weights.
     """
     fold, split = (OmegaConf.select(cfg, f"data.split.{key}") for key in ("fold", "seed"))
     parts = [cfg.seed, *([] if fold is None else [fold]), *([split, SPLIT_STREAM] if split else [])]

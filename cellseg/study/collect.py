@@ -257,7 +257,7 @@ def _plans(runs: Iterable[RunFolder]) -> dict[str, list[str]]:
     values: dict[str, set[str]] = {}
     for run in runs:
         for key, value in leaves(run.config).items():
-            if key.startswith(SPLIT) and key not in (*NOT_COMPARED, f"{SPLIT}_target_") and value is not None:
+            if key.startswith(SPLIT) and key not in (f"{SPLIT}fold", f"{SPLIT}_target_") and value is not None:
                 values.setdefault(key.removeprefix(SPLIT), set()).add(str(value))
     return {key: sorted(found) for key, found in values.items()}
 

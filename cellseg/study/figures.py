@@ -117,7 +117,8 @@ def _differences(study: Study, verdicts: Sequence[Verdict]) -> Picture:
         figure,
         "differences",
         "Differences between configurations",
-        "Mean difference in Dice over images with its interval, for all comparisons together. Red: better or worse; green: equivalent; grey: no "
+        "Mean difference in Dice over images with its interval, for all comparisons together. Red: better or worse; "
+        "green: equivalent; grey: no "
         f"difference shown, or no verdict. The band is the margin: differences below {points:g} points are equivalent.",
     )
 

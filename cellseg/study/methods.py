@@ -25,25 +25,28 @@ def describe_methods(study: Study, progress: Progress) -> str:
     margin = f"{100 * study.margin:g} points of Dice"
     if study.plans:
         plan = study.plans[-1]
-        when = f"margin, runs and number of looks ({plan.looks}) were written down on {plan.date:%Y-%m-%d} before these runs"
+        when = f"margin, runs and number of looks ({plan.looks}) were fixed on {plan.date:%Y-%m-%d}, before these runs"
     else:
         when = "there was no written plan"
+    names, level = ", ".join(study.configurations), LEVEL if progress.interim else progress.level
     sentences = [
-        f"We compared {count(networks, 'configuration')} ({', '.join(study.configurations)}) in {count(len(runs), 'run')}",
-        f"{count(images['image'].nunique(), 'test image')} in {count(images['group'].nunique(), 'group')} of related images "
+        f"We compared {count(networks, 'configuration')} ({names}) in {count(len(runs), 'run')}",
+        f"{count(images['image'].nunique(), 'test image')} in {count(images['group'].nunique(), 'group')} of related "
+        "images "
         f"(data fingerprint {study.data_fingerprint[:12]}) were scored; images were divided by group {how}",
         f"Each training set was used with {'seed' if runs['seed'].nunique() == 1 else 'seeds'} {seeds}",
-        "Dice was computed for each image at a threshold of 0.5, averaged over the runs of an image and then over images",
+        "Dice was computed for each image at a threshold of 0.5, and averaged over the runs of an image and then over "
+        "images",
     ]
     if networks > 1:
         sentences += [
             "Differences of runs paired by seed and training set were analysed with variance components for groups of "
-            "images, seeds, their interaction and, with several training sets, the training set (with the correction of "
-            "Nadeau and Bengio, or with correlations by overlap where splits were repeated), and t quantiles with "
+            "images, seeds, their interaction and, with several training sets, the training set (with the correction "
+            "of Nadeau and Bengio, or with correlations by overlap where splits were repeated), and t quantiles with "
             "Satterthwaite's degrees of freedom",
             f"Intervals and p values hold for all comparisons of the study together (Games and Howell) at a level of "
-            f"{100 * (LEVEL if progress.interim else progress.level):.3g} %; equivalence was tested by two one-sided tests with "
-            f"a margin of {margin}; {when}",
+            f"{100 * level:.3g} %; equivalence was tested by two one-sided tests with a "
+            f"margin of {margin}; {when}",
         ]
     if progress.interim:
         sentences.append(f"This report is {progress.interim}")

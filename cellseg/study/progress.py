@@ -1,4 +1,4 @@
-"""Whether a report may give verdicts now, and how far it may trust them: the plan of a study and earlier looks at it."""
+"""Whether a report may give verdicts now, and how far they can be trusted: the plan of a study and earlier looks."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def find_progress(study: Study) -> Progress:
         before = max((made.look for made in earlier if made.plan == number), default=0)
         if not planned - ended <= set(newest.runs):  # an earlier plan is not complete
             look = 0
-        if same is None and look <= before < newest.looks or look == 0:
+        if look == 0 or (same is None and look <= before < newest.looks):
             interim = f"interim: {len(finished & planned)} of {count(len(planned), 'run')}"
         elif same is not None:
             level = same.level
@@ -82,8 +82,8 @@ def _remarks(study: Study, earlier: list[Look], unplanned: list[str], level: flo
     found = []
     if not study.plans:
         found.append(
-            "the study has no plan.yaml, which a sweep writes before its first run, so nothing shows that the number of "
-            "runs was fixed before the results were seen"
+            "the study has no plan.yaml, which a sweep writes before its first run, so nothing shows that the number "
+            "of runs was fixed before the results were seen"
         )
     if unplanned:
         found.append(f"{count(len(unplanned), 'run')} in no plan of the study: {', '.join(unplanned)}")

@@ -92,8 +92,8 @@ class Report:
 def write_report(study: Study) -> list[str]:
     """Write the report of a study into its folder, and return its sentences.
 
-    The files are ``report.html`` (complete in one file), ``report.md``, three CSV tables and ``figures/*.png``; the first
-    report with verdicts on these runs is recorded in ``looks.yaml``.
+    The files are ``report.html`` (complete in one file), ``report.md``, three CSV tables and ``figures/*.png``. The
+    first report with verdicts on these runs is recorded in ``looks.yaml``.
     """
     progress = find_progress(study)
     report = assemble(study, progress)

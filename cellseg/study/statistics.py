@@ -1,9 +1,9 @@
 """Compare two configurations: a difference, its interval, and the sources of its variance, all in closed form.
 
 The unit is the image, clustered by group. Each image has the mean over its runs, and images have equal weight. A
-difference varies with four things: which groups of images there are, the seed, the seed's effect on single groups, and the
-training set. Their variances are estimated by analysis of variance, and the quantile is that of t with Satterthwaite's
-degrees of freedom.
+difference varies with four things: which groups of images there are, the seed, the seed's effect on single groups, and
+the training set. Their variances are estimated by analysis of variance, and the quantile is that of t with
+Satterthwaite's degrees of freedom.
 tests/test_statistics.py calibrates the method on simulated studies.
 """
 
@@ -33,8 +33,8 @@ class Differences:
     """Differences of two configurations, A minus B, in runs paired by seed and training set.
 
     Attributes:
-        scores: Contribution of each group to the mean score of each run, shape (2, R, G), A first: the sum over its images
-            of the score times the weight of the image. 0 if the run was not tested on the group.
+        scores: Contribution of each group to the mean score of each run, shape (2, R, G), A first: the sum over its
+            images of the score times the weight of the image. 0 if the run was not tested on the group.
         training_of_run: Training set of each pair of runs, 0 to T - 1, shape (R,).
         weights: Sum of the weights of the images of each group that a training set was tested on, shape (T, G). All
             weights together sum to 1.
@@ -59,7 +59,7 @@ class Differences:
         Runs without a counterpart are left out. An image is left out if the score is missing in any run of its fold.
 
         Args:
-            a: One row for each scored image of each run of A: seed, fold (the training set), image, group and the score.
+            a: One row for each scored image of each run of A: seed, fold (the training set), image, group, score.
             b: The rows of B.
             score: Column to compare.
             test_share: Number of test images divided by number of training images.
@@ -438,8 +438,8 @@ def _satterthwaite(squares: Sequence[Square], sources: Sequence[Square]) -> floa
 def _between_groups(data: Differences) -> Square:
     """Return the variance of the mean over groups, with the effect of seeds on groups.
 
-    Groups count by their deviation from the mean; if each training set tests other groups, the deviations contain part of
-    the effects of runs too.
+    Groups count by their deviation from the mean; if each training set tests other groups, the deviations contain part
+    of the effects of runs too.
     """
     weight = data.weights.sum(axis=0)
     if data.repeated:
@@ -497,9 +497,9 @@ class Contrast:
 def _between_seeds(data: Differences) -> tuple[Square, Square]:
     """Return the variances of the mean over seeds: of whole runs, and of the effect of seeds on single groups.
 
-    The second is part of the first. Networks of one configuration start from the same weights, so the variance is that of
-    their differences. Other networks have a variance each. They share the order of images and the augmentation; where that
-    moves both in the same way, the sum of the two variances is too large, never too small.
+    The second is part of the first. Networks of one configuration start from the same weights, so the variance is that
+    of their differences. Other networks have a variance each. They share the order of images and the augmentation;
+    where that moves both in the same way, the sum of the two variances is too large, never too small.
     """
     found = [_over_seeds(data, parts) for parts in ([data.parts] if data.alike else data.scores)]
     return _summed([run for run, _ in found]), _summed([single for _, single in found])
@@ -542,8 +542,8 @@ def _repeated_training(data: Differences, run: Square, residual: Square) -> Squa
     """Return the variance of the mean over training sets, some of which test the same groups.
 
     Each training set is judged by how its groups differ from their mean over training sets, beyond what seeds explain.
-    Training sets overlap, and their effects are taken to be correlated by the share of images in common. The estimate is
-    at least a quarter of its standard error: 0 would claim more than the data show.
+    Training sets overlap, and their effects are taken to be correlated by the share of images in common. The estimate
+    is at least a quarter of its standard error: 0 would claim more than the data show.
     """
     weight, shares = data.weights.sum(axis=0), data.shares
     part = data.weights / weight  # of a group, the weight that each training set has

@@ -77,31 +77,33 @@ AVERAGES = (
     ("peak MB", "maximum memory in megabytes of a run's process, or of the GPU if it used one; maximum over runs"),
     (
         "p",
-        "probability of a difference at least as large by chance alone; adjusted for the number of comparisons (Games and "
-        "Howell)",
+        "probability of a difference at least as large by chance alone; adjusted for the number of comparisons (Games "
+        "and Howell)",
     ),
     (
         "median",
-        "median of the differences between runs with the same seed and training set; far from the mean if runs collapse",
+        "median of the differences between runs with the same seed and training set; far from the mean if runs "
+        "collapse",
     ),
     (
         "better, equivalent, worse",
-        "probability that A is better than B by more than the margin, that the difference is smaller than the margin, and "
-        "that A is worse by more, if every difference was equally likely before (posterior of t); not adjusted",
+        "probability that A is better than B by more than the margin, that the difference is smaller than the margin, "
+        "and that A is worse by more, if every difference was equally likely before (posterior of t); not adjusted",
     ),
     (
         "groups, seeds, seeds x groups, training sets",
-        "share of the variance of the difference that comes from the choice of groups of images, from the seed, from the "
-        "effect of the seed on single groups, and from the choice of training images; - if unknown",
+        "share of the variance of the difference that comes from the choice of groups of images, from the seed, from "
+        "the effect of the seed on single groups, and from the choice of training images; - if unknown",
     ),
     (
         "failed, diverged, collapsed",
-        "failed runs have no result, diverged ones among them because of NaN or infinity; collapsed runs finished with a Dice "
-        "10 points below the other runs of their configuration, or not above the best baseline",
+        "failed runs have no result, diverged ones among them because of NaN or infinity; collapsed runs finished with "
+        "a Dice 10 points below the other runs of their configuration, or not above the best baseline",
     ),
     (
         "baseline",
-        "the score of a prediction that ignores the image: every pixel is cell, no pixel is, or the mean of the training masks",
+        "the score of a prediction that ignores the image: every pixel is cell, no pixel is, or the mean of the "
+        "training masks",
     ),
     (
         "A better",
@@ -256,7 +258,7 @@ def baseline_rows(study: Study) -> list[Row]:
     names = [score.name for score in study.per_image if score.name in study.baselines]
     each = study.baselines.groupby(["baseline", "fold", "image"], sort=False)[names].mean()
     means = each.groupby(["baseline", "image"], sort=False).mean().groupby("baseline", sort=False).mean()
-    return [{"configuration": f"baseline: {name}"} | row for name, row in means.to_dict("index").items()]
+    return [{"configuration": f"baseline: {row.pop('baseline')}"} | row for row in _records(means.reset_index())]
 
 
 def trouble_rows(trouble: Sequence[Trouble]) -> list[Row]:

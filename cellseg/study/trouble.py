@@ -1,4 +1,4 @@
-"""Runs that went wrong: failed, diverged and collapsed runs of each configuration, and what missing runs could change."""
+"""Runs that went wrong: failed, diverged and collapsed runs, and what missing runs could change."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,8 +51,8 @@ def find_trouble(study: Study) -> list[Trouble]:
 def collapsed_runs(study: Study) -> set[str]:
     """Return the runs that collapsed: not above the best baseline, or far below the others of their configuration.
 
-    A run is compared after the median Dice of all runs on its test images is removed, as some test images are harder. If
-    no run of a configuration is above the baseline, the configuration has not learned, and no run of it collapsed.
+    A run is compared after the median Dice of all runs on its test images is removed, as some test images are harder.
+    If no run of a configuration is above the baseline, the configuration has not learned, and no run of it collapsed.
     """
     runs = study.runs
     apart = runs["dice"] - runs.groupby("fold")["dice"].transform("median")

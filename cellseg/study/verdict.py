@@ -7,7 +7,7 @@ from itertools import combinations
 
 from cellseg.study.collect import Study
 from cellseg.study.progress import Progress, find_progress, plans_of
-from cellseg.study.statistics import Comparison, Differences, compare
+from cellseg.study.statistics import Comparison, Differences, compare, find_variance
 from cellseg.study.trouble import (
     Trouble,
     best_baselines,
@@ -52,8 +52,10 @@ def judge(study: Study, progress: Progress | None = None) -> list[Verdict]:
     """Compare each two configurations of a study; two that cannot be paired do not affect the other verdicts."""
     progress = progress or find_progress(study)
     trouble = {found.configuration: found for found in find_trouble(study)}
+    untrained = {name for name in study.configurations if _untrained(study, name)}
     paired = {pair: _pair(study, *pair) for pair in combinations(study.configurations, 2)}
-    networks = max(2, len({name for pair, found in paired.items() if isinstance(found, dict) for name in pair}))
+    judged = [pair for pair, found in paired.items() if isinstance(found, dict) and find_variance(found["dice"])]
+    networks = max(2, len({name for pair in judged for name in pair}))
     verdicts = []
     for (a, b), found in paired.items():
         if isinstance(found, str):
@@ -68,6 +70,8 @@ def judge(study: Study, progress: Progress | None = None) -> list[Verdict]:
         }
         dice = compared.pop("dice")
         kind, sentence = say(a, b, dice, study.margin, interim=progress.interim)
+        if kind != UNKNOWN and {a, b} <= untrained:
+            kind, sentence = _withdrawn(a, b, dice, study.margin, ["neither beats a prediction that ignores the image"])
         if kind != UNKNOWN:
             kind, sentence = _with_trouble(study, trouble[a], trouble[b], dice, kind, sentence)
         runs = study.runs.loc[study.runs["configuration"].isin([a, b]), "run"]
@@ -245,8 +249,8 @@ def caveats(study: Study, progress: Progress | None = None) -> list[str]:
         )
     elif len(study.split.get("seed", [])) < 2:
         found.append(
-            "folds share training images, so the variation between training sets is known roughly; repeat the folds with "
-            "other splits: data.split.seed=0,1,2"
+            "folds share training images, so the variation between training sets is known roughly; repeat the folds "
+            "with other splits: data.split.seed=0,1,2"
         )
     seeds = runs.groupby(["configuration", "fold"])["seed"].nunique()
     if alone := [str(name) for name, most in seeds.groupby("configuration").max().items() if most == 1]:
@@ -282,13 +286,19 @@ def caveats(study: Study, progress: Progress | None = None) -> list[str]:
     return found
 
 
+def _untrained(study: Study, configuration: str) -> bool:
+    """Return whether a configuration is not better than the best baseline, mean over its runs."""
+    own = study.runs["configuration"] == configuration
+    return bool(study.runs.loc[own, "dice"].mean() <= best_baselines(study)[own].mean())
+
+
 def _learned(study: Study) -> list[str]:
     """Name the configurations that are not better than a baseline, or whose training ended too early."""
     found, baselines = [], best_baselines(study)
     for configuration in study.configurations:
-        own = study.runs["configuration"] == configuration
-        dice, baseline = 100 * study.runs.loc[own, "dice"].mean(), 100 * baselines[own].mean()
-        if dice <= baseline:
+        if _untrained(study, configuration):
+            own = study.runs["configuration"] == configuration
+            dice, baseline = 100 * study.runs.loc[own, "dice"].mean(), 100 * baselines[own].mean()
             found.append(
                 f"{configuration} does not beat a prediction that ignores the image ({dice:.1f} against {baseline:.1f} "
                 "points of Dice), so it has not learned; train longer"

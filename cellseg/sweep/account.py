@@ -21,6 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
@@ -213,7 +214,7 @@ def sweep_overrides(config: DictConfig) -> list[Override]:
 def run_folders(config: DictConfig, overrides: list[Override]) -> list[str]:
     """Return the names of the folders of all runs of a sweep.
 
-    Hydra composes the configuration of the first run with each new word, so a misspelt one ends the sweep here, and of each
+    Hydra composes the configuration of the first run with each new word, so a misspelt one is noticed here, and of each
     combination of groups, because these decide on the network.
     """
     loader = GlobalHydra.instance().config_loader()
@@ -248,6 +249,8 @@ def write_plan(study: Path, config: DictConfig, overrides: list[Override]) -> No
         )
     except InputError as error:
         sys.exit(f"error: {error}")
+    except HydraException:  # Hydra composes the runs itself after this, and reports the error
+        return
 
 
 class SweepWatch:
