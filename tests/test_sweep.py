@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cellseg import train
 from cellseg.run.begin import occupied
 from cellseg.run.naming import run_name
+from cellseg.run.plan import read_plans
 from cellseg.run.signals import Interrupted, StopRequest
 from cellseg.storage.errors import InputError
 from cellseg.sweep.account import SweepWatch
@@ -282,6 +283,9 @@ def test_a_sweep_survives_a_killed_and_a_refused_run_and_the_same_command_does_t
     said, _ = sweep.communicate(timeout=PATIENCE)
     assert sweep.returncode == 1, said
     assert outcomes(study) == {"potinet_seed-0": "failed", "potinet_seed-1": "done", "potinet_seed--1": "failed"}
+    [plan] = read_plans(study)
+    assert set(plan.runs) == {path.name for path in study.glob("potinet*")}
+    assert (plan.margin, plan.looks, plan.grid["seed"]) == (0.005, 1, ["0", "1", "-1"])
     assert "killed by SIGKILL" in said
     assert "2 of 3 runs failed; see " in said  # though the report failed too
     assert "3 of 3: " in said  # told as they end
@@ -300,6 +304,7 @@ def test_a_sweep_survives_a_killed_and_a_refused_run_and_the_same_command_does_t
     }
     assert "1 of 3 runs failed" in said
     assert (study / "report.html").is_file()
+    assert len(read_plans(study)) == 1  # the same command has the same plan
     assert "continuing PotiNet" in (victim / "train.log").read_text()
     assert not (victim / "failure.txt").exists()
     assert epochs(victim) == list(range(LENGTH))

@@ -18,7 +18,7 @@ from cellseg.study.trouble import (
 )
 
 DIFFERENT, EQUIVALENT, UNDECIDED, UNKNOWN = "different", "equivalent", "undecided", "unknown"
-MOST_DECIMALS = 4
+MOST_DECIMALS = 9
 IMPROVING = 0.05  # share of the fall of the loss in the last tenth of the epochs, above which training ended too early
 MANY_SEEDS = 100  # more are not worth planning
 
@@ -107,7 +107,7 @@ def say(a: str, b: str, dice: Comparison, margin: float, interim: str | None = N
         margin: The difference in Dice below which two configurations count as equivalent.
         interim: Why there is no verdict yet; None if there is one.
     """
-    mean = _points(dice.difference, "+")
+    mean = _end(dice.difference, margin, "+")
     if dice.low is None or dice.high is None or dice.inner_low is None or dice.inner_high is None:
         return UNKNOWN, f"no verdict on {a} and {b} ({mean} points): {_unknown(dice)}"
     outer = _interval(dice.low, dice.high, margin)
@@ -119,7 +119,7 @@ def say(a: str, b: str, dice: Comparison, margin: float, interim: str | None = N
     if dice.different:
         worse = dice.difference < 0
         low, high = (-dice.high, -dice.low) if worse else (dice.low, dice.high)
-        size = f"{_points(abs(dice.difference))} points {_interval(low, high, margin)}"
+        size = f"{_end(abs(dice.difference), margin)} points {_interval(low, high, margin)}"
         small = f", a difference below the margin of {within} ({inner})" if dice.equivalent else ""
         return DIFFERENT, f"{a} is {'worse' if worse else 'better'} than {b} by {size}{small}{scope}"
     if dice.equivalent:
@@ -202,7 +202,7 @@ def _with_trouble(study: Study, a: Trouble, b: Trouble, dice: Comparison, kind: 
 def _withdrawn(a: str, b: str, dice: Comparison, margin: float, notes: list[str]) -> tuple[str, str]:
     assert dice.low is not None
     assert dice.high is not None
-    seen = f"{_points(dice.difference, '+')} points {_interval(dice.low, dice.high, margin)}"
+    seen = f"{_end(dice.difference, margin, '+')} points {_interval(dice.low, dice.high, margin)}"
     return UNKNOWN, "; ".join([f"no verdict on {a} and {b} ({seen})", *notes])
 
 
@@ -223,16 +223,15 @@ def _interval(low: float, high: float, margin: float) -> str:
     return f"[{_end(low, margin)}, {_end(high, margin)}]"
 
 
-def _end(share: float, margin: float) -> str:
+def _end(share: float, margin: float, sign: str = "") -> str:
+    """Format a difference in points; adding 0 turns -0.0 into 0.0."""
     value, limits = 100 * share, (0.0, 100 * margin, -100 * margin)
 
     def sides(number: float) -> list[float]:
         return [math.copysign(1, number - limit) if number != limit else 0 for limit in limits]
 
-    for decimals in range(1, MOST_DECIMALS + 1):
-        if sides(round(value, decimals)) == sides(value):
-            break
-    return f"{round(value, decimals) + 0.0:.{decimals}f}"
+    decimals = next((n for n in range(1, MOST_DECIMALS) if sides(round(value, n)) == sides(value)), MOST_DECIMALS)
+    return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"
 
 
 def _percent(share: float) -> str:
