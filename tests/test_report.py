@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from cellseg.cli import app
 from cellseg.data.drawing import FALSE, RIGHT
 from cellseg.run.folder import SCHEMA, Counts, DataFacts, PeakMemory, Prediction, Summary, write_prediction
+from cellseg.run.plan import plan_study, read_looks
 from cellseg.storage.csv_files import write_csv
 from cellseg.storage.errors import InputError
 from cellseg.study.collect import read_study
@@ -170,6 +171,62 @@ def test_the_same_network_with_another_setting_is_another_configuration(tmp_path
     assert study.configurations == ["UNet optimizer.lr=0.001", "UNet optimizer.lr=0.01"]
     assert study.differences["UNet optimizer.lr=0.01"] == {"optimizer.lr": 0.01}
     assert set(study.runs["fold"]) == {"holdout"}
+
+
+def test_runs_with_other_split_seeds_are_replicates_and_each_image_counts_once(tmp_path):
+    rng = np.random.default_rng(0)
+    for network, split, seed in itertools.product(("UNet", "XopiNet"), range(3), range(2)):
+        tested = images(rng, 0, 0.9 if network == "UNet" else 0.8)
+        tested = {
+            image: dice for image, dice in tested.items() if split or image[-1] != "0"
+        }  # splits test other images
+        data = {"split": {"seed": split, "fold": None}, "seed": seed, "image_size": 16, "mask_threshold": 20}
+        write_run(tmp_path / "s", network, seed, None, tested, name=f"{network}-{split}-{seed}", data=data)
+    study = read_study(tmp_path / "s")
+    assert study.configurations == ["UNet", "XopiNet"]
+    assert set(study.runs["fold"]) == {f"holdout of split {split}" for split in range(3)}
+    assert study.split["seed"] == ["0", "1", "2"]
+    [verdict] = judge(study)
+    assert (verdict.dice.pairs, verdict.dice.training_sets, verdict.dice.images) == (6, 3, 12)
+    assert verdict.dice.repeated
+    by_run = study.images[study.images["configuration"] == "UNet"].groupby(["fold", "image"])["dice"].mean()
+    report = assemble(study)
+    assert report.configurations.rows[0]["dice"] == pytest.approx(by_run.groupby("image").mean().mean())
+    rows = {row["configuration"]: row["dice"] for row in report.configurations.rows}
+    assert report.comparisons.rows[0]["dice_difference"] == pytest.approx(rows["UNet"] - rows["XopiNet"])
+    assert "split seeds 0, 1, 2" in report.methods
+
+
+def test_a_failed_run_belongs_to_the_configuration_of_its_finished_copies(tmp_path):
+    study = write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.9}, folds=1)
+    failed = study / "xopinet_seed-1_fold-0_lr-0.001"
+    (failed / "summary.json").unlink()
+    (failed / "failure.txt").write_text("exit code 1: the output for a is NaN or infinite; training diverged\n\nmore\n")
+    (study / "early").mkdir()
+    (study / "early" / "failure.txt").write_text("exit code 1: seed must be a whole number\n")
+    found = {run.run: run for run in read_study(study).unfinished}
+    assert found[failed.name].configuration == "XopiNet"
+    assert found[failed.name].key == (1, "0")
+    assert found[failed.name].diverged
+    assert (found["early"].configuration, found["early"].key) == (None, None)
+    report = write_report(read_study(study))
+    assert any(sentence.startswith("failed runs, without a result: early, xopinet") for sentence in report)
+
+
+def test_the_first_report_with_verdicts_is_recorded_and_the_same_one_again_is_not(tmp_path):
+    study = write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.8}, folds=1)
+    plan_study(study, [run.name for run in study.iterdir()], {}, [], 0.005, 1)
+    for _ in range(2):
+        assert write_report(read_study(study))[0].startswith("UNet is better than XopiNet")
+    [look] = read_looks(study)
+    assert (look.plan, look.look, look.runs, look.margin, look.level) == (1, 1, 6, 0.005, 0.05)
+    write_run(study, "UNet", 9, 0, images(np.random.default_rng(1), 0, 0.9))
+    plan_study(study, ["unet_seed-9_fold-0_lr-0.001", "xopinet_seed-9_fold-0_lr-0.001"], {}, [], 0.005, 1)
+    assert write_report(read_study(study))[0].startswith("interim: 7 of 8 runs; no verdict yet on UNet and XopiNet (+")
+    assert len(read_looks(study)) == 1
+    write_run(study, "XopiNet", 9, 0, images(np.random.default_rng(1), 0, 0.8))
+    assert "up to 10 %" in write_report(read_study(study))[0]
+    assert [look.plan for look in read_looks(study)] == [1, 2]
 
 
 def test_the_tables_hold_the_means_that_were_promised_and_the_same_study_gives_the_same_pages(tmp_path):

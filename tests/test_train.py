@@ -18,9 +18,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cellseg import UNet, load_run, train
 from cellseg.data.clean import write_cleaned
+from cellseg.data.dataset import derived_seed
 from cellseg.data.images import read_image, resize_image
 from cellseg.losses import DiceLoss
 from cellseg.metrics import image_scores
+from cellseg.run.execution import stream_of
 from cellseg.run.folder import RunFolder
 from cellseg.run.hardware import native_precision
 from cellseg.storage.errors import InputError
@@ -73,7 +75,7 @@ def test_a_split_is_repeated_from_the_file_of_a_run(finished, smears, tmp_path):
 def test_a_run_leaves_the_promised_files(finished):
     left = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
     promised = {"config.yaml", "split.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "weights.pth"}
-    promised |= {"metrics.csv", "per_image.csv", "summary.json"}
+    promised |= {"metrics.csv", "per_image.csv", "baselines.csv", "summary.json"}
     assert promised <= left
     assert [name for name in left if name.startswith("events.out.tfevents")]
     tested = [entry["name"] for entry in json.loads((finished / "split.json").read_text())["test"]]
@@ -102,6 +104,33 @@ def test_per_image_rows_average_to_the_summary(finished):
     overlap = sum(float(row["dice"]) * (int(row["true_pixels"]) + int(row["predicted_pixels"])) for row in table[:2])
     total = sum(int(row["true_pixels"]) + int(row["predicted_pixels"]) for row in table[:2])
     assert metrics["test/dice_pooled"] == pytest.approx(overlap / total, abs=1e-6)
+
+
+def test_the_scores_of_baselines_are_those_of_their_predictions(finished, smears):
+    run = RunFolder(finished)
+    pixels = run.settings.data.image_size**2
+    scored = run.baselines.set_index(["baseline", "image"])["dice"]
+    datamodule = instantiate(OmegaConf.create(run.config).data)
+    datamodule.setup()
+    average = np.mean(list(datamodule.masks("train")), axis=0)[0] > 0.5
+    for row in run.test_rows.itertuples():
+        assert scored["all cell", row.image] == pytest.approx(
+            2 * row.true_pixels / (row.true_pixels + pixels), abs=1e-6
+        )
+        assert scored["nothing", row.image] == (row.true_pixels == 0)
+        truth = run.prediction(row.image).truth
+        expected = 2 * (truth & average).sum() / (truth.sum() + average.sum())
+        assert scored["mean training mask", row.image] == pytest.approx(expected, abs=1e-6)
+
+
+def test_runs_of_another_fold_or_split_start_from_other_weights_and_split_0_from_those_of_before():
+    def stream(**keys):
+        return stream_of(OmegaConf.create({"seed": 3, "data": {"split": keys}}))
+
+    assert stream(seed=0, fold=None) == 3
+    assert stream(seed=0, fold=2) == derived_seed(3, 2) % 2**32  # as in version 0.1
+    others = [stream(seed=split, fold=fold) for split in range(4) for fold in (None, 0, 1, 2)]
+    assert len(set(others)) == 16
 
 
 def test_summary_says_what_the_numbers_stand_on(finished):
