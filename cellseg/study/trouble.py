@@ -8,7 +8,7 @@ from scipy import stats
 
 from cellseg.study.collect import KEY, Study
 
-COLLAPSE = 0.1  # of Dice: a run so far below its configuration has collapsed
+COLLAPSE = 0.1  # of Dice: a run so far below the same network with other seeds has collapsed
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Trouble:
         runs: Number of runs that ended.
         failed: How many failed, without a result.
         diverged: How many of these because the loss became NaN or infinite.
-        collapsed: How many finished runs have a Dice at least 10 points below the others of the configuration, or not
-            above the best baseline.
+        collapsed: How many finished runs have a Dice more than 10 points below the median of the other seeds with the
+            same training set, or not above the best baseline.
         low, high: Exact 95 % interval of the share of runs that fail or collapse.
     """
 
@@ -49,14 +49,14 @@ def find_trouble(study: Study) -> list[Trouble]:
 
 
 def collapsed_runs(study: Study) -> set[str]:
-    """Return the runs that collapsed: not above the best baseline, or far below the others of their configuration.
+    """Return the runs that collapsed: not above the best baseline, or far below the same network with other seeds.
 
-    A run is compared after the median Dice of all runs on its test images is removed, as some test images are harder.
     If no run of a configuration is above the baseline, the configuration has not learned, and no run of it collapsed.
     """
     runs = study.runs
-    apart = runs["dice"] - runs.groupby("fold")["dice"].transform("median")
-    low = apart < apart.groupby(runs["configuration"]).transform("median") - COLLAPSE
+    low = pd.Series(False, runs.index)
+    for _, dice in runs.groupby(["configuration", "fold"])["dice"]:
+        low[dice.index] = [value < dice.drop(index).median() - COLLAPSE for index, value in dice.items()]
     useless = runs["dice"] <= best_baselines(study)
     low |= useless & ~useless.groupby(runs["configuration"]).transform("all")
     return set(runs.loc[low, "run"])

@@ -1,7 +1,7 @@
 """How often a verdict is wrong on real runs of one network: ``python tests/benchmarks/nulls.py STUDY OUT``.
 
-STUDY has runs of one configuration with many seeds in each fold. Its seeds are divided at random into two arms, which are
-judged like two networks. Both arms are the same network, so every "different" is false.
+STUDY has runs of one configuration with many seeds in each fold. Its seeds are divided at random into two arms, which
+are judged like two networks. Both arms are the same network, so every "different" is false.
 """
 
 import argparse
@@ -24,7 +24,7 @@ KINDS = (DIFFERENT, EQUIVALENT, UNDECIDED, UNKNOWN)
 
 
 def divided(study: Study, arms: Sequence[Sequence[int]], folds: Sequence[str]) -> Study:
-    """Return a study of two configurations, A and B, with these seeds of the runs in these folds; seeds count from 0."""
+    """Return a study of two configurations, A and B, with these seeds in these folds; each counts them from 0."""
     where = {seed: (name, number) for name, seeds in zip("AB", arms, strict=True) for number, seed in enumerate(seeds)}
 
     def part(table: pd.DataFrame) -> pd.DataFrame:
