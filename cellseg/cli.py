@@ -240,7 +240,7 @@ def report(
     from cellseg.study.report import write_report
 
     sentences = write_report(read_study(study))
-    typer.echo("Differences in points (0.01 of Dice), with 95 % intervals in brackets")
+    typer.echo("Differences in points (0.01 of Dice), with intervals of 95 % unless a line says otherwise:")
     for sentence in sentences:
         typer.echo(sentence)
     typer.echo(f"wrote {study / 'report.html'}")

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cellseg.run import home
 from cellseg.run.home import CONF
 from cellseg.run.overrides import as_typed, explain, nearest, one_line, refuse_lists, to_type
-from cellseg.run.plan import MOST_LOOKS
+from cellseg.run.plan import check_plan_keys
 from cellseg.run.signals import Interrupted, StopRequest, leave
 from cellseg.storage.errors import InputError
 from cellseg.sweep import account, process
@@ -80,11 +80,7 @@ def settle(cfg: DictConfig) -> None:
         raise InputError(
             f"n_jobs must be a whole number from 1, the number of runs at the same time, but is {cfg.n_jobs}"
         )
-    if type(cfg.looks) is not int or not 1 <= cfg.looks <= MOST_LOOKS:
-        raise InputError(
-            f"looks must be a whole number from 1 to {MOST_LOOKS}, the number of reports with verdicts while a sweep "
-            f"runs, but is {cfg.looks}"
-        )
+    check_plan_keys(cfg.margin, cfg.looks)
     if cfg.trainer.precision in (16, "16", "16-true"):
         raise InputError(
             "trainer.precision=16-true cannot train: the updates of Adam are too small for float16; "

@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 from typer.testing import CliRunner
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 from cellseg.cli import app
 from cellseg.data.drawing import FALSE, RIGHT
 from cellseg.run.folder import SCHEMA, Counts, DataFacts, PeakMemory, Prediction, Summary, write_prediction
-from cellseg.run.plan import plan_study, read_looks
+from cellseg.run.plan import plan_study, read_looks, read_plans
 from cellseg.storage.csv_files import write_csv
 from cellseg.storage.errors import InputError
 from cellseg.study.collect import read_study
@@ -209,24 +210,25 @@ def test_a_failed_run_belongs_to_the_configuration_of_its_finished_copies(tmp_pa
     assert found[failed.name].key == (1, "0")
     assert found[failed.name].diverged
     assert (found["early"].configuration, found["early"].key) == (None, None)
+    (study / "unet_seed-9_fold-0_lr-0.001").mkdir()
+    (study / "unet_seed-9_fold-0_lr-0.001" / "failure.txt").write_text("killed by SIGKILL\n")
+    assert {run.run: run.configuration for run in read_study(study).unfinished}["unet_seed-9_fold-0_lr-0.001"] == "UNet"
     report = write_report(read_study(study))
-    assert any(sentence.startswith("failed runs, without a result: early, xopinet") for sentence in report)
+    assert any(sentence.startswith("failed runs, without a result: early, unet_seed-9") for sentence in report)
 
 
 def test_the_first_report_with_verdicts_is_recorded_and_the_same_one_again_is_not(tmp_path):
     study = write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.8}, folds=1)
-    plan_study(study, [run.name for run in study.iterdir()], {}, [], 0.005, 1)
+    runs = [run.name for run in study.iterdir()]
+    plan_study(study, [*runs, "later"], {}, [], 0.005, 1)
+    [plan] = read_plans(study)
+    assert plan.runs == ["later"]  # what is finished was not planned
+    content = plan.model_copy(update={"runs": runs}).model_dump(exclude={"ended"})
+    (study / "plan.yaml").write_text(yaml.safe_dump(content))
     for _ in range(2):
         assert write_report(read_study(study))[0].startswith("UNet is better than XopiNet")
     [look] = read_looks(study)
     assert (look.plan, look.look, look.runs, look.margin, look.level) == (1, 1, 6, 0.005, 0.05)
-    write_run(study, "UNet", 9, 0, images(np.random.default_rng(1), 0, 0.9))
-    plan_study(study, ["unet_seed-9_fold-0_lr-0.001", "xopinet_seed-9_fold-0_lr-0.001"], {}, [], 0.005, 1)
-    assert write_report(read_study(study))[0].startswith("interim: 7 of 8 runs; no verdict yet on UNet and XopiNet (+")
-    assert len(read_looks(study)) == 1
-    write_run(study, "XopiNet", 9, 0, images(np.random.default_rng(1), 0, 0.8))
-    assert "up to 10 %" in write_report(read_study(study))[0]
-    assert [look.plan for look in read_looks(study)] == [1, 2]
 
 
 def test_the_tables_hold_the_means_that_were_promised_and_the_same_study_gives_the_same_pages(tmp_path):

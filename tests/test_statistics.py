@@ -12,6 +12,7 @@ from scipy import stats
 from cellseg.study.statistics import Differences, compare, find_variance, interval_over_groups, quantile
 
 TISSUE = (8, 7, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1)  # images of each group, as in a real set
+LOPSIDED = (100, 1, 1, 1, 1, 1, 1)
 UNEQUAL = (1, 1, 2, 2, 3, 4, 6, 9, 14, 30)
 NEAR = {"own_group": 0.02, "own_image": 0.08}  # two networks that differ little
 MARGIN = 0.005
@@ -300,6 +301,8 @@ SCENARIOS = {
     "10 groups of 5, 10 seeds": ({"seeds": 10}, ()),
     "the same, not bounded": ({"bounded": False}, ()),
     "groups of 1 to 30, 3 seeds": ({"sizes": UNEQUAL}, ()),
+    "groups of 1 to 30 that differ, 3 seeds": ({"sizes": UNEQUAL, "own_group": 0.3, "own_image": 0.0}, ()),
+    "one group of 100, six of 1, that differ": ({"sizes": LOPSIDED, "own_group": 0.3, "own_image": 0.0}, ()),
     "6 groups, many outliers": ({"sizes": (5,) * 6, "outliers": 0.15}, ()),
     "seed x image dominates, 2 seeds": ({"seed_image": 0.6, "seeds": 2}, ()),
     "seeds dominate, 3 seeds": ({"sizes": (4,) * 50, "seed": 0.2, **NEAR}, ()),
@@ -322,6 +325,10 @@ SCENARIOS = {
         ("covered", "different"),
     ),
     "3 splits of 5 folds, 2 seeds": ({"sizes": (4,) * 50, "splits": 3, "seeds": 2, **FOLDS}, ()),
+    "3 splits of 5 folds, 1 seed, overlapping training sets": (
+        {"sizes": (4,) * 50, "splits": 3, "seeds": 1, "training": 0.08, "overlap": True, **NEAR, **FOLDS},
+        (),
+    ),
     "3 splits, overlapping training sets, 12 groups": (
         {"sizes": TISSUE, "splits": 3, "seeds": 2, "training": 0.08, "overlap": True, **FOLDS},
         (),

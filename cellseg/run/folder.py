@@ -325,7 +325,7 @@ class RunFolder:
     def failure(self) -> str | None:
         """The reason why the run failed; None if it is finished, or did not fail."""
         path = self.path / FAILURE
-        if self.finished or not path.exists():
+        if self.finished or not path.is_file():
             return None
         with path.open(encoding="utf-8", errors="replace") as file:
             return file.readline(2000).strip()

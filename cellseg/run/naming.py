@@ -9,7 +9,7 @@ FAILURE = "failure.txt"
 LONGEST_NAME = 120
 
 
-def run_name(model: str, seed: int, overrides: Sequence[str]) -> str:
+def run_name(model: str, seed: int | str, overrides: Sequence[str]) -> str:
     """Name a run by its model, its seed and every other override, in plain ASCII without ``=`` and ``/``.
 
     A short hash replaces characters that are not allowed, so that different values give different names.

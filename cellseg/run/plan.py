@@ -1,5 +1,6 @@
 """The plan of a study: which runs it will have and when its report may give verdicts, written before its first run."""
 
+import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
+from pydantic import AwareDatetime, Field, StringConstraints
 
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import read_bounded, write_text
@@ -30,6 +31,7 @@ class Plan(Record):
         grid: The values of each swept key, as typed.
         fixed: The other overrides of the sweep.
         runs: Names of the run folders.
+        ended: When the study was ended without its missing runs; None if it was not. Users add it by hand.
     """
 
     date: AwareDatetime
@@ -38,10 +40,11 @@ class Plan(Record):
     grid: dict[str, list[str]]
     fixed: list[str]
     runs: Annotated[list[Name], Field(min_length=1)]
+    ended: AwareDatetime | dt.date | None = None
 
     def look(self, ended: int) -> int:
         """Return which look it is when this many of the runs have ended; 0 before the first."""
-        return math.floor(self.looks * ended / len(self.runs) + 1e-9)
+        return math.floor(self.looks * ended / len(set(self.runs)) + 1e-9)
 
 
 class Look(Record):
@@ -61,11 +64,26 @@ class Look(Record):
     look: Count
     runs: Positive
     margin: Finite
-    level: Finite
+    level: Annotated[Finite, Field(gt=0, le=0.05)]
 
 
 class _Looks(Record):
     looks: list[Look]
+
+
+def check_plan_keys(margin: Any, looks: Any) -> None:
+    """Check the two keys of the configuration that a plan fixes.
+
+    Raises:
+        InputError: If one is out of range.
+    """
+    if type(looks) is not int or not 1 <= looks <= MOST_LOOKS:
+        raise InputError(
+            f"looks must be a whole number from 1 to {MOST_LOOKS}, the number of reports with verdicts while a sweep "
+            f"runs, but is {looks}"
+        )
+    if type(margin) not in (int, float) or not 0 <= margin < math.inf:
+        raise InputError(f"margin must be a difference in Dice of at least 0, such as 0.005, but is {margin}")
 
 
 def plan_file(study: Path, number: int) -> Path:
@@ -103,7 +121,7 @@ def write_looks(study: Path, looks: Sequence[Look]) -> None:
 def plan_study(
     study: Path, runs: Sequence[str], grid: Mapping[str, Sequence[str]], fixed: Sequence[str], margin: float, looks: int
 ) -> None:
-    """Write the plan of a sweep, unless the plans of the study contain its runs already.
+    """Write the plan of a sweep for those of its runs that are neither planned nor finished yet.
 
     Raises:
         InputError: If the runs are planned with another margin or another number of looks, or a plan cannot be read.
@@ -119,7 +137,7 @@ def plan_study(
                     f"has {key}={now}; add {key}={then}, or choose another study=NAME"
                 )
     known = {run for plan in plans for run in plan.runs}
-    if new := [run for run in runs if run not in known]:
+    if new := [run for run in runs if run not in known and not (study / run / "summary.json").exists()]:
         content = {
             "date": datetime.now(UTC).replace(microsecond=0),
             "looks": looks,
@@ -135,7 +153,7 @@ def _read(path: Path, kind: type[Kind], what: str) -> Kind:
     try:
         content = yaml.safe_load(read_bounded(path, "a plan"))
         return kind.model_validate(content)
-    except (OSError, yaml.YAMLError, ValidationError, ValueError) as error:
+    except Exception as error:  # YAML's constructors raise many kinds on a damaged file
         raise InputError(f"{path}: cannot be read as the {what} ({fault(error)}); correct or remove it") from error
 
 

@@ -1,6 +1,7 @@
 """Read the runs of a study from their folders."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,7 +133,7 @@ def read_study(folder: Path) -> Study:
     found, unfinished = _find_runs(folder)
     names, differences = _name_configurations(found)
     fingerprint = _one_fingerprint(found)
-    begun = [run for run in unfinished if (run.path / "config.yaml").exists()]
+    begun = [run for run in unfinished if _readable(run)]
     folds = _name_folds([*found, *begun])
     keys = {
         run: {"configuration": names[run.path], "seed": run.settings.seed, "fold": folds[run.settings.training]}
@@ -205,6 +206,19 @@ def _name_folds(runs: Sequence[RunFolder]) -> dict[tuple[int, int | None], str]:
     return names
 
 
+def _readable(run: RunFolder) -> bool:
+    """Return whether an unfinished run has a configuration; a damaged one is no obstacle to the report."""
+    try:
+        return bool(run.settings)
+    except InputError:
+        return False
+
+
+def _without_seed(run: RunFolder) -> str:
+    """Return the name of a run folder without its seed, fold and split."""
+    return re.sub(r"_(seed|data\.split\.(seed|fold))-[^_]*", "", run.path.name)
+
+
 def _describe(
     run: RunFolder,
     finished: Sequence[RunFolder],
@@ -215,7 +229,8 @@ def _describe(
 ) -> Unfinished:
     """Find the configuration of an unfinished run by that of a finished one."""
     if not begun:
-        return Unfinished(run.path.name, None, None, run.failure)
+        twin = next((names[other.path] for other in finished if _without_seed(other) == _without_seed(run)), None)
+        return Unfinished(run.path.name, twin, None, run.failure)
     own = _compared(run)
     same = next((names[other.path] for other in finished if _compared(other) == own), None)
     return Unfinished(run.path.name, same, (run.settings.seed, folds[run.settings.training]), run.failure)

@@ -4,6 +4,7 @@ from cellseg.data.findings import count
 from cellseg.study.collect import HOLDOUT, Study
 from cellseg.study.progress import Progress
 from cellseg.study.statistics import LEVEL
+from cellseg.study.trouble import collapsed_runs
 
 VERSIONS = ("cellseg", "torch", "lightning")
 
@@ -24,17 +25,25 @@ def describe_methods(study: Study, progress: Progress) -> str:
     devices = "; ".join(sorted(set(runs["device"])))
     margin = f"{100 * study.margin:g} points of Dice"
     if study.plans:
-        plan = study.plans[-1]
-        when = f"margin, runs and number of looks ({plan.looks}) were fixed on {plan.date:%Y-%m-%d}, before these runs"
+        planned = {run for plan in study.plans for run in plan.runs}
+        dates = " and ".join(f"{plan.date:%Y-%m-%d}" for plan in study.plans)
+        when = (
+            f"margin and number of looks ({study.plans[-1].looks}) were fixed on {dates}, before "
+            f"{len(planned & set(runs['run']))} of the {count(len(runs), 'run')}"
+        )
     else:
         when = "there was no written plan"
+    failed = sum(run.failure is not None for run in study.unfinished)
+    pairs = runs.groupby(["seed", "fold"])["configuration"].nunique()
+    lone = int((pairs < len(study.configurations)).sum())
     names, level = ", ".join(study.configurations), LEVEL if progress.interim else progress.level
     sentences = [
         f"We compared {count(networks, 'configuration')} ({names}) in {count(len(runs), 'run')}",
         f"{count(images['image'].nunique(), 'test image')} in {count(images['group'].nunique(), 'group')} of related "
-        "images "
-        f"(data fingerprint {study.data_fingerprint[:12]}) were scored; images were divided by group {how}",
-        f"Each training set was used with {'seed' if runs['seed'].nunique() == 1 else 'seeds'} {seeds}",
+        f"images (data fingerprint {study.data_fingerprint[:12]}) were scored; images were divided by group {how}",
+        f"Training used {'seed' if runs['seed'].nunique() == 1 else 'seeds'} {seeds}; {count(failed, 'run')} failed, "
+        f"{count(len(collapsed_runs(study)), 'run')} collapsed, and {count(lone, 'combination')} of seed and training "
+        "set lacked a configuration",
         "Dice was computed for each image at a threshold of 0.5, and averaged over the runs of an image and then over "
         "images",
     ]
@@ -42,11 +51,11 @@ def describe_methods(study: Study, progress: Progress) -> str:
         sentences += [
             "Differences of runs paired by seed and training set were analysed with variance components for groups of "
             "images, seeds, their interaction and, with several training sets, the training set (with the correction "
-            "of Nadeau and Bengio, or with correlations by overlap where splits were repeated), and t quantiles with "
-            "Satterthwaite's degrees of freedom",
-            f"Intervals and p values hold for all comparisons of the study together (Games and Howell) at a level of "
-            f"{100 * level:.3g} %; equivalence was tested by two one-sided tests with a "
-            f"margin of {margin}; {when}",
+            "of Nadeau and Bengio, or with correlations by overlap where splits were repeated), and quantiles of t or, "
+            "with more than two configurations, of the studentized range (Games and Howell); degrees of freedom are "
+            "the harmonic mean of Satterthwaite's and of the weighted mean over sources",
+            f"Intervals and p values hold for all comparisons in Dice together at a level of {100 * level:.3g} %; "
+            f"equivalence was tested by two one-sided tests with a margin of {margin}; {when}",
         ]
     if progress.interim:
         sentences.append(f"This report is {progress.interim}")

@@ -48,15 +48,17 @@ def find_progress(study: Study) -> Progress:
     planned = {run for plan in study.plans for run in plan.runs}
     finished = {*study.runs["run"], *study.repeated}
     ended = finished | {run.run for run in study.unfinished if run.failure is not None}
-    earlier = [look for look in study.looks if (look.plan, look.runs) != (number, runs)]
-    same = next((look for look in study.looks if (look.plan, look.runs) == (number, runs)), None)
     interim, look, level = None, 0, LEVEL
     if study.plans:
         newest = study.plans[-1]
-        look = newest.look(len(ended & set(newest.runs)))
+        if any(set(plan.runs) - ended for plan in study.plans[:-1] if not plan.ended):
+            look = 0  # an earlier plan is not complete
+        else:
+            look = newest.looks if newest.ended else newest.look(len(ended & set(newest.runs)))
+    same = next((made for made in study.looks if (made.plan, made.runs, made.look) == (number, runs, look)), None)
+    earlier = [made for made in study.looks if made != same]
+    if study.plans:
         before = max((made.look for made in earlier if made.plan == number), default=0)
-        if not planned - ended <= set(newest.runs):  # an earlier plan is not complete
-            look = 0
         if look == 0 or (same is None and look <= before < newest.looks):
             interim = f"interim: {len(finished & planned)} of {count(len(planned), 'run')}"
         elif same is not None:
@@ -72,13 +74,13 @@ def find_progress(study: Study) -> Progress:
         level=level,
         look=None if interim else (same or made),
         spent=spent,
-        extended=number > 1 and any(made.plan < number for made in study.looks),
+        extended=any(made.plan < number for made in study.looks),
         unplanned=unplanned,
-        remarks=_remarks(study, earlier, unplanned, level, interim is None),
+        remarks=_remarks(study, earlier, unplanned, None if interim else (same or made)),
     )
 
 
-def _remarks(study: Study, earlier: list[Look], unplanned: list[str], level: float, verdicts: bool) -> list[str]:
+def _remarks(study: Study, earlier: list[Look], unplanned: list[str], look: Look | None) -> list[str]:
     found = []
     if not study.plans:
         found.append(
@@ -87,20 +89,26 @@ def _remarks(study: Study, earlier: list[Look], unplanned: list[str], level: flo
         )
     if unplanned:
         found.append(f"{count(len(unplanned), 'run')} in no plan of the study: {', '.join(unplanned)}")
-    again = [look for look in earlier if look.plan == len(study.plans)]
+    again = [made for made in earlier if made.plan == len(study.plans)]
     fixed = study.plans[-1].looks if study.plans else 1
-    spent = sum(look.level for look in earlier) + level
-    if verdicts and spent > LEVEL + 1e-9 and (not study.plans or len(again) >= fixed):
+    spent = sum(made.level for made in earlier) + (look.level if look else 0)
+    if look and spent > LEVEL + 1e-9 and (not study.plans or len(again) >= fixed):
         found.append(
             f"{count(len(earlier), 'report')} gave verdicts with other runs before, so the probability of a false "
             f"difference is up to {_percent(spent)}"
         )
-    if verdicts and study.plans and fixed > 1:
+    if look and fixed > 1 and look.level < LEVEL:
         found.append(
-            f"look {study.plans[-1].look(len(study.runs))} of {fixed} that were planned: intervals are wider, at "
-            f"{_percent(1 - level)}, so that all looks together have {_percent(LEVEL)} false differences"
+            f"look {look.look} of {fixed} that were planned: intervals are wider, at {_percent(1 - look.level)}, so "
+            f"that all looks together have at most a {_percent(LEVEL)} chance of a false difference"
         )
-    margins = {look.margin for look in study.looks} - {study.margin}
+    planned = {run for plan in study.plans if plan.ended for run in plan.runs}
+    if planned:
+        found.append(
+            f"the study was ended after {len(planned & set(study.runs['run']))} of {len(planned)} planned runs, when "
+            "their intervals could be seen, so false differences may be more frequent"
+        )
+    margins = {made.margin for made in study.looks} - {study.margin}
     if margins:
         found.append(
             f"the margin was changed after a verdict: it was {_points(margins)} points and is now "

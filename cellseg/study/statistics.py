@@ -2,8 +2,7 @@
 
 The unit is the image, clustered by group. Each image has the mean over its runs, and images have equal weight. A
 difference varies with four things: which groups of images there are, the seed, the seed's effect on single groups, and
-the training set. Their variances are estimated by analysis of variance, and the quantile is that of t with
-Satterthwaite's degrees of freedom.
+the training set. Their variances are estimated by analysis of variance; the degrees of freedom follow Satterthwaite.
 tests/test_statistics.py calibrates the method on simulated studies.
 """
 
@@ -166,8 +165,8 @@ class Variance:
         seed: From the seed; None with one seed, where it is part of the other sources.
         seed_group: From the effect of the seed on single groups and images; None with one seed.
         training: From the choice of training images; None with one training set, where it is unknown.
-        freedom: Satterthwaite's degrees of freedom of the sum.
-        group_freedom, seed_freedom, training_freedom: Degrees of freedom of three sources.
+        freedom: Degrees of freedom of the sum.
+        group_freedom, seed_freedom, residual_freedom, training_freedom: Degrees of freedom of the mean squares.
         seeds: Mean number of seeds of each training set.
     """
 
@@ -178,6 +177,7 @@ class Variance:
     freedom: float
     group_freedom: float
     seed_freedom: float
+    residual_freedom: float
     training_freedom: float
     seeds: float
 
@@ -200,15 +200,18 @@ class Variance:
     def scaled(self, probability: float) -> "Variance":
         """Return the variances if each mean square was at this quantile of its distribution."""
 
-        def true(value: float | None, freedom: float) -> float | None:
-            return value and value * freedom / float(stats.chi2.ppf(probability, freedom))
+        def true(value: float, freedom: float) -> float:
+            return value * freedom / float(stats.chi2.ppf(probability, freedom)) if value and freedom else value
 
+        single = true(self.seed_group or 0.0, self.residual_freedom)
+        group = true(self.group + (self.seed_group or 0.0), self.group_freedom)
+        run = true((self.seed or 0.0) + (self.seed_group or 0.0), self.seed_freedom)
         return replace(
             self,
-            group=true(self.group, self.group_freedom) or 0.0,
-            seed=true(self.seed, self.seed_freedom),
-            seed_group=true(self.seed_group, self.seed_freedom),
-            training=true(self.training, self.training_freedom),
+            group=max(0.0, group - single),
+            seed=max(0.0, run - single),
+            seed_group=min(single, group),
+            training=true(self.training or 0.0, self.training_freedom),
         )
 
     def with_seeds(self, seeds: int) -> tuple[float, float]:
@@ -393,7 +396,7 @@ def find_variance(data: Differences) -> Variance | None:
         if run.value > residual.value:
             times |= {"run": 1.0 - counted, "residual": counted - 1.0}
     own = 0.0  # of the training set
-    if sets > 1 and several and data.repeated:
+    if sets > 1 and data.repeated:
         training = _repeated_training(data, run, residual)
         own, times["training"] = training.value, 1.0
     elif sets > 1:
@@ -403,7 +406,10 @@ def find_variance(data: Differences) -> Variance | None:
         )
         # folds share training images: the term of Nadeau and Bengio, https://doi.org/10.1023/A:1024068626366
         factor = 1 + data.test_share / float((data.shares**2).sum())
-        own = factor * max(0.0, training.value - seen)
+        if counted < 1:
+            own = (factor - counted) / (1 - counted) * max(0.0, training.value - seen)
+        else:  # each training set was tested on one group, so groups and training sets cannot be distinguished
+            own = (factor - 1) * group.value
         training, times["training"] = Square(own, training.freedom), 1.0
     squares = {"group": group, "run": run, "residual": residual, "training": training}
     seed = (1 - counted) * max(0.0, run.value - residual.value)
@@ -421,6 +427,7 @@ def find_variance(data: Differences) -> Variance | None:
         freedom=_satterthwaite(weighted, sources),
         group_freedom=group.freedom,
         seed_freedom=run.freedom,
+        residual_freedom=residual.freedom,
         training_freedom=training.freedom,
         seeds=float(data.seeds.mean()),
     )
@@ -429,13 +436,14 @@ def find_variance(data: Differences) -> Variance | None:
 def _satterthwaite(squares: Sequence[Square], sources: Sequence[Square]) -> float:
     """Return the degrees of freedom of a sum of variances, at least 1.
 
-    They are the harmonic mean of those of Satterthwaite, which are too many if a source with one or two degrees of
-    freedom happens to be small, and of those of Cochran, which are too few.
+    Satterthwaite's are too many if a source with one or two degrees of freedom happens to be small. The mean of
+    1 / freedom over sources, weighted by their variance, gives too few. The harmonic mean of both is between;
+    simulations chose it.
     """
     total = sum(source.value for source in sources)
     satterthwaite = sum(square.value**2 / square.freedom for square in squares if square.freedom) / total**2
-    cochran = sum(source.value / source.freedom for source in sources if source.freedom) / total
-    return 2 / (min(1.0, satterthwaite) + min(1.0, cochran)) if total else 1.0
+    weighted = sum(source.value / source.freedom for source in sources if source.freedom) / total
+    return 2 / (min(1.0, satterthwaite) + min(1.0, weighted)) if total else 1.0
 
 
 def _between_groups(data: Differences) -> Square:
@@ -447,10 +455,20 @@ def _between_groups(data: Differences) -> Square:
     weight = data.weights.sum(axis=0)
     if data.repeated:
         inside = data.means.sum(axis=1)[:, None] * data.within  # what each group has if all groups are alike
-        square = Contrast.of(data.weights, data.within, 1 / weight).square((data.means - inside).sum(axis=0))
+        square = Contrast.of(data.weights, data.within, _spread(weight)).square((data.means - inside).sum(axis=0))
         if square.freedom:  # else each training set was tested on one group
             return square
-    return Contrast.of(weight[None], weight[None], 1 / weight).square(data.means.sum(axis=0) - data.mean * weight)
+    moved = data.means.sum(axis=0) - data.mean * weight
+    return Contrast.of(weight[None], weight[None], _spread(weight)).square(moved)
+
+
+def _spread(weight: Floats) -> Floats:
+    """Return in which proportions the means of groups vary.
+
+    In a group of median size half of the variance is the group's, half that of its images; only the second half is
+    smaller in a larger group.
+    """
+    return 1 + np.median(weight) / weight
 
 
 def _counted_twice(data: Differences) -> float:
@@ -502,7 +520,7 @@ def _between_seeds(data: Differences) -> tuple[Square, Square]:
 
     The second is part of the first. Networks of one configuration start from the same weights, so the variance is that
     of their differences. Other networks have a variance each. They share the order of images and the augmentation;
-    where that moves both in the same way, the sum of the two variances is too large, never too small.
+    where that moves both in the same way, the sum of the two variances is too large.
     """
     found = [_over_seeds(data, parts) for parts in ([data.parts] if data.alike else data.scores)]
     return _summed([run for run, _ in found]), _summed([single for _, single in found])
@@ -546,7 +564,8 @@ def _repeated_training(data: Differences, run: Square, residual: Square) -> Squa
 
     Each training set is judged by how its groups differ from their mean over training sets, beyond what seeds explain.
     Training sets overlap, and their effects are taken to be correlated by the share of images in common. The estimate
-    is at least a quarter of its standard error: 0 would claim more than the data show.
+    is at least a quarter of its standard error: 0 would claim more than the data show. With one seed, the effects of
+    seeds and training sets cannot be distinguished; all of it counts for training sets, which is too much.
     """
     weight, shares = data.weights.sum(axis=0), data.shares
     part = data.weights / weight  # of a group, the weight that each training set has
@@ -576,7 +595,7 @@ def interval_over_groups(sums: Floats, sizes: Floats) -> tuple[float, float] | N
     """
     total, value = sizes.sum(), float(sums.sum() / sizes.sum())
     share = (sizes / total)[None]
-    square = Contrast.of(share, share, np.ones(len(sizes))).square((sums - value * sizes) / total)
+    square = Contrast.of(share, share, _spread(share[0])).square((sums - value * sizes) / total)
     if square.freedom == 0:
         return None
     half = math.sqrt(square.value) * quantile(LEVEL, 2, max(1.0, square.freedom))

@@ -27,9 +27,9 @@ COST_COLUMNS = {
 EVIDENCE_COLUMNS = {
     "a": "A",
     "b": "B",
-    "chance_better": "A better",
-    "chance_equivalent": "equivalent",
-    "chance_worse": "A worse",
+    "chance_better": "P(A better)",
+    "chance_equivalent": "P(equivalent)",
+    "chance_worse": "P(A worse)",
     "share_groups": "groups",
     "share_seeds": "seeds",
     "share_seeds_groups": "seeds x groups",
@@ -59,8 +59,8 @@ AVERAGES = (
     ("pooled", "computed from all pixels of a run's test images together, then the mean over runs"),
     (
         "interval",
-        "from the variances over groups of images, seeds and training sets, with quantiles of t; in the table of "
-        "differences for all comparisons of the study together: 95 % of studies have no interval that misses the truth",
+        "from the variances over groups of images, seeds and training sets; in the table of differences for all "
+        "comparisons in one score together: in 95 % of studies all of them contain the true difference",
     ),
     ("± over seeds", "standard deviation of the runs' mean Dice around the mean of their fold"),
     ("± over folds", "standard deviation of the mean Dice of the folds"),
@@ -77,8 +77,8 @@ AVERAGES = (
     ("peak MB", "maximum memory in megabytes of a run's process, or of the GPU if it used one; maximum over runs"),
     (
         "p",
-        "probability of a difference at least as large by chance alone; adjusted for the number of comparisons (Games "
-        "and Howell)",
+        "probability of a difference at least as large if the configurations were equal; adjusted for the number of "
+        "comparisons (Games and Howell)",
     ),
     (
         "median",
@@ -86,7 +86,7 @@ AVERAGES = (
         "collapse",
     ),
     (
-        "better, equivalent, worse",
+        "P(A better), P(equivalent), P(A worse)",
         "probability that A is better than B by more than the margin, that the difference is smaller than the margin, "
         "and that A is worse by more, if every difference was equally likely before (posterior of t); not adjusted",
     ),
@@ -98,7 +98,7 @@ AVERAGES = (
     (
         "failed, diverged, collapsed",
         "failed runs have no result, diverged ones among them because of NaN or infinity; collapsed runs have a "
-        "Dice 10 points below the other seeds with the same training set, or not above the best baseline",
+        "Dice more than 10 points below the other seeds with the same training set, or not above the best baseline",
     ),
     (
         "baseline",
@@ -106,9 +106,9 @@ AVERAGES = (
         "training masks",
     ),
     (
-        "A better",
+        "pairs won by A",
         "share of run pairs (same seed and fold) in which A has the higher Dice; a tie counts half; the 95 % interval "
-        "is for new runs on the same images",
+        "is right if runs are independent",
     ),
 )
 _MADE = {
@@ -148,7 +148,7 @@ def comparison_columns(study: Study) -> dict[str, str]:
     columns = {"a": "A", "b": "B"}
     for score in study.per_image:
         columns |= {f"{score.name}_difference": _label(score), f"{score.name}_interval": "interval"}
-    return columns | {"p": "p", "median": "median", "a_better": "A better", "a_better_interval": "95 % interval"}
+    return columns | {"p": "p", "median": "median", "a_better": "pairs won by A", "a_better_interval": INTERVAL}
 
 
 def run_columns(study: Study) -> dict[str, str]:
@@ -235,9 +235,11 @@ def comparison_row(study: Study, verdict: Verdict) -> Row:
             "share_training": variance.training,
         }
         row |= {name: None if value is None else value / variance.total for name, value in sources.items()}
+        row |= {"standard_error": variance.total**0.5, "degrees_of_freedom": variance.freedom}
     known = {
         "p": "p",
         "median": "median",
+        "level": "level",
         "dice_inner_low": "inner_low",
         "dice_inner_high": "inner_high",
         "a_better": "better",
@@ -345,7 +347,7 @@ def cell(column: str, row: Row) -> str:
     if column.startswith(("share_", "trouble_")):
         return f"{100 * value:.0f} %"
     if column.startswith("chance_"):
-        return f"{value:.3f}"
+        return "<0.001" if value < 0.0005 else f"{value:.3f}"
     if column == "gflop":
         return f"{value:.3g}"
     return f"{value:.1f}" if column in _TENTHS else f"{value:.4f}"

@@ -54,12 +54,14 @@ def collapsed_runs(study: Study) -> set[str]:
     If no run of a configuration is above the baseline, the configuration has not learned, and no run of it collapsed.
     """
     runs = study.runs
-    low = pd.Series(False, runs.index)
-    for _, dice in runs.groupby(["configuration", "fold"])["dice"]:
-        low[dice.index] = [value < dice.drop(index).median() - COLLAPSE for index, value in dice.items()]
     useless = runs["dice"] <= best_baselines(study)
-    low |= useless & ~useless.groupby(runs["configuration"]).transform("all")
-    return set(runs.loc[low, "run"])
+    found = set(runs.loc[useless & ~useless.groupby(runs["configuration"]).transform("all"), "run"])
+    for _, alike in runs.groupby(["configuration", "fold"]):
+        dice = alike["dice"]
+        found.update(
+            alike.loc[index, "run"] for index in alike.index if dice[index] < dice.drop(index).median() - COLLAPSE
+        )
+    return found
 
 
 def best_baselines(study: Study) -> "pd.Series[float]":
@@ -73,30 +75,45 @@ def best_baselines(study: Study) -> "pd.Series[float]":
 def missing_runs(study: Study, configuration: str) -> list[tuple[int, str] | None]:
     """Return seed and fold of each run that a configuration lacks; None where they are unknown.
 
-    Without a plan, these are also the combinations of seed and fold that another configuration has.
+    Without a plan, these are also the gaps among its runs: combinations of seed and fold that another configuration
+    has, of seeds up to its largest.
     """
     own = [run.key for run in study.unfinished if run.configuration == configuration]
     if study.plans:
         return list(own)
-    have = {_key(row) for row in study.runs[study.runs["configuration"] == configuration].itertuples()}
-    every = {_key(row) for row in study.runs.itertuples()}
-    return [*own, *sorted(every - have - set(own))]
+    have = set(_dice_of(study, configuration))
+    largest = max(seed for seed, _ in have)
+    gaps = {_key(row) for row in study.runs.itertuples()} - have - set(own)
+    return [*own, *sorted(key for key in gaps if key[0] <= largest)]
 
 
 def worst_case(study: Study, a: str, b: str, difference: float, pairs: int) -> tuple[float, float] | None:
-    """Return the bounds of a difference if each missing run had had the lowest or the highest possible Dice.
+    """Return the bounds of a difference if each missing run had had a Dice of 0 or of 1.
 
     Returns:
-        None if both configurations lack equally many runs.
+        None if both configurations lack the same runs.
     """
-    lacking = len(missing_runs(study, a)), len(missing_runs(study, b))
-    if lacking[0] == lacking[1]:
+    lacking = missing_runs(study, a), missing_runs(study, b)
+    if sorted(map(str, lacking[0])) == sorted(map(str, lacking[1])):
         return None
-    means = [study.runs.loc[study.runs["configuration"] == name, "dice"].mean() for name in (a, b)]
-    lowest = lacking[0] * (0 - means[1]) + lacking[1] * (means[0] - 1)
-    highest = lacking[0] * (1 - means[1]) + lacking[1] * (means[0] - 0)
-    runs = pairs + sum(lacking)
-    return (pairs * difference + lowest) / runs, (pairs * difference + highest) / runs
+    lowest = highest = pairs * difference
+    for name, missing, others, sign in ((b, lacking[0], lacking[1], 1), (a, lacking[1], lacking[0], -1)):
+        scores = _dice_of(study, name)
+        typical = sum(scores.values()) / len(scores)
+        for key in missing:
+            if key in others:  # neither has this run
+                continue
+            there = scores.get(key, typical) if key else typical
+            lowest += min(sign * (0 - there), sign * (1 - there))
+            highest += max(sign * (0 - there), sign * (1 - there))
+            pairs += 1
+    return lowest / pairs, highest / pairs
+
+
+def _dice_of(study: Study, configuration: str) -> dict[tuple[int, str], float]:
+    """Return the Dice of each run of a configuration by its seed and fold."""
+    own = study.runs[study.runs["configuration"] == configuration]
+    return {_key(row): float(row.dice) for row in own.itertuples()}  # type: ignore[arg-type]
 
 
 def still_improving(curves: pd.DataFrame, configuration: str) -> float | None:

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
+from cellseg.data.findings import count
 from cellseg.study.collect import Study
 from cellseg.study.progress import Progress, find_progress, plans_of
 from cellseg.study.statistics import Comparison, Differences, compare, find_variance
 from cellseg.study.trouble import (
     Trouble,
     best_baselines,
+    collapsed_runs,
     find_trouble,
     missing_runs,
     still_improving,
@@ -74,11 +76,16 @@ def judge(study: Study, progress: Progress | None = None) -> list[Verdict]:
             kind, sentence = _withdrawn(a, b, dice, study.margin, ["neither beats a prediction that ignores the image"])
         if kind != UNKNOWN:
             kind, sentence = _with_trouble(study, trouble[a], trouble[b], dice, kind, sentence)
-        runs = study.runs.loc[study.runs["configuration"].isin([a, b]), "run"]
-        if kind != UNKNOWN and (extension := progress.extension(plans_of(study, set(runs)))):
+        if kind != UNKNOWN and (extension := progress.extension(plans_of(study, _paired_runs(study, a, b)))):
             sentence += f"; {extension}"
         verdicts.append(Verdict(a, b, dice, compared, kind, sentence))
     return verdicts
+
+
+def _paired_runs(study: Study, a: str, b: str) -> set[str]:
+    """Return the names of the runs of two configurations that have a counterpart."""
+    runs = study.runs[study.runs["configuration"].isin([a, b])]
+    return set(runs.loc[runs.groupby(["seed", "fold"])["configuration"].transform("nunique") == 2, "run"])
 
 
 def _pair(study: Study, a: str, b: str) -> dict[str, Differences] | str:
@@ -113,11 +120,12 @@ def say(a: str, b: str, dice: Comparison, margin: float, interim: str | None = N
     outer = _interval(dice.low, dice.high, margin)
     if interim:
         return UNKNOWN, f"{interim}; no verdict yet on {a} and {b} ({mean} points {outer})"
-    inner = f"{_percent(1 - 2 * dice.level)} interval {_interval(dice.inner_low, dice.inner_high, margin)}"
+    worse = dice.different and dice.difference < 0
+    ends = (-dice.inner_high, -dice.inner_low) if worse else (dice.inner_low, dice.inner_high)
+    inner = f"{_percent(1 - 2 * dice.level)} interval {_interval(*ends, margin)}"
     within = f"{100 * margin:g} points"
     scope = _scope(dice)
     if dice.different:
-        worse = dice.difference < 0
         low, high = (-dice.high, -dice.low) if worse else (dice.low, dice.high)
         size = f"{_end(abs(dice.difference), margin)} points {_interval(low, high, margin)}"
         small = f", a difference below the margin of {within} ({inner})" if dice.equivalent else ""
@@ -134,7 +142,9 @@ def _unknown(dice: Comparison) -> str:
         return "there is only one run of each, so the variation between runs is unknown; add seeds or folds"
     if dice.difference == 0:
         return "both have exactly the same scores in every run; check that they are different networks"
-    return "the difference is exactly the same for every group and run, so nothing shows how far chance carries"
+    return (
+        "the difference is exactly the same for every group and run, so nothing shows how large chance differences are"
+    )
 
 
 def _scope(dice: Comparison) -> str:
@@ -154,19 +164,31 @@ def _power(dice: Comparison, margin: float) -> str:
         return "; add a second seed to learn how many seeds are needed"
     each = " for each training set" if dice.training_sets > 1 else ""
     estimate, least, most = (max(0, math.ceil(seeds - have)) if seeds < math.inf else math.inf for seeds in needed)
-    limit = f"to show a difference of {points}"
+    limit = f"80 % power to show a difference of {points}"
     if least > MANY_SEEDS:
-        return f"; more seeds are unlikely to suffice {limit}, add images of other groups"
+        return f"; more seeds alone are unlikely to give {limit}; {_advice(dice)}"
     if most == 0:
-        return f"; the study had 80 % power {limit}"
+        return f"; the study had {limit}"
     most_text = f"more than {MANY_SEEDS}" if most > MANY_SEEDS else f"{most:.0f}"
+    if estimate == 0:
+        return f"; the study probably had {limit}; at worst it needs {most_text} more seeds{each}"
     if estimate > MANY_SEEDS:
-        return (
-            f"; from {least:.0f} to {most_text} more seeds{each} would be needed {limit} with 80 % power; "
-            "more images of other groups help more"
-        )
+        return f"; {limit} would need from {least:.0f} to {most_text} more seeds{each}; {_advice(dice)}"
     noun = "seed" if estimate == 1 else "seeds"
-    return f"; about {estimate:.0f} more {noun}{each} (from {least:.0f} to {most_text}) would give 80 % power {limit}"
+    return f"; about {estimate:.0f} more {noun}{each} (from {least:.0f} to {most_text}) would give {limit}"
+
+
+def _advice(dice: Comparison) -> str:
+    """Say what reduces the variance that seeds do not reduce."""
+    variance = dice.variance
+    if variance and (variance.training or 0.0) > variance.group:
+        again = (
+            ""
+            if dice.repeated
+            else ", and repeat the folds with other splits (data.split.seed=0,1,2) to know it better"
+        )
+        return f"most of the variation is between training sets: add images{again}"
+    return "most of the variation is between groups of images: add images of other groups"
 
 
 def _with_trouble(study: Study, a: Trouble, b: Trouble, dice: Comparison, kind: str, sentence: str) -> tuple[str, str]:
@@ -178,16 +200,16 @@ def _with_trouble(study: Study, a: Trouble, b: Trouble, dice: Comparison, kind: 
         if found.collapsed
     ]
     if notes:
-        notes.append(f"the median difference of pairs of runs is {_points(dice.median, '+')} points")
+        notes.append(f"the median of pairs of runs is {_points(dice.median, '+')} points ({names[0]} minus {names[1]})")
     if bounds := worst_case(study, *names, dice.difference, dice.pairs):
         assert dice.low is not None
         half = dice.difference - dice.low
         low, high = bounds[0] - half, bounds[1] + half
         kept = {DIFFERENT: low > 0 or high < 0, EQUIVALENT: -study.margin < low and high < study.margin}
-        lacking = " and ".join(f"{len(missing_runs(study, name))} of {name}" for name in names)
+        lacking = [len(missing_runs(study, name)) for name in names]
         notes.append(
-            f"runs are missing ({lacking}); with the lowest or highest Dice for these, the difference would be from "
-            f"{_points(bounds[0], '+')} to {_points(bounds[1], '+')} points"
+            f"{names[0]} lacks {count(lacking[0], 'run')} and {names[1]} {lacking[1] or 'none'}; if these had a Dice of 0 or "
+            f"of 1, the difference would be from {_points(bounds[0], '+')} to {_points(bounds[1], '+')} points"
         )
         if not kept.get(kind, True):
             return _withdrawn(*names, dice, study.margin, notes)
@@ -248,7 +270,7 @@ def caveats(study: Study, progress: Progress | None = None) -> list[str]:
         )
     elif len(study.split.get("seed", [])) < 2:
         found.append(
-            "folds share training images, so the variation between training sets is known roughly; repeat the folds "
+            "folds share training images, so the variation between training sets is underestimated; repeat the folds "
             "with other splits: data.split.seed=0,1,2"
         )
     seeds = runs.groupby(["configuration", "fold"])["seed"].nunique()
@@ -269,6 +291,9 @@ def caveats(study: Study, progress: Progress | None = None) -> list[str]:
     for column, noun in (("device", "devices"), ("precision", "precisions"), ("scored_weights", "kinds of weights")):
         if (kinds := runs[column].nunique()) > 1:
             found.append(f"the runs used {kinds} {noun}: {'; '.join(sorted(set(runs[column])))}")
+    if collapsed := sorted(collapsed_runs(study)):
+        dice = dict(zip(runs["run"], runs["dice"], strict=True))
+        found.append(f"collapsed runs: {', '.join(f'{run} (Dice {dice[run]:.4f})' for run in collapsed)}")
     failed = [run.run for run in study.unfinished if run.failure is not None]
     if failed:
         found.append(f"failed runs, without a result: {', '.join(failed)}")
@@ -306,7 +331,8 @@ def _learned(study: Study) -> list[str]:
         if improving is not None and improving > IMPROVING:
             found.append(
                 f"{configuration} was still improving when training ended ({100 * improving:.0f} % of the fall of the "
-                "training loss came in the last tenth of the epochs); train longer: trainer.max_epochs"
+                "training loss came in the last tenth of the epochs, or in the last one if there are fewer than 20); "
+                "train longer: trainer.max_epochs"
             )
     return found
 

@@ -5,6 +5,7 @@ import csv
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -31,7 +33,7 @@ from rich.text import Text
 
 from cellseg.run.naming import run_name
 from cellseg.run.overrides import INPUTS, quoted, values
-from cellseg.run.plan import plan_study
+from cellseg.run.plan import check_plan_keys, plan_study
 from cellseg.run.resolvers import register_resolvers
 from cellseg.run.signals import say
 from cellseg.storage.errors import InputError
@@ -137,7 +139,7 @@ class SweepAccount(Callback):
         print_account(study, outcomes)
         try:
             lines = [
-                "Dice in points (1 point = 0.01), with 95 % intervals:",
+                "Differences in points (0.01 of Dice), with intervals of 95 % unless a line says otherwise:",
                 *refresh_report(study),
                 f"report: {study / 'report.html'}",
             ]
@@ -228,7 +230,11 @@ def run_folders(config: DictConfig, overrides: list[Override]) -> list[str]:
             composed[groups] = found.hydra.runtime.choices.model, found.seed
             known.update(job)
         model, seed = composed[groups]
-        names.append(run_name(model, int(own.get("seed", seed)), job))
+        word = own.get("seed", str(seed))
+        if word != str(seed) and not re.fullmatch(r"-?[1-9]\d*|0", word):  # quoted, or not a number
+            seed = loader.load_sweep_config(config, job).seed
+            word = str(seed)
+        names.append(run_name(model, word, job))
     return names
 
 
@@ -237,8 +243,12 @@ def write_plan(study: Path, config: DictConfig, overrides: list[Override]) -> No
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):  # another sweeper decides as it goes
         return
     swept = [override for override in overrides if override.is_sweep_override()]
+    keys = [override.get_key_element() for override in swept]
+    if config.looks != 1 and "seed" in keys[1:]:
+        sys.exit("error: with looks above 1, put seed= before the other swept keys, so that each look has all networks")
     fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
     try:
+        check_plan_keys(config.margin, config.looks)
         plan_study(
             study,
             runs=run_folders(config, overrides),
@@ -249,7 +259,7 @@ def write_plan(study: Path, config: DictConfig, overrides: list[Override]) -> No
         )
     except InputError as error:
         sys.exit(f"error: {error}")
-    except HydraException:  # Hydra composes the runs itself after this, and reports the error
+    except (HydraException, OmegaConfBaseException):  # Hydra composes the runs after this, and reports the error
         return
 
 
