@@ -211,7 +211,8 @@ def test_a_run_that_is_asked_to_stop_keeps_its_epoch_says_so_and_goes_on_later(
     assert (run / "metrics.csv").read_text() == (undisturbed / "metrics.csv").read_text()
 
 
-@pytest.mark.parametrize("n_jobs", [1, 3])  # of 3 workers one has nothing to do, and hears Ctrl-C too
+# of 3 workers one has nothing to do, and hears Ctrl-C too
+@pytest.mark.parametrize("n_jobs", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_sweep_that_is_asked_to_stop_lets_its_runs_keep_their_epoch(smears, tmp_path, n_jobs):
     overrides = ("seed=0,1", f"data.root={smears}", "study=s", "trainer.max_epochs=20000", f"n_jobs={n_jobs}", QUICK)
     sweep = start(tmp_path, "-m", *overrides, start_new_session=True)
@@ -357,6 +358,9 @@ def wait_until_free(run, seconds=PATIENCE):
     [
         (("seed=0,0",), "seed=0 is given twice and would make the same run twice"),
         (("study=a,b",), "study must have one value in a sweep, but has 2; start one sweep for each value"),
+        (("seed=0,1", "looks=0"), "looks must be a whole number from 1 to 100"),
+        (("seed=0,1", "margin=-1"), "margin must be a difference in Dice of at least 0"),
+        (("model=unet,potinet", "seed=0,1", "looks=2"), "with looks above 1, put seed= before the other swept keys"),
     ],
 )
 def test_sweeps_that_make_no_sense_end_before_they_begin(smears, tmp_path, overrides, said):
@@ -365,6 +369,7 @@ def test_sweeps_that_make_no_sense_end_before_they_begin(smears, tmp_path, overr
     assert sweep.returncode == 1
     assert said in output
     assert not list(tmp_path.rglob("train.log"))
+    assert not list(tmp_path.rglob("plan.yaml"))
 
 
 def test_an_unfinished_run_of_another_configuration_is_left_as_it_is(smears, tmp_path):
