@@ -208,8 +208,8 @@ def _with_trouble(study: Study, a: Trouble, b: Trouble, dice: Comparison, kind: 
         kept = {DIFFERENT: low > 0 or high < 0, EQUIVALENT: -study.margin < low and high < study.margin}
         lacking = [len(missing_runs(study, name)) for name in names]
         notes.append(
-            f"{names[0]} lacks {count(lacking[0], 'run')} and {names[1]} {lacking[1] or 'none'}; if these had a Dice of "
-            f"0 or of 1, the difference would be from {_points(bounds[0], '+')} to {_points(bounds[1], '+')} points"
+            f"{names[0]} lacks {count(lacking[0], 'run')} and {names[1]} {lacking[1] or 'none'}; if these had a Dice "
+            f"of 0 or of 1, the difference would be from {_points(bounds[0], '+')} to {_points(bounds[1], '+')} points"
         )
         if not kept.get(kind, True):
             return _withdrawn(*names, dice, study.margin, notes)
