@@ -465,8 +465,8 @@ def _between_groups(data: Differences) -> Square:
 def _spread(weight: Floats) -> Floats:
     """Return in which proportions the means of groups vary.
 
-    In a group of median size a quarter of the variance is the group's, the rest that of its images, which is smaller in a
-    larger group.
+    In a group of median size a quarter of the variance is the group's, the rest that of its images, which is smaller in
+    a larger group.
     """
     return 1 + 3 * np.median(weight) / weight
 
