@@ -186,7 +186,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(smears, tmp_
     assert same(weights(tmp_path / "again"), weights(tmp_path / "undisturbed"))
 
 
-@pytest.mark.parametrize("ask", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("ask", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_run_that_is_asked_to_stop_keeps_its_epoch_says_so_and_goes_on_later(
     smears, tmp_path, caplog, undisturbed, ask
 ):

@@ -576,7 +576,7 @@ def test_an_image_called_na_is_still_one(finished, tmp_path):
 MANY = 100  # so many that it has not done all before it is asked to stop
 
 
-@pytest.mark.parametrize("ask", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ask", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_prediction_that_is_stopped_keeps_what_it_has_in_its_tables(finished, tmp_path, ask):
     (tmp_path / "many").mkdir()
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (600, 800, 3), np.uint8))

@@ -593,6 +593,7 @@ def interval_over_groups(sums: Floats, sizes: Floats) -> tuple[float, float] | N
         sums: Numerator of each group.
         sizes: Denominator of each group.
     """
+    sums, sizes = sums[sizes > 0], sizes[sizes > 0]  # empty groups have no information
     total, value = sizes.sum(), float(sums.sum() / sizes.sum())
     share = (sizes / total)[None]
     square = Contrast.of(share, share, _spread(share[0])).square((sums - value * sizes) / total)
