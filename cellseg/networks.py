@@ -1,6 +1,9 @@
 """One U-Net with parameters; UNet, PotiNet and XopiNet are three settings of it."""
 
 from collections import OrderedDict
+from collections.abc import Callable
+from math import gcd
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +11,14 @@ from torch import Tensor, nn
 
 from cellseg.storage.errors import InputError
 
+Norm = Literal["batch", "group", "instance"]
+
+GROUP = 8  # channels of a group
+NORMS: dict[Norm, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "group": lambda features: nn.GroupNorm(gcd(features, max(1, features // GROUP)), features),
+    "instance": lambda features: nn.InstanceNorm2d(features, affine=True),
+}
 DEEPEST = 16  # maximum number of poolings: the largest image side, 65,536 pixels, then has one pixel left
 
 
@@ -23,10 +34,12 @@ class UNet(nn.Module):
         init_features: Number of features at full resolution; it doubles at every level.
         depth: Number of 2x poolings, at most 16. H and W must be multiples of ``2**depth``.
         skip: Whether each decoder level receives the encoder features of its resolution.
+        norm: Normalisation after each convolution: "batch", as published; "group" with 8 channels in each group; or
+            "instance". The last two treat each image by itself, so they do not depend on the size of a batch.
 
     Raises:
-        InputError: From the constructor, if a number is below 1 or ``depth`` is above 16; from ``forward``, if the
-            number of image channels is wrong, or H or W is no multiple of ``2**depth``.
+        InputError: From the constructor, if a number is below 1, ``depth`` is above 16, or ``norm`` is unknown; from
+            ``forward``, if the number of image channels is wrong, or H or W is no multiple of ``2**depth``.
 
     Reference: Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597
     """
@@ -39,6 +52,7 @@ class UNet(nn.Module):
         *,
         depth: int = 4,
         skip: bool = True,
+        norm: Norm = "batch",
     ) -> None:
         super().__init__()
         sizes = {
@@ -52,17 +66,19 @@ class UNet(nn.Module):
                 raise InputError(f"model.{name} must be at least 1, but is {value}")
         if depth > DEEPEST:
             raise InputError(f"model.depth must be at most {DEEPEST}, but is {depth}")
-        self.in_channels, self.depth, self.skip = in_channels, depth, skip
+        if norm not in NORMS:
+            raise InputError(f"model.norm must be {', '.join(list(NORMS)[:-1])} or {list(NORMS)[-1]}, but is {norm}")
+        self.in_channels, self.depth, self.skip, self.norm = in_channels, depth, skip, norm
         widths = [init_features * 2**level for level in range(depth + 1)]  # the last one is the bottleneck
         channels = in_channels
         for level, width in enumerate(widths[:-1], start=1):  # level 1 is full resolution
-            self.add_module(f"encoder{level}", _block(channels, width, f"enc{level}"))
+            self.add_module(f"encoder{level}", _block(channels, width, f"enc{level}", norm))
             channels = width
-        self.bottleneck = _block(channels, widths[-1], "bottleneck")
+        self.bottleneck = _block(channels, widths[-1], "bottleneck", norm)
         for level in range(depth, 0, -1):
             below, width = widths[level], widths[level - 1]
             self.add_module(f"upconv{level}", nn.ConvTranspose2d(below, width, kernel_size=2, stride=2))
-            self.add_module(f"decoder{level}", _block(2 * width if skip else width, width, f"dec{level}"))
+            self.add_module(f"decoder{level}", _block(2 * width if skip else width, width, f"dec{level}", norm))
         self.conv = nn.Conv2d(init_features, out_channels, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -77,10 +93,11 @@ class UNet(nn.Module):
                 f"a network of depth {self.depth} needs image sides that are multiples of {step}, "
                 f"but the image is {height}x{width}; resize or pad it to {fitting}"
             )
-        if self.training and len(image) == 1 and height == width == step:
+        lone = self.norm == "instance" or (self.norm == "batch" and len(image) == 1)
+        if self.training and lone and height == width == step:
             raise InputError(
-                f"batch norm needs several values per channel, but one image of {height}x{width} leaves one at depth "
-                f"{self.depth}; train on images of {2 * step}x{2 * step} or more"
+                f"{self.norm} norm needs several values per channel, but an image of {height}x{width} leaves one at "
+                f"depth {self.depth}; train on images of {2 * step}x{2 * step} or more"
             )
         x, features = image, []
         for level in range(1, self.depth + 1):
@@ -112,13 +129,13 @@ def XopiNet(in_channels: int = 3, out_channels: int = 1, init_features: int = 32
     return UNet(in_channels, out_channels, init_features, depth=5)
 
 
-def _block(in_channels: int, features: int, name: str) -> nn.Sequential:
-    """Build two layers of conv 3x3, batch norm and ReLU with the published submodule names."""
+def _block(in_channels: int, features: int, name: str, norm: Norm) -> nn.Sequential:
+    """Build two layers of conv 3x3, normalisation and ReLU with the published submodule names."""
     layers: list[tuple[str, nn.Module]] = []
     for index, channels in ((1, in_channels), (2, features)):
         layers += [
             (f"{name}conv{index}", nn.Conv2d(channels, features, kernel_size=3, padding=1, bias=False)),
-            (f"{name}norm{index}", nn.BatchNorm2d(features)),
+            (f"{name}norm{index}", NORMS[norm](features)),
             (f"{name}relu{index}", nn.ReLU(inplace=True)),
         ]
     return nn.Sequential(OrderedDict(layers))

@@ -95,6 +95,26 @@ def test_one_image_too_small_for_batch_norm_is_refused_in_training_only():
     assert network.eval()(torch.rand(1, 3, 32, 32)).shape == (1, 1, 32, 32)
 
 
+@pytest.mark.parametrize("norm", ["batch", "group", "instance"])
+@pytest.mark.parametrize("features", [1, 4, 28])
+def test_only_batch_norm_mixes_the_images_of_a_batch(norm, features):
+    torch.manual_seed(0)
+    network, images = ParametricUNet(init_features=features, depth=2, norm=norm), torch.rand(2, 3, 16, 16)
+    together, alone = network(images), torch.cat([network(image[None]) for image in images])
+    assert torch.allclose(together, alone, atol=1e-5) == (norm != "batch")
+    names = {name.removesuffix(".weight") for name, _ in network.named_parameters() if "norm" in name}
+    assert "encoder1.enc1norm1" in names  # as published
+
+
+def test_an_unknown_norm_is_refused_and_instance_norm_needs_more_than_one_pixel():
+    with pytest.raises(InputError, match=r"model\.norm must be batch, group or instance, but is layer"):
+        ParametricUNet(norm="layer")
+    network = ParametricUNet(init_features=1, depth=2, norm="instance")
+    with pytest.raises(InputError, match="instance norm needs several values per channel"):
+        network(torch.rand(2, 3, 4, 4))
+    assert ParametricUNet(init_features=1, depth=2, norm="group")(torch.rand(1, 3, 4, 4)).shape == (1, 1, 4, 4)
+
+
 @pytest.mark.parametrize("setting", ["in_channels", "out_channels", "init_features", "depth"])
 def test_sizes_below_one_are_refused_by_name(setting):
     with pytest.raises(InputError, match=rf"model\.{setting} must be at least 1, but is 0"):

@@ -356,7 +356,7 @@ def unlike(rng, collapse=0.0, seeds=3, groups=10, points=0.0):
 @pytest.mark.slow
 def test_missing_and_collapsed_runs_lead_to_fewer_false_verdicts():
     rng, rows = np.random.default_rng(6), {"lowest missing": [], "diverged": [], "collapse 3": [], "collapse 10": []}
-    for _ in range(60):
+    for _ in range(30):
         scores = unlike(rng, seeds=10)
         means = {key: dice.mean() for key, dice in scores["A"].items()}
         lowest = sorted(means, key=means.get)[:2]
@@ -371,5 +371,5 @@ def test_missing_and_collapsed_runs_lead_to_fewer_false_verdicts():
     print(share)  # noqa: T201
     assert share["lowest missing"].get(DIFFERENT, 0) + share["diverged"].get(DIFFERENT, 0) == 0
     for seeds in (3, 10):  # no statistics can see a collapse that did not happen
-        assert share[f"collapse {seeds}"].get(DIFFERENT, 0) <= 0.9**seeds + 0.1
+        assert share[f"collapse {seeds}"].get(DIFFERENT, 0) <= 0.9**seeds + 0.15
     assert not math.isnan(share["collapse 10"].get(EQUIVALENT, 0))
