@@ -93,8 +93,9 @@ class UNet(nn.Module):
                 f"a network of depth {self.depth} needs image sides that are multiples of {step}, "
                 f"but the image is {height}x{width}; resize or pad it to {fitting}"
             )
-        lone = self.norm == "instance" or (self.norm == "batch" and len(image) == 1)
-        if self.training and lone and height == width == step:
+        # in training only: an exported network must not depend on the number of images
+        lone = self.training and (self.norm == "instance" or (self.norm == "batch" and len(image) == 1))
+        if lone and height == width == step:
             raise InputError(
                 f"{self.norm} norm needs several values per channel, but an image of {height}x{width} leaves one at "
                 f"depth {self.depth}; train on images of {2 * step}x{2 * step} or more"
