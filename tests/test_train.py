@@ -344,6 +344,7 @@ def test_two_devices_do_what_one_does_on_the_same_batches(smears, tmp_path):
         "~model.depth",
         "~model.init_features",
         "~model.skip",
+        "~model.norm",
     ]
     alike += [
         "+model.kernel_size=3",

@@ -448,7 +448,7 @@ def stopped_sweep(bench: Bench, tries: int) -> Tally:
 def devices(bench: Bench, tries: int) -> Tally:
     """two processes (gloo) instead of one, on the same batches"""
     tally = Tally()
-    network = ("model._target_=torch.nn.Conv2d", "~model.depth", "~model.init_features", "~model.skip")
+    network = ("model._target_=torch.nn.Conv2d", "~model.depth", "~model.init_features", "~model.skip", "~model.norm")
     network += ("+model.kernel_size=3", "+model.padding=1")  # no batch norm: it uses the images of one device only
     for seed in range(tries):
         place = bench.place()
