@@ -268,9 +268,7 @@ def test_fixed_sizes_are_kept_to(smears, tmp_path):
     with Image.open(image) as opened:
         size = opened.size
     assert load_run(tmp_path / "run", trust=True).predict(image).shape == size[::-1]
-    assert "48x48 only" in invoke(
-        "predict", tmp_path / "run", image, "--output", tmp_path / "o", "--trust", "--tiles", code=1
-    )
+    invoke("predict", tmp_path / "run", image, "--output", tmp_path / "o", "--trust", "--tiles")
     invoke("review", tmp_path / "run", "--trust")
     invoke("export", tmp_path / "run", tmp_path / "net.pt2", "--trust")
 

@@ -61,6 +61,14 @@ def test_tiles_of_a_network_that_looks_at_one_pixel_only_give_back_every_pixel(s
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_a_network_of_one_size_sees_tiles_of_that_size(size):
+    fixed = asks(48).model_copy(update={"side_fixed": True})
+    image = picture(*size)
+    probability = Predictor([Brightness()], 48, facts=fixed, tiles=True).probability(image)
+    assert np.allclose(probability, image[..., 0] / 255, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("tiles", [False, True])
 def test_every_pixel_has_a_probability_whatever_the_size(size, tiles):
     probability = Predictor([unet()], 32, facts=asks(4), tiles=tiles).probability(picture(*size))

@@ -32,7 +32,9 @@ def study_of(scores, *, plans=(), looks=(), unfinished=(), baseline=None, margin
             images += [row | {"dice": d, "iou": d, "soft_dice": d} for row, d in zip(each, dice, strict=True)]
             if baseline is not None:
                 baselines += [row | {"baseline": "all cell", "dice": baseline} for row in each]
-    frame = pd.DataFrame(runs).assign(leaks=0, device="cpu", precision="32-true", scored_weights="final")
+    frame = pd.DataFrame(runs).assign(
+        leaks=0, device="cpu", precision="32-true", scored_weights="final", resize="whole"
+    )
     study = Study(
         folder=Path("s"),
         scores=list(SCORES),

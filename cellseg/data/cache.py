@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, fields
 from importlib.metadata import version
+from itertools import accumulate
+from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,22 +47,27 @@ log = logging.getLogger(__name__)
 
 
 class StoredRows:
-    """Read uint8 arrays of one shape from a file on demand; the operating system caches them.
+    """Read uint8 arrays, stored one after another, from a file on demand; the operating system caches them.
 
     The file is not memory-mapped: mapped pages count as memory of the process, and a truncated file would kill it.
+
+    Args:
+        path: The file.
+        shapes: The shape of each array.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        self._path, self._shape = path, shape
+    def __init__(self, path: Path, shapes: Sequence[tuple[int, ...]]) -> None:
+        self._path, self._shapes = path, shapes
+        self._starts = [0, *accumulate(map(prod, shapes))]
         self._file = path.open("rb", buffering=0)  # stays open: another process may delete the entry
         weakref.finalize(self, self._file.close)
 
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
-        pixels = np.empty(self._shape, np.uint8)
+        pixels, start = np.empty(self._shapes[row], np.uint8), self._starts[row]
         if hasattr(os, "preadv"):  # needs no file position, which forked processes share
-            read = os.preadv(self._file.fileno(), [pixels.data], row * pixels.nbytes)
+            read = os.preadv(self._file.fileno(), [pixels.data], start)
         else:
-            self._file.seek(row * pixels.nbytes)
+            self._file.seek(start)
             read = self._file.readinto(pixels.data)
         if read != pixels.nbytes:
             raise InputError(
@@ -71,14 +78,14 @@ class StoredRows:
 
 @dataclass(frozen=True)
 class DecodedPairs:
-    """Every pair of a data set, cleaned and resized.
+    """Every pair of a data set, cleaned, and resized if the settings say so.
 
     Attributes:
         pairs: Names, groups and files.
         facts: Measurements of each pair, in the order of ``pairs``.
         kin: Related images, by position in ``pairs``.
-        images: Rows of shape (C, S, S), uint8.
-        masks: Rows of shape (1, S, S), uint8, 0 or 1.
+        images: Rows of shape (C, S, S), or (C, H, W) if not resized, uint8.
+        masks: Rows of shape (1, S, S) or (1, H, W), uint8, 0 or 1.
         looks: Rows that ``Likeness.unpacked`` reads.
         row: The row of each pair in ``images``, ``masks`` and ``looks``.
     """
@@ -116,7 +123,7 @@ def load_pairs(pairs: Sequence[Pair], how: Reading, folder: Path | None = None) 
 
     Args:
         pairs: Pairs to load.
-        how: Threshold, channels, and the side in pixels to resize to.
+        how: Threshold, channels, and the side in pixels to resize to, if any.
         folder: The cache folder; by default the user's.
 
     Raises:
@@ -125,7 +132,7 @@ def load_pairs(pairs: Sequence[Pair], how: Reading, folder: Path | None = None) 
     folder = folder or platformdirs.user_cache_path("cellseg")
     digests = list(in_parallel(_digest, pairs, "reading files"))
     order = sorted(range(len(pairs)), key=lambda index: digests[index])
-    size, channels = how.image_size or 0, len(how.channels or (0, 1, 2))
+    channels = len(how.channels or (0, 1, 2))
     settings = {
         "version": VERSION,
         "facts": [field.name for field in fields(PairFacts)],
@@ -145,13 +152,15 @@ def load_pairs(pairs: Sequence[Pair], how: Reading, folder: Path | None = None) 
     kin = [
         Kin(min(position[a], position[b]), max(position[a], position[b]), relation) for a, b, relation in stored["kin"]
     ]
+    size = how.image_size
+    sides = [(size, size) if size else (facts["height"], facts["width"]) for facts in stored["facts"]]
     return DecodedPairs(
         pairs=pairs,
         facts=[PairFacts(**stored["facts"][number]) for number in row],
         kin=sorted(kin, key=astuple),
-        images=StoredRows(entry / "images", (channels, size, size)),
-        masks=StoredRows(entry / "masks", (1, size, size)),
-        looks=StoredRows(entry / "looks", (LIKENESS_BYTES,)),
+        images=StoredRows(entry / "images", [(channels, *side) for side in sides]),
+        masks=StoredRows(entry / "masks", [(1, *side) for side in sides]),
+        looks=StoredRows(entry / "looks", [(LIKENESS_BYTES,)] * count),
         row=row,
     )
 
@@ -223,7 +232,7 @@ def _build(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Read
 
 
 def _write(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Reading) -> dict[str, Any]:
-    size = how.image_size or 0
+    size = how.image_size
 
     def read(item: tuple[Pair, str]) -> tuple[bytes, bytes, PairFacts, Likeness]:
         pair, digest = item
@@ -232,7 +241,8 @@ def _write(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Read
             raise InputError(
                 f"{pair.image} or its mask changed while it was read; start again when the files are complete"
             )
-        image, mask = resize_image(clean.pixels, size), resize_mask(clean.mask, size)
+        image = resize_image(clean.pixels, size) if size else clean.pixels.transpose(2, 0, 1)
+        mask = resize_mask(clean.mask, size) if size else clean.mask
         return image.tobytes(), mask.tobytes(), clean.facts, clean.likeness
 
     facts, likenesses = [], Likenesses(len(pairs))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -21,6 +21,8 @@ from cellseg.data.splits import SplitEntry, SplitPlan, SplitRecord, Subsets, rea
 from cellseg.data.synthetic import write_synthetic
 from cellseg.storage.errors import InputError
 
+Resize = Literal["whole", "crop"]
+
 EMBEDDED_PAIRS = 50
 MOST_CHANNELS = 4  # a run keeps its test images as PNG, which holds at most four
 EMBEDDED_ROOT = Path("data/synthetic-v1")  # increase the version when the drawing changes
@@ -34,7 +36,10 @@ class CellDataModule(L.LightningDataModule):
     Args:
         root: Folder of pairs; by default 50 embedded synthetic smears, drawn into ``data/``.
         groups: CSV file with the group of each pair; by default ``groups.csv`` in the folder, if there is one.
-        image_size: Side in pixels to which images and masks are resized.
+        image_size: Side in pixels of the squares that the network is trained on.
+        resize: "whole": images and masks are resized to this square, for training and for scoring. "crop": images keep
+            their scale; in each epoch the network is trained on a random crop of each image, and it is scored on the
+            whole image in overlapping tiles. Images smaller than the square are continued by their mirror image.
         batch_size: Images in a training step on each device. Scoring uses one image at a time.
         mask_threshold: In a grey mask, pixels above this value are cell; in 0..254.
         channels: Which channels of the images to use, counted from 0; at most four. By default RGB, grey as RGB.
@@ -55,6 +60,7 @@ class CellDataModule(L.LightningDataModule):
         *,
         groups: str | None = None,
         image_size: int = 224,
+        resize: Resize = "whole",
         batch_size: int = 2,
         mask_threshold: int = 20,
         channels: Sequence[int] | None = None,
@@ -72,6 +78,8 @@ class CellDataModule(L.LightningDataModule):
         ):
             if not isinstance(value, int) or not least <= value <= most:
                 raise InputError(f"data.{name} must be a whole number from {least} to {most}, but is {value!r}")
+        if resize not in ("whole", "crop"):
+            raise InputError(f"data.resize must be whole or crop, but is {resize!r}")
         if augmentation is not None and not callable(augmentation):
             raise InputError(f"augmentation is a {type(augmentation).__name__}, which is not callable")
         if root is not None and not str(root).strip():
@@ -80,7 +88,8 @@ class CellDataModule(L.LightningDataModule):
         self.embedded = root is None
         self.groups, self.cache = (_expanded(path) if path else None for path in (groups, cache))
         self.batch_size = batch_size
-        self.reading = Reading(mask_threshold, _checked(channels), image_size)
+        self.image_size, self.resize = image_size, resize
+        self.reading = Reading(mask_threshold, _checked(channels), image_size if resize == "whole" else None)
         self.origin = origin
         self.split, self.augmentation, self.seed = split, augmentation, seed
         self._decoded: DecodedPairs | None = None
@@ -133,7 +142,7 @@ class CellDataModule(L.LightningDataModule):
         log.info("%s", describe_masks(decoded.facts, self.reading.mask_threshold))
         if reason := nothing_to_learn([decoded.facts[index] for index in decoded.positions(subsets["train"])]):
             raise InputError(f"{self.root}: {reason}")
-        for finding in look_at_pairs(decoded.pairs, decoded.facts, scan.root):
+        for finding in look_at_pairs(decoded.pairs, decoded.facts, scan.root, resized=self.resize == "whole"):
             if finding.severity == WARNING:
                 log.warning("%s", finding)
         if leaks:
@@ -160,7 +169,7 @@ class CellDataModule(L.LightningDataModule):
         return bool(self.counts.get("val"))
 
     def masks(self, subset: str) -> Iterator[NDArray[np.uint8]]:
-        """Yield the mask of each image of a subset, shape (1, S, S), 0 or 1."""
+        """Yield the mask of each image of a subset as it is scored, shape (1, H, W), 0 or 1."""
         for index in self.decoded.positions(self._subsets[subset]):
             yield self.decoded.masks[self.decoded.row[index]]
 
@@ -190,7 +199,8 @@ class CellDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return shuffled, augmented batches of the training part."""
-        dataset = CellDataset(self.decoded, self._subsets["train"], self.augmentation, self.seed)
+        crop = self.image_size if self.resize == "crop" else None
+        dataset = CellDataset(self.decoded, self._subsets["train"], self.augmentation, self.seed, crop)
         replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         return DataLoader(dataset, self.batch_size, sampler=EpochSampler(dataset, self.seed, replicas, rank))
 
@@ -203,7 +213,7 @@ class CellDataModule(L.LightningDataModule):
         return [self._scoring_loader(subset) for subset in ("test", "val") if self._subsets[subset]]
 
     def _scoring_loader(self, subset: str) -> DataLoader[dict[str, Any]]:
-        return DataLoader(CellDataset(self.decoded, self._subsets[subset], augmentation=None, seed=self.seed))
+        return DataLoader(CellDataset(self.decoded, self._subsets[subset]))
 
 
 def _expanded(path: str) -> Path:

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from cellseg.data.augmentation import augmented
 from cellseg.data.cache import DecodedPairs
+from cellseg.data.decoded import Pixels
 
 Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
@@ -20,15 +21,28 @@ class CellDataset(Dataset[dict[str, Any]]):
     Image and mask are float, the image in [0, 1], the mask 0 or 1. ``vanished`` is true if the mask lost all its cells
     when it was resized.
 
-    The index of a sample is ``(position, epoch)``. The augmentation depends only on seed, epoch and image, not on the
-    order of samples, the number of workers, or other runs in the same process.
+    The index of a sample is ``(position, epoch)``. Crop and augmentation depend only on seed, epoch and image, not on
+    the order of samples, the number of workers, or other runs in the same process.
+
+    Args:
+        decoded: The pairs.
+        names: Names of those to return.
+        augmentation: As for ``CellDataModule``.
+        seed: Of crops and augmentation.
+        crop: Side in pixels of a random crop of each image in each epoch; an image with a smaller side is continued
+            by its mirror image. None for whole images.
     """
 
     def __init__(
-        self, decoded: DecodedPairs, names: Sequence[str], augmentation: Augmentation | None, seed: int
+        self,
+        decoded: DecodedPairs,
+        names: Sequence[str],
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        crop: int | None = None,
     ) -> None:
         self._decoded, self._members = decoded, decoded.positions(names)
-        self._augmentation, self._seed = augmentation, seed
+        self._augmentation, self._seed, self._crop = augmentation, seed, crop
 
     def __len__(self) -> int:
         return len(self._members)
@@ -37,13 +51,26 @@ class CellDataset(Dataset[dict[str, Any]]):
         position, epoch = key if isinstance(key, tuple) else (key, 0)
         index = self._members[position]
         row, pair = self._decoded.row[index], self._decoded.pairs[index]
-        image = torch.from_numpy(self._decoded.images[row]) / 255
-        mask = torch.from_numpy(self._decoded.masks[row]).float()
+        pixels, cells = self._decoded.images[row], self._decoded.masks[row]
+        generator = torch.Generator().manual_seed(derived_seed(self._seed, epoch, index))
+        if self._crop:
+            pixels, cells = random_crop(pixels, cells, self._crop, generator)
+        image, mask = torch.from_numpy(pixels) / 255, torch.from_numpy(cells).float()
         if self._augmentation:
-            generator = torch.Generator().manual_seed(derived_seed(self._seed, epoch, index))
             image, mask = augmented(self._augmentation, image, mask, generator)
         vanished = self._decoded.facts[index].vanishes
         return {"image": image, "mask": mask, "name": pair.name, "group": pair.group, "vanished": vanished}
+
+
+def random_crop(pixels: Pixels, cells: Pixels, side: int, generator: torch.Generator) -> tuple[Pixels, Pixels]:
+    """Cut the same random square out of an image and its mask, both (C, H, W); mirror what is smaller."""
+    for axis in (1, 2):
+        length = pixels.shape[axis]
+        start = int(torch.randint(max(0, length - side) + 1, (), generator=generator))
+        window = (slice(None),) * axis + (slice(start, start + side),)
+        missing = [(0, max(0, side - length) if other == axis else 0) for other in range(3)]
+        pixels, cells = (np.pad(part[window], missing, mode="symmetric") for part in (pixels, cells))
+    return pixels, cells
 
 
 class EpochSampler(DistributedSampler[Any]):

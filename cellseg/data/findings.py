@@ -210,18 +210,24 @@ IMAGE_TRAITS: tuple[Trait[ImageFacts], ...] = (
 )
 
 
-def look_at_pairs(pairs: Sequence[Pair], facts: Sequence[PairFacts], root: Path) -> Iterator[Finding]:
+def look_at_pairs(
+    pairs: Sequence[Pair], facts: Sequence[PairFacts], root: Path, *, resized: bool = True
+) -> Iterator[Finding]:
     """Yield findings about masks and images; one finding for all files with the same property."""
     masks, images = [pair.masks[0] for pair in pairs], [pair.image for pair in pairs]
     yield from _shared_traits((*MASK_TRAITS, *_mask_file_traits(facts)), masks, facts, root)
     yield from _contradictions(masks, facts, root)
-    yield from look_at_images(images, facts, root)
+    yield from look_at_images(images, facts, root, resized=resized)
 
 
-def look_at_images(images: Sequence[Path], facts: Sequence[ImageFacts], root: Path) -> Iterator[Finding]:
-    """Yield findings about image files, and about their differences in size and modality."""
+def look_at_images(
+    images: Sequence[Path], facts: Sequence[ImageFacts], root: Path, *, resized: bool = True
+) -> Iterator[Finding]:
+    """Yield findings about image files, and about their differences in modality and, if they are resized, in size."""
     yield from _shared_traits(IMAGE_TRAITS, images, facts, root)
-    yield from _mixtures(facts)
+    if resized:
+        yield from _sizes(facts)
+    yield from _modalities(facts)
 
 
 def describe_masks(facts: Sequence[PairFacts], threshold: int) -> str:
@@ -419,7 +425,7 @@ def _shortened(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME // 2]}…{name[-LONGEST_NAME // 2 :]}"
 
 
-def _mixtures(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
+def _sizes(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
     sizes = Counter((fact.width, fact.height) for fact in facts)
     if len(sizes) > 1:
         (width, height), count = sizes.most_common(1)[0]
@@ -429,8 +435,12 @@ def _mixtures(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
             WARNING if stretched else NOTE,
             "the data set",
             f"{len(sizes)} image sizes; {count} of {len(facts)} are {width}x{height}",
-            "all are resized to one square, so cells " + ("are distorted differently" if stretched else "change scale"),
+            f"all are resized to one square, so cells {'are distorted differently' if stretched else 'change scale'}; "
+            "data.resize=crop keeps their scale",
         )
+
+
+def _modalities(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
     kinds = Counter(
         f"{'dark' if fact.brightness < DARK else 'bright'} {'colour' if fact.colourfulness > COLOURED else 'grey'}"
         for fact in facts

@@ -36,6 +36,7 @@ from cellseg.run.provenance import code_patch, provenance
 from cellseg.run.results import print_results
 from cellseg.run.signals import StopRequest
 from cellseg.run.summary import summarise
+from cellseg.run.tiles import Tiles
 from cellseg.run.trainer import build_loggers, build_timer, build_trainer, profiles, refuse_arguments
 from cellseg.storage.errors import InputError
 from cellseg.storage.tensors import write_tensors
@@ -122,6 +123,8 @@ def prepare(cfg: DictConfig, folder: Path, stop: StopRequest, origin: Mapping[st
     )
     try_loss(module.loss, cfg.data.image_size)
     try_scores(module.added_scores, cfg.data.image_size)
+    if datamodule.resize == "crop":
+        module.tiles = Tiles(network, datamodule.image_size)
     checkpoint = last_intact(folder / "checkpoints")
     # before images are read, because a package may be missing
     loggers = build_loggers(cfg, folder, steps_done(module, checkpoint) if checkpoint else 0)
@@ -298,7 +301,7 @@ def _of_optimizer(error: BaseException) -> bool:
 
 def _refuse_small_batches(network: NetworkFacts, datamodule: CellDataModule) -> None:
     """Refuse batches of one image, including the last batch of an epoch, for a network that needs two."""
-    images, size, side = datamodule.counts["train"], datamodule.batch_size, datamodule.reading.image_size
+    images, size, side = datamodule.counts["train"], datamodule.batch_size, datamodule.image_size
     if network.least_batch > 1 and (size == 1 or images % size == 1):
         fitting = next((other for other in range(2, images + 1) if images % other != 1), images)
         raise InputError(

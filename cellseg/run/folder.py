@@ -167,6 +167,7 @@ class _SplitSettings(Record):
 
 class _DataSettings(Record):
     image_size: Annotated[int, Field(ge=1, le=2**16)]
+    resize: Literal["whole", "crop"] = "whole"
     mask_threshold: Annotated[int, Field(ge=0, le=254)]
     channels: Annotated[list[Count], Field(min_length=1, max_length=4)] | None = None
     split: _SplitSettings
@@ -183,8 +184,8 @@ class Settings(Record):
     @property
     def reading(self) -> Reading:
         """How its images were read."""
-        channels = self.data.channels
-        return Reading(self.data.mask_threshold, None if channels is None else tuple(channels), self.data.image_size)
+        channels, size = self.data.channels, None if self.data.resize == "crop" else self.data.image_size
+        return Reading(self.data.mask_threshold, None if channels is None else tuple(channels), size)
 
     @property
     def training(self) -> tuple[int, int | None]:
@@ -194,7 +195,7 @@ class Settings(Record):
 
 @dataclass(frozen=True)
 class Prediction:
-    """A test image as it was scored: image (S, S, C), label and prediction (S, S)."""
+    """A test image as it was scored: image (H, W, C), label and prediction (H, W)."""
 
     image: Pixels
     truth: Mask
@@ -344,12 +345,13 @@ class RunFolder:
 
     def prediction(self, name: str) -> Prediction:
         """Return a test image by its name, with label and prediction."""
-        size = self.settings.data.image_size
-        image, truth, mask = (
-            _read_picture(self.path / "predictions" / part / f"{name}.png", mode, size)
-            for part, mode in (("image", MODES[len(self.settings.data.channels or RGB)]), ("truth", "L"), ("mask", "L"))
-        )
-        return Prediction(image.reshape(size, size, -1), truth > 0, mask > 0)
+        side = self.settings.reading.image_size
+        mode, size = MODES[len(self.settings.data.channels or RGB)], (side, side) if side else None
+        folder = self.path / "predictions"
+        image = _read_picture(folder / "image" / f"{name}.png", mode, size)
+        height, width = image.shape[:2]
+        truth, mask = (_read_picture(folder / part / f"{name}.png", "L", (width, height)) for part in ("truth", "mask"))
+        return Prediction(image.reshape(height, width, -1), truth > 0, mask > 0)
 
 
 def write_prediction(folder: Path, name: str, prediction: Prediction) -> None:
@@ -399,8 +401,8 @@ def _read_table(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
     return table
 
 
-def _read_picture(path: Path, mode: str, size: int) -> Pixels:
-    """Read a square picture of a run.
+def _read_picture(path: Path, mode: str, size: tuple[int, int] | None) -> Pixels:
+    """Read a picture of a run, of a known width and height if there is one.
 
     Raises:
         InputError: If it cannot be read, or is of another kind or size.
@@ -408,8 +410,9 @@ def _read_picture(path: Path, mode: str, size: int) -> Pixels:
     try:
         require_bounded(path, "a picture")
         with Image.open(path) as picture:
-            if picture.size != (size, size) or picture.mode != mode:
-                raise ValueError(f"it is {picture.width}x{picture.height} {picture.mode}, not {size}x{size} {mode}")
+            if picture.size != (size or picture.size) or picture.mode != mode:
+                wanted = f"{size[0]}x{size[1]} {mode}" if size else mode
+                raise ValueError(f"it is {picture.width}x{picture.height} {picture.mode}, not {wanted}")
             return np.asarray(picture)
     except Exception as error:  # Pillow's decoders may raise anything on a damaged file
         raise InputError(f"{path}: cannot be read ({fault(error)}); move the run away, or train it again") from error

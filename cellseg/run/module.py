@@ -18,6 +18,7 @@ from cellseg.data.dataset import derived_seed
 from cellseg.metrics import PER_IMAGE, AddedScores, SegmentationScores, image_scores
 from cellseg.run.divergence import DIVERGED, FiniteWatch
 from cellseg.run.schedule import Schedule
+from cellseg.run.tiles import Tiles
 from cellseg.storage.errors import InputError
 
 log = logging.getLogger("train")
@@ -35,6 +36,9 @@ class SegmentationModule(L.LightningModule):
         scheduler: The schedule, or what is called with the optimizer to make one (see ``Schedule``); None keeps the
             learning rate constant.
         scores: Scores to log beside those of ``metrics.SCORES``.
+
+    Attributes:
+        tiles: How whole images are scored that were cropped for training; None if a network sees them as they are.
 
     Raises:
         InputError: From ``configure_optimizers``, if the optimizer or the schedule cannot be built.
@@ -55,6 +59,7 @@ class SegmentationModule(L.LightningModule):
         self.added_scores = scores or AddedScores({})  # no module: its metrics have no part in training or checkpoints
         names = [score.name for score in self.added_scores.described]
         self.val_scores, self.test_scores = SegmentationScores(names), SegmentationScores(names)
+        self.tiles: Tiles | None = None
         self._plateau: ReduceLROnPlateau | None = None
         self._validated = False
         self._trained, self._scored = FiniteWatch(), FiniteWatch()
@@ -193,9 +198,21 @@ class SegmentationModule(L.LightningModule):
         else:
             nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
+    def _scored_logits(self, images: Tensor) -> Tensor:
+        """Return the logits of whole images; of tiles, those of the blended probabilities."""
+        if self.tiles is None:
+            return self(images)
+
+        def ask(tiles: Tensor) -> Tensor:
+            return self(tiles.to(self.device)).float().sigmoid().cpu()
+
+        pictures = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        seen = [np.concatenate(list(self.tiles.bands(picture, ask, self.device))) for picture in pictures]
+        return torch.from_numpy(np.stack(seen))[:, None].to(self.device).logit(eps=1e-6)
+
     def _score(self, batch: Batch, stage: str, scores: SegmentationScores) -> dict[str, Any]:
         """Log the loss, add to the scores, and return probabilities and scores per image for the callbacks."""
-        logits = self(batch["image"])
+        logits = self._scored_logits(batch["image"])
         probability = logits.float().sigmoid()
         seen = probability, batch["mask"], batch.get("vanished")
         per_image = image_scores(*seen) | self.added_scores(*seen)

@@ -123,8 +123,9 @@ def _scored_weights(trainer: L.Trainer, datamodule: CellDataModule) -> str:
 
 
 def _gflop(network: nn.Module, datamodule: CellDataModule) -> float:
-    """Return 10^9 operations of one forward pass; a multiplication and its addition count as two."""
-    image = next(iter(datamodule.test_dataloader()[0]))["image"][:1]
+    """Return 10^9 operations of one training image's forward pass; a multiplication and its addition count as two."""
+    size = datamodule.image_size
+    image = torch.zeros(1, len(datamodule.reading.channels or "RGB"), size, size)
     weight = next(network.parameters())
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(image.to(weight))

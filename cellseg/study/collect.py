@@ -315,6 +315,7 @@ def _facts(run: RunFolder, scores: Iterable[Score]) -> dict[str, Any]:
         "commit": summary.commit,
         "device": summary.device,
         "precision": summary.precision,
+        "resize": run.settings.data.resize,
     }
 
 

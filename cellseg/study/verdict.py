@@ -92,6 +92,12 @@ def _pair(study: Study, a: str, b: str) -> dict[str, Differences] | str:
     """Return the paired scores by name, or the reason why there are none."""
     first, second = (study.images[study.images["configuration"] == configuration] for configuration in (a, b))
     # with one seed, networks of one configuration start from the same weights, even if other settings differ
+    resized = study.runs.groupby("configuration")["resize"].agg(set)
+    if resized[a] != resized[b]:
+        return (
+            "one was scored on resized images (data.resize=whole), the other at native scale (data.resize=crop), "
+            "so their scores are of other pixels"
+        )
     networks = study.runs.groupby("configuration")["network"].agg(set)
     alike = len(networks[a] | networks[b]) == 1
     found: dict[str, Differences] = {}

@@ -89,11 +89,11 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None, *, trust:
     seen, complete = find_seen(trained, decoded, data, grouped=scan.grouped)
     predictor = trained.predictor()
     rows = []
-    dataset = CellDataset(decoded, [pair.name for pair in scan.pairs], augmentation=None, seed=0)
+    dataset = CellDataset(decoded, [pair.name for pair in scan.pairs])
     for number, pair in enumerate(with_progress(scan.pairs, "scoring", len(scan.pairs))):
         sample = dataset[number]  # one at a time, as the test of the run did
         vanished = torch.tensor([sample["vanished"]])
-        seen_as = predictor.see(sample["image"][None]), sample["mask"][None], vanished
+        seen_as = predictor.see_sample(sample["image"]), sample["mask"][None], vanished
         values = {name: value.item() for name, value in image_scores(*seen_as).items()}
         for name, score in list(added.items()):
             try:
@@ -115,7 +115,7 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None, *, trust:
     sizes = [(facts.width, facts.height) for facts in decoded.facts]
     if warning := trained.scale_warning(sizes, tiles=False):
         caveats.append(warning)
-    found = look_at_pairs(scan.pairs, decoded.facts, scan.root)
+    found = look_at_pairs(scan.pairs, decoded.facts, scan.root, resized=not predictor.tiles)
     warnings = [str(finding) for finding in found if finding.severity == WARNING]
     described = [description for score in added.values() for description in score.described]
     images = pd.DataFrame([{name: value for name, value in row.items() if name not in failed} for row in rows])

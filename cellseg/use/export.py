@@ -108,7 +108,9 @@ def describe(trained: Trained, network: NetworkFacts) -> dict[str, str]:
         "input": f"image: float32 (batch, {count}, height, width), {what}, 0 to 1",
         "scaling": "8-bit values divided by 255",
         "image_size": str(trained.image_size),
-        "resizing": f"seen whole, resized to {trained.image_size}x{trained.image_size}, bilinear, antialiased",
+        "resizing": "seen in tiles at native scale"
+        if trained.crops
+        else f"seen whole, resized to {trained.image_size}x{trained.image_size}, bilinear, antialiased",
         "side_multiple": str(network.side_multiple),
         "side_least": str(_least(network)),
         "output": "probability: float32 (batch, 1, height, width), of cell, 0 to 1",

@@ -6,12 +6,9 @@ result in bands of rows from the top, to limit memory.
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -19,15 +16,9 @@ from cellseg.data.decoded import Pixels
 from cellseg.data.images import resize_image
 from cellseg.run.folder import NetworkFacts
 from cellseg.run.hardware import keep_freed_memory, native_precision
-from cellseg.storage.errors import InputError
+from cellseg.run.tiles import Floats, Tiles, at_once, batches
 
-Floats = NDArray[np.float32]
-Item = TypeVar("Item")
-
-TILE = 512  # pixels a side, where the picture is as large; what a network sees reaches less far
-OVERLAP = TILE // 4  # of neighbouring tiles at least
 BAND = 1024  # rows enlarged at once
-BATCH_PIXELS = {"cpu": 2**18, "cuda": 2**23}  # that a network sees at once
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -42,9 +33,6 @@ class Predictor:
         tiles: Whether to see pictures in tiles at native scale instead of whole.
         turned: Whether to average over the eight flips and quarter turns.
         device: Where to compute; by default an accelerator, where there is one.
-
-    Raises:
-        InputError: If tiles are asked for and the networks see images of one size only.
     """
 
     def __init__(
@@ -63,8 +51,6 @@ class Predictor:
         native = native_precision("cpu" if self.device.type == "cpu" else "auto")
         possible = {native, "16-mixed"} if self.device.type == "cuda" else {native}
         self.precision = precision if precision in possible else "32-true"
-        if tiles and facts.side_fixed:
-            raise InputError(f"the network accepts images of {image_size}x{image_size} only; leave out --tiles")
         self.image_size, self.facts, self.step = image_size, facts, facts.side_multiple
         self.tiles, self.turned = tiles, turned
         layout = torch.contiguous_format if self.device.type == "mps" else torch.channels_last  # as in training
@@ -83,17 +69,25 @@ class Predictor:
     @property
     def at_once(self) -> int:
         """Pictures that a network sees at once where it sees them whole."""
-        return self._at_once(self.image_size)
+        return at_once(self.image_size, self.device)
 
     def bands(self, pictures: Sequence[Pixels]) -> Iterator[Iterator[Floats]]:
         """Yield, picture by picture (H, W, C), its bands of rows from the top, each of shape (rows, W)."""
         if self.tiles:
-            yield from map(self._seen_in_tiles, pictures)
+            cover = Tiles(self.facts, self.image_size)
+            yield from (cover.bands(picture, self.see, self.device) for picture in pictures)
             return
-        for some in _batches(pictures, self.at_once):
+        for some in batches(pictures, self.at_once):
             small = torch.from_numpy(np.stack([resize_image(picture, self.image_size) for picture in some]))
             for picture, seen in zip(some, self.see(small / 255), strict=True):
                 yield _enlarged(seen[0].numpy(), picture.shape[1], picture.shape[0])
+
+    def see_sample(self, image: Tensor) -> Tensor:
+        """Return the probabilities (1, 1, H, W) of a sample's image (C, H, W), which is resized where that is usual."""
+        if not self.tiles:
+            return self.see(image[None])
+        pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+        return torch.from_numpy(self.probability(pixels))[None, None]
 
     def see(self, images: Tensor) -> Tensor:
         """Return probabilities (N, 1, S, S) of square images (N, C, S, S), averaged over networks and turns."""
@@ -114,56 +108,12 @@ class Predictor:
             answers = [network(images).float().sigmoid() for network in self.networks]
         return torch.stack(answers).mean(0).cpu() if len(answers) > 1 else answers[0].cpu()
 
-    def _seen_in_tiles(self, picture: Pixels) -> Iterator[Floats]:
-        """Blend overlapping tiles with the largest weight in their middle; one row of tiles is in memory."""
-        height, width, _ = picture.shape
-        side = max(min(TILE, max(width, height)), self.facts.side_least) + self.step - 1
-        side -= side % self.step
-        lefts, tops = _starts(width, side, self.step), _starts(height, side, self.step)
-        hill = np.sin(np.pi * (np.arange(side, dtype=np.float32) + 0.5) / side) ** 2
-        window = hill[:, None] * hill
-        total, weight = np.zeros((2, side, lefts[-1] + side), np.float32)
-        for top, following in pairwise([*tops, tops[-1] + side]):
-            for some in _batches(lefts, self._at_once(side)):
-                tiles = torch.from_numpy(np.stack([_tile(picture, left, top, side) for left in some]))
-                for left, seen in zip(some, self.see(tiles / 255), strict=True):
-                    total[:, left : left + side] += seen[0].numpy() * window
-                    weight[:, left : left + side] += window
-            ready = following - top
-            yield (total[:ready] / weight[:ready])[: height - top, :width]
-            for kept in (total, weight):
-                kept[: side - ready], kept[side - ready :] = kept[ready:].copy(), 0
-
-    def _at_once(self, side: int) -> int:
-        return max(1, BATCH_PIXELS.get(self.device.type, BATCH_PIXELS["cuda"]) // side**2)
-
 
 def _copied(network: nn.Module) -> nn.Module:
     try:
         return deepcopy(network)
     except RuntimeError:  # weights computed from others, as by weight_norm, cannot be copied
         return network
-
-
-def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _starts(length: int, side: int, step: int) -> list[int]:
-    """Return where tiles begin, about evenly spaced, so that they cover the length and overlap enough.
-
-    All begin at multiples of ``step``: a network that pools answers otherwise when what it sees is shifted by less.
-    """
-    last = max(0, -(-length // step) * step - side)
-    count = -(-last // (side - OVERLAP)) + 1 if last else 1
-    return [round(start / step) * step for start in np.linspace(0, last, count)]
-
-
-def _tile(picture: Pixels, left: int, top: int, side: int) -> Pixels:
-    """Cut a square (C, S, S) out of a picture (H, W, C), mirrored where the picture ends before it."""
-    pixels = picture[top : top + side, left : left + side]
-    missing = [(0, side - length) for length in pixels.shape[:2]]
-    return np.pad(pixels, [*missing, (0, 0)], mode="symmetric").transpose(2, 0, 1)
 
 
 def _enlarged(small: Floats, width: int, height: int) -> Iterator[Floats]:

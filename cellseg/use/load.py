@@ -75,13 +75,13 @@ class Run:
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square its images were resized to."""
+        """Side in pixels of the squares that it was trained on."""
         return self.files.settings.data.image_size
 
     def predict(self, image: Image.Image | NDArray[np.uint8] | Path | str) -> NDArray[np.float32]:
         """Return the probability of cell for every pixel of an image, shape (H, W) of its own size, in [0, 1].
 
-        The image is seen whole, resized as in training.
+        The image is seen as the test images were: whole and resized, or in tiles with ``data.resize=crop``.
 
         Args:
             image: A file, an opened image, or an array (H, W) or (H, W, C), read as training reads it.
@@ -91,7 +91,13 @@ class Run:
 
     @cached_property
     def _predictor(self) -> Predictor:
-        return Predictor([self.network], self.image_size, facts=self.facts, precision=self.files.summary.precision)
+        return Predictor(
+            [self.network],
+            self.image_size,
+            facts=self.facts,
+            precision=self.files.summary.precision,
+            tiles=self.files.settings.data.resize == "crop",
+        )
 
 
 def load_run(path: Path | str, *, trust: bool = False, network: nn.Module | None = None) -> Run:

@@ -32,9 +32,10 @@ from cellseg.data.matching import LONGEST_NAME
 from cellseg.data.pairs import looks_like_mask, scan_pairs
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import SMALLEST_OBJECT, Object, measure_objects
+from cellseg.run.tiles import Floats
 from cellseg.storage.csv_files import as_text, write_csv
 from cellseg.storage.errors import InputError
-from cellseg.use.inference import Floats, Predictor
+from cellseg.use.inference import Predictor
 
 AT_ONCE = 2**25  # maximum pixels of images in memory together; a larger image is alone in memory
 MOST_PIXELS = 2**30  # maximum pixels of one image
@@ -144,16 +145,17 @@ def predict_files(
         raise InputError(
             f"{output} cannot be written ({error.strerror or error}); free space there, or name another folder"
         ) from error
-    return Predicted(writer.rows, writer.failures, _warnings(writer.seen))
+    return Predicted(writer.rows, writer.failures, _warnings(writer.seen, resized=not predictor.tiles))
 
 
-def _warnings(seen: Sequence[tuple[Path, ImageFacts]]) -> list[str]:
+def _warnings(seen: Sequence[tuple[Path, ImageFacts]], *, resized: bool) -> list[str]:
     """Return the warnings that training would give for these images."""
     if not seen:
         return []
     files, facts = zip(*seen, strict=True)
     common = Path(os.path.commonpath([path.parent for path in files]))
-    return [str(finding) for finding in look_at_images(files, facts, common) if finding.severity == WARNING]
+    found = look_at_images(files, facts, common, resized=resized)
+    return [str(finding) for finding in found if finding.severity == WARNING]
 
 
 class _Writer:

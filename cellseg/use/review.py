@@ -106,8 +106,9 @@ def _seen_beyond_borders(predictor: Predictor, image: Pixels) -> NDArray[np.floa
     """Return the probability of cell in an image (H, W, C) continued by its mirror image on all sides."""
     margin = 0 if predictor.facts.side_fixed else -(-MARGIN // predictor.step) * predictor.step
     wide = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
-    seen = predictor.see(torch.from_numpy(wide.transpose(2, 0, 1).copy())[None] / 255)[0, 0].numpy()
-    return seen[margin : len(seen) - margin, margin : len(seen) - margin]
+    seen = predictor.see_sample(torch.from_numpy(wide.transpose(2, 0, 1).copy()) / 255)[0, 0].numpy()
+    height, width = image.shape[:2]
+    return seen[margin : margin + height, margin : margin + width]
 
 
 def _place(
@@ -179,7 +180,7 @@ def _page(trained: Trained, found: Review) -> str:
     return write_page(
         "use/review.html.jinja",
         name=trained.name,
-        size=trained.image_size,
+        size="the image" if trained.crops else f"{trained.image_size}x{trained.image_size}",
         parts=parts,
         images=found.images,
         means=means,

@@ -42,7 +42,7 @@ class Trained:
         runs: The runs of the networks; empty for a file of weights.
         networks: The networks with their weights.
         facts: Requirements of the networks on images.
-        image_size: Side in pixels to which images were resized in training.
+        image_size: Side in pixels of the squares that the networks were trained on.
         precision: Precision in which the networks were tested.
         judges: Folders of the runs whose test images were used to choose this configuration.
     """
@@ -78,6 +78,11 @@ class Trained:
         return self.runs[0].files.settings.reading if self.runs else Reading(image_size=self.image_size)
 
     @property
+    def crops(self) -> bool:
+        """Whether they were trained on crops at native scale, and so see images in tiles."""
+        return bool(self.runs) and self.runs[0].files.settings.data.resize == "crop"
+
+    @property
     def typical_size(self) -> tuple[float, float] | None:
         """Median width and height of its training images; None if unknown."""
         return self.runs[0].files.summary.data.typical_size if self.runs else None
@@ -89,7 +94,7 @@ class Trained:
             sizes: Width and height of the images.
             tiles: Whether they are seen in tiles at native scale.
         """
-        if self.typical_size is None or not sizes:
+        if self.typical_size is None or not sizes or self.crops:
             return None
         width, height = self.typical_size
         usual = math.sqrt(width * height)
@@ -110,12 +115,18 @@ class Trained:
     def in_words(self, predictor: Predictor) -> str:
         """The network, and how it predicts images."""
         as_in = "as in training" if self.runs else "as in the original study; what it was trained at is not on record"
-        return f"{self.name}; images are {predictor.in_words}" + ("" if predictor.tiles else f", {as_in}")
+        usual = predictor.tiles == self.crops
+        return f"{self.name}; images are {predictor.in_words}" + (f", {as_in}" if usual else "")
 
     def predictor(self, *, tiles: bool = False, turned: bool = False) -> Predictor:
-        """Return a ``Predictor`` with these networks; the arguments are the same."""
+        """Return a ``Predictor`` with these networks, with tiles always if they were trained on crops."""
         return Predictor(
-            self.networks, self.image_size, facts=self.facts, precision=self.precision, tiles=tiles, turned=turned
+            self.networks,
+            self.image_size,
+            facts=self.facts,
+            precision=self.precision,
+            tiles=tiles or self.crops,
+            turned=turned,
         )
 
 
@@ -199,6 +210,8 @@ def _together(name: str, runs: Sequence[Run], judges: Sequence[RunFolder] = ()) 
     first = runs[0]
     if other := [run for run in runs if run.image_size != first.image_size]:
         raise InputError(f"{other[0].folder} was trained at another data.image_size than {first.folder}")
+    if other := [run for run in runs if run.files.settings.data.resize != first.files.settings.data.resize]:
+        raise InputError(f"{other[0].folder} was trained with another data.resize than {first.folder}")
     if other := [run for run in runs if run.files.settings.data.channels != first.files.settings.data.channels]:
         raise InputError(f"{other[0].folder} was trained on other data.channels than {first.folder}")
     networks = [run.network for run in runs]
