@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from cellseg import PotiNet, UNet, XopiNet
+from cellseg.networks import InstanceNorm
 from cellseg.networks import UNet as ParametricUNet
 from cellseg.storage.errors import InputError
 
@@ -125,3 +126,16 @@ def test_the_three_settings_know_their_names():
     networks = (UNet, PotiNet, XopiNet)
     assert [network(init_features=1).name for network in networks] == ["UNet", "PotiNet", "XopiNet"]
     assert ParametricUNet(init_features=1, depth=2, skip=False).name == "UNet(depth=2, skip=False)"
+
+
+def test_instance_norm_is_that_of_torch():
+    features = torch.rand(3, 4, 5, 6, requires_grad=True)
+    own, other = InstanceNorm(4, affine=True), torch.nn.InstanceNorm2d(4, affine=True)
+    with torch.no_grad():
+        for norm in (own, other):
+            norm.weight.copy_(torch.arange(4.0))
+            norm.bias.copy_(torch.arange(4.0) - 1)
+    grads = [torch.autograd.grad((norm(features) ** 3).sum(), features)[0] for norm in (own, other)]
+    assert torch.allclose(own(features), other(features), atol=1e-6)
+    assert torch.allclose(*grads, atol=1e-5)
+    assert own.state_dict().keys() == other.state_dict().keys()
