@@ -9,7 +9,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import cellseg
-from cellseg import PotiNet, UNet, XopiNet
+from cellseg import DiceLoss, PotiNet, UNet, XopiNet
 from cellseg.run.help import print_help
 from cellseg.run.parts import EXTRAS, build_callbacks, build_module
 from cellseg.run.trainer import build_loggers, build_trainer, refuse_arguments
@@ -51,7 +51,7 @@ def test_every_key_of_an_experiment_exists_without_it(name):
 
 @pytest.mark.parametrize(("option", "build"), [("unet", UNet), ("potinet", PotiNet), ("xopinet", XopiNet)])
 def test_model_files_and_constructors_describe_the_same_network(option, build):
-    configured = instantiate(composed(f"model={option}").model)
+    configured = instantiate(composed(f"model={option}", "experiment=original").model)  # as published
     shapes = [{name: tensor.shape for name, tensor in net.state_dict().items()} for net in (configured, build())]
     assert shapes[0] == shapes[1]
     assert configured.name == build().name
@@ -69,7 +69,8 @@ def test_data_file_and_constructor_have_the_same_defaults():
 def test_original_is_the_original_recipe():
     cfg = composed("experiment=original")
     assert (cfg.optimizer.lr, cfg.data.batch_size, cfg.trainer.max_epochs, cfg.data.image_size) == (1e-4, 1, 100, 224)
-    assert (cfg.augmentation, cfg.scheduler) == (None, None)
+    assert (cfg.augmentation, cfg.scheduler, cfg.model.norm) == (None, None, "batch")
+    assert get_class(cfg.loss._target_) is DiceLoss
     assert "ema" not in cfg.callbacks
     assert cfg.data.split.val_fraction == 0  # so the last weights are scored
     module = build_module(cfg)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from cellseg import CellDataModule
-from cellseg.data import Dihedral, SplitPlan
+from cellseg.data import Dihedral, SplitPlan, StrongAugmentation
 from cellseg.data.datamodule import EMBEDDED_ROOT
 from cellseg.data.dataset import CellDataset, EpochSampler, derived_seed
 from cellseg.storage.errors import InputError
@@ -62,6 +62,52 @@ def test_flips_and_turns_move_image_and_mask_together_in_all_eight_ways():
         assert torch.equal(image[0], turned[0])
         seen.add(tuple(turned.flatten().tolist()))
     assert len(seen) == 8
+
+
+def blob(size=64):
+    """An image whose red is 1 on the cells and 0 elsewhere, and its mask."""
+    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    mask = (((rows - 30) ** 2 + (columns - 22) ** 2 < 150) | ((rows - 50).abs() + (columns - 50).abs() < 8)).float()[
+        None
+    ]
+    return torch.cat([mask, torch.full((2, size, size), 0.5)]), mask
+
+
+def test_a_deformation_moves_image_and_mask_together_and_a_change_of_colour_moves_nothing():
+    image, mask = blob()
+    areas, moved = [], 0
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        seen, cells = StrongAugmentation(deform=1, recolour=0, blur=0)(image, mask, generator)
+        assert set(cells.unique().tolist()) == {0.0, 1.0}
+        assert ((seen[0] > 0.5) != (cells[0] > 0)).float().mean() < 0.01  # a pixel at an edge may be rounded otherwise
+        areas.append(cells.sum().item() / mask.sum().item())
+        moved += not torch.equal(cells, mask)
+        coloured = StrongAugmentation(deform=0, recolour=1, blur=1)(image, mask, torch.Generator().manual_seed(seed))
+        assert torch.equal(coloured[1], Dihedral()(image, mask, torch.Generator().manual_seed(seed))[1])
+        assert coloured[0].min() >= 0
+        assert coloured[0].max() <= 1
+    assert moved == 30
+    assert min(areas) < 0.8
+    assert max(areas) > 1.2
+
+
+def test_grey_stays_grey_and_without_strength_only_flips_and_turns_are_left():
+    image, mask = blob()
+    grey = image[:1].expand(3, -1, -1).contiguous()
+    for seed in range(10):
+        seen, _ = StrongAugmentation(recolour=1)(grey, mask, torch.Generator().manual_seed(seed))
+        assert torch.equal(seen[0], seen[2])
+        off = StrongAugmentation(deform=0, recolour=0, blur=0)(image, mask, torch.Generator().manual_seed(seed))
+        flipped = Dihedral()(image, mask, torch.Generator().manual_seed(seed))
+        assert all(map(torch.equal, off, flipped))
+
+
+def test_a_strength_out_of_range_is_refused():
+    with pytest.raises(InputError, match=r"augmentation\.deform must be in \[0, 1\], but is 2"):
+        StrongAugmentation(deform=2)
+    with pytest.raises(InputError, match=r"augmentation\.scale must be at least 0, but is -1"):
+        StrongAugmentation(scale=-1)
 
 
 def test_epochs_are_a_function_of_seed_and_epoch_alone(smears):

@@ -227,7 +227,7 @@ def test_a_study_gives_its_best_network_and_all_its_runs_as_an_ensemble(study, s
     said = invoke("predict", study, image, "--output", tmp_path / "one", "--probabilities")
     table = {name: load_run(study / name).summary["metrics"]["test/dice"] for name in ("a0", "a2", "b0")}
     best = "UNet" if table["a0"] > table["b0"] else "PotiNet"  # what both have: seed 0 and fold 0
-    how = "level with 1 of 1 other" if table["a0"] == table["b0"] else "the best of 2 networks"
+    how = "level with 1 of 1 other" if table["a0"] == table["b0"] else "best of 2 configurations"
     assert said.startswith(f"{best}, {how} in {study}")
     run = "a0" if best == "UNet" else "b0"
     assert f"run {run}" in said

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cellseg.data.augmentation import Dihedral as Dihedral
     from cellseg.data.augmentation import MonaiTransforms as MonaiTransforms
+    from cellseg.data.augmentation import StrongAugmentation as StrongAugmentation
     from cellseg.data.datamodule import CellDataModule as CellDataModule
     from cellseg.data.splits import SplitPlan as SplitPlan
 
@@ -14,6 +15,7 @@ _HOMES = {
     "Dihedral": "augmentation",
     "MonaiTransforms": "augmentation",
     "SplitPlan": "splits",
+    "StrongAugmentation": "augmentation",
 }
 __all__ = list(_HOMES)
 

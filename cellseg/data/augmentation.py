@@ -1,9 +1,11 @@
 """Random changes to a training image and its mask, the same for both."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cellseg.storage.errors import InputError
@@ -20,6 +22,82 @@ class Dihedral:
         turns, flip = choice % 4, choice >= 4
         image, mask = (torch.rot90(plane, turns, dims=(-2, -1)) for plane in (image, mask))
         return (image.flip(-1), mask.flip(-1)) if flip else (image, mask)
+
+
+class StrongAugmentation:
+    """Flip and turn an image, and in part of the cases deform it and change its brightness, colour and sharpness.
+
+    Deformation joins scaling, rotation and elastic bending in one resampling: bilinear for the image, nearest neighbour
+    for the mask, mirrored beyond the border. Strengths are drawn evenly up to the given limits.
+
+    Args:
+        deform: Share of images that are deformed, in [0, 1].
+        scale: Largest factor of enlargement minus 1; as much smaller is as likely.
+        rotate: Largest rotation in degrees, in both directions.
+        bend: Standard deviation of the displacement of 5x5 points, as a share of half the side.
+        recolour: Share of images whose brightness, contrast, gamma and colour change, in [0, 1].
+        brightness: Largest change of brightness, in standard deviations of the image.
+        contrast: Largest change of the logarithm of the contrast.
+        gamma: Largest change of the logarithm of gamma.
+        tint: Largest change of the logarithm of each channel's intensity, as between two stains; grey stays grey.
+        blur: Share of images that are blurred by a Gaussian of 1 pixel, in [0, 1].
+    """
+
+    def __init__(
+        self,
+        *,
+        deform: float = 0.5,
+        scale: float = 0.25,
+        rotate: float = 45.0,
+        bend: float = 0.03,
+        recolour: float = 0.5,
+        brightness: float = 0.5,
+        contrast: float = 0.25,
+        gamma: float = 0.3,
+        tint: float = 0.1,
+        blur: float = 0.1,
+    ) -> None:
+        self.deform, self.scale, self.rotate, self.bend = deform, scale, rotate, bend
+        self.recolour, self.brightness, self.contrast, self.gamma = recolour, brightness, contrast, gamma
+        self.tint, self.blur, self._flips = tint, blur, Dihedral()
+        for name, value in vars(self).items():
+            most = 1.0 if name in ("deform", "recolour", "blur") else math.inf
+            if isinstance(value, (int, float)) and not 0 <= value <= most:
+                limits = "in [0, 1]" if most == 1 else "at least 0"
+                raise InputError(f"augmentation.{name} must be {limits}, but is {value}")
+
+    def __call__(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Change image and mask, both (C, S, S); all randomness comes from the generator."""
+        image, mask = self._flips(image, mask, generator)
+        # every number is drawn, used or not, so that no setting shifts the numbers of the others
+        chance = torch.rand(3, generator=generator)
+        theta, field = self._deformation(generator)
+        shift = (2 * torch.rand(3 + len(image), generator=generator) - 1).double()
+        if chance[0] < self.deform:
+            size = image.shape[-2:]
+            grid = F.affine_grid(theta[None], [1, 1, *size], align_corners=False)
+            grid = grid + F.interpolate(field, size, mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
+            image, mask = _resampled(image, grid, "bilinear").clamp(0, 1), _resampled(mask, grid, "nearest")
+        if chance[1] < self.recolour:
+            (brightness, contrast, gamma), mean, spread = shift[:3].tolist(), image.mean(), image.std()
+            image = (image - mean) * math.exp(contrast * self.contrast) + mean + brightness * self.brightness * spread
+            if not (image == image[:1]).all():
+                image = image * torch.exp(self.tint * shift[3:, None, None]).to(image.dtype)
+            image = image.clamp(0, 1) ** math.exp(gamma * self.gamma)
+        if chance[2] < self.blur:
+            row = torch.exp(-(torch.arange(-2.0, 3.0) ** 2) / 2)
+            kernel = (row[:, None] * row / row.sum() ** 2).expand(len(image), 1, 5, 5)
+            image = F.conv2d(F.pad(image[None], (2, 2, 2, 2), mode="replicate"), kernel, groups=len(image))[0].clamp(0, 1)
+        return image, mask
+
+    def _deformation(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw an affine map (2, 3), as ``affine_grid`` takes it, and the displacement (1, 2, 5, 5) of points."""
+        size, turn, *move = (2 * torch.rand(4, generator=generator) - 1).tolist()
+        field = self.bend * torch.randn(1, 2, 5, 5, generator=generator)
+        larger, angle = (1 + self.scale) ** size, math.radians(self.rotate * turn)
+        cos, sin = math.cos(angle) / larger, math.sin(angle) / larger
+        room = max(0.0, 1 - 1 / larger)  # an enlarged image is seen in part, anywhere
+        return torch.tensor([[cos, -sin, room * move[0]], [sin, cos, room * move[1]]]), field
 
 
 class MonaiTransforms:
@@ -85,6 +163,10 @@ def augmented(
     if not changed.isfinite().all():
         raise InputError(f"augmentation: {name} returns an image with NaN or infinite values; check its parameters")
     return changed.to(image.dtype), cells.to(mask.dtype)
+
+
+def _resampled(plane: Tensor, grid: Tensor, mode: str) -> Tensor:
+    return F.grid_sample(plane[None], grid, mode=mode, padding_mode="reflection", align_corners=False)[0]
 
 
 def _plain(value: Any) -> Any:
