@@ -87,7 +87,9 @@ class StrongAugmentation:
         if chance[2] < self.blur:
             row = torch.exp(-(torch.arange(-2.0, 3.0) ** 2) / 2)
             kernel = (row[:, None] * row / row.sum() ** 2).expand(len(image), 1, 5, 5)
-            image = F.conv2d(F.pad(image[None], (2, 2, 2, 2), mode="replicate"), kernel, groups=len(image))[0].clamp(0, 1)
+            image = F.conv2d(F.pad(image[None], (2, 2, 2, 2), mode="replicate"), kernel, groups=len(image))[0].clamp(
+                0, 1
+            )
         return image, mask
 
     def _deformation(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
