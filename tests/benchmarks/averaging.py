@@ -2,7 +2,8 @@
 
     python tests/benchmarks/averaging.py logs/STUDY ...
 
-Dice is averaged over test images. The networks of an average have the same configuration and training set, so none has seen the image.
+Dice is averaged over test images. The networks of an average have the same configuration and training set, so none has
+seen the image.
 """
 
 import sys

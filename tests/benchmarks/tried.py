@@ -2,8 +2,8 @@
 
     python tests/benchmarks/tried.py "loss=dice_bce" "loss=dice_bce model.norm=instance" logs/screen-tissue50 ...
 
-The first argument is the base, the second the arm, each by the overrides that make it; studies follow. Differences are in
-points of Dice, with the 95 % interval of the report, for this pair alone.
+The first argument is the base, the second the arm, each by the overrides that make it; studies follow. Differences are
+in points of Dice, with the 95 % interval of the report, for this pair alone.
 """
 
 import json
@@ -66,7 +66,8 @@ def main(base: str, arm: str, studies: list[Path]) -> None:
         found = compare(Differences.between(after, before, "dice", 0.2, alike=False), MARGIN, level=0.05, networks=2)
         low, high = (f"{100 * end:+.1f}" if end is not None else "?" for end in (found.low, found.high))
         print(  # noqa: T201
-            f"| `{arm}` | `{base or 'default of 0.1.0'}` | {study.name} | {found.pairs} | {100 * found.difference:+.1f} | "
+            f"| `{arm}` | `{base or 'default of 0.1.0'}` | {study.name} | {found.pairs} "
+            f"| {100 * found.difference:+.1f} | "
             f"[{low}, {high}] | {median(fast) / median(slow):.1f} |"
         )
 
