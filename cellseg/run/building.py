@@ -45,7 +45,7 @@ def _targets(node: Any) -> Iterator[str]:
 
 def is_own(settings: Mapping[str, Any]) -> bool:
     """Tell whether a network and all its parts are from this package."""
-    return settings.get("_target_") in OWN and set(targets_of(settings)) <= OWN.keys()
+    return str(settings.get("_target_")) in OWN and set(targets_of(settings)) <= OWN.keys()
 
 
 def build_own(settings: Mapping[str, Any]) -> UNet:
