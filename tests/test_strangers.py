@@ -88,7 +88,7 @@ def test_a_summary_with_odd_values_is_refused_or_harmless(run, smears, tmp_path,
     [
         ("  image_size: 64\n", "  image_size: .inf\n"),
         ("  mask_threshold: 20\n", "  mask_threshold: .nan\n"),
-        ("  _target_: cellseg.UNet\n", "  _target_: []\n"),
+        ("model:\n  _target_: cellseg.UNet\n", "model:\n  _target_: []\n"),
         ("  resize: whole\n", "  resize: tile\n"),
         ("seed: 0\n", '"\\ud800": 0\n'),
     ],
