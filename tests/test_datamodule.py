@@ -103,7 +103,28 @@ def test_grey_stays_grey_and_without_strength_only_flips_and_turns_are_left():
         assert all(map(torch.equal, off, flipped))
 
 
+def test_an_empty_field_looks_like_the_background_and_has_no_cells_and_its_share_is_kept():
+    image, mask = blob()
+    image[0] += 0.2 * (1 - mask[0])  # a background of 0.2, 0.5, 0.5
+    empty = 0
+    for seed in range(400):
+        drawn, cells = Dihedral(empty=0.25)(image, mask, torch.Generator().manual_seed(seed))
+        flipped, turned = Dihedral()(image, mask, torch.Generator().manual_seed(seed))
+        if cells.any():
+            assert torch.equal(cells, turned)
+            assert torch.equal(drawn, flipped)
+            continue
+        empty += 1
+        assert 0 <= drawn.min() <= drawn.max() <= 1
+        assert torch.allclose(drawn.mean((1, 2)), torch.tensor([0.2, 0.5, 0.5]), rtol=0.25)
+        assert drawn.std() < 0.3
+    assert 70 <= empty <= 130
+    assert Dihedral(empty=1)(image, torch.ones_like(mask), torch.Generator())[1].all()  # no background to draw
+
+
 def test_a_strength_out_of_range_is_refused():
+    with pytest.raises(InputError, match=r"augmentation\.empty must be in \[0, 1\], but is 2"):
+        Dihedral(empty=2)
     with pytest.raises(InputError, match=r"augmentation\.deform must be in \[0, 1\], but is 2"):
         StrongAugmentation(deform=2)
     with pytest.raises(InputError, match=r"augmentation\.scale must be at least 0, but is -1"):

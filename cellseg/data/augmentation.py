@@ -1,7 +1,7 @@
 """Random changes to a training image and its mask, the same for both."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,14 +14,30 @@ SEEDS = 2**32  # seeds that NumPy's generators accept; MONAI uses these generato
 
 
 class Dihedral:
-    """Apply one of the eight flips and quarter turns of a square, each with the same probability."""
+    """Apply one of the eight flips and quarter turns of a square, each with the same probability.
+
+    Args:
+        empty: Share of images, in [0, 1], that a drawn field without cells replaces: the median background of the
+            image under uneven light and noise. A network that normalises each image by itself (instance norm) else
+            never learns what no cell looks like, and finds cells in noise. An image without background is kept.
+
+    Raises:
+        InputError: If ``empty`` is outside [0, 1].
+    """
+
+    def __init__(self, *, empty: float = 0.0) -> None:
+        self.empty = empty
+        _check_limits(vars(self), shares=("empty",))
 
     def __call__(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Turn image and mask, both (C, S, S), in the same way; all randomness comes from the generator."""
         choice = int(torch.randint(8, (), generator=generator))
         turns, flip = choice % 4, choice >= 4
         image, mask = (torch.rot90(plane, turns, dims=(-2, -1)) for plane in (image, mask))
-        return (image.flip(-1), mask.flip(-1)) if flip else (image, mask)
+        image, mask = (image.flip(-1), mask.flip(-1)) if flip else (image, mask)
+        if self.empty and float(torch.rand((), generator=generator)) < self.empty:
+            return _empty_field(image, mask, generator)
+        return image, mask
 
 
 class StrongAugmentation:
@@ -41,6 +57,10 @@ class StrongAugmentation:
         gamma: Largest change of the logarithm of gamma.
         tint: Largest change of the logarithm of each channel's intensity, as between two stains; grey stays grey.
         blur: Share of images that are blurred by a Gaussian of 1 pixel, in [0, 1].
+        empty: Share of images that a drawn field without cells replaces, as in ``Dihedral``.
+
+    Raises:
+        InputError: If a share is outside [0, 1] or another limit is below 0.
     """
 
     def __init__(
@@ -56,15 +76,13 @@ class StrongAugmentation:
         gamma: float = 0.3,
         tint: float = 0.1,
         blur: float = 0.1,
+        empty: float = 0.0,
     ) -> None:
         self.deform, self.scale, self.rotate, self.bend = deform, scale, rotate, bend
         self.recolour, self.brightness, self.contrast, self.gamma = recolour, brightness, contrast, gamma
-        self.tint, self.blur, self._flips = tint, blur, Dihedral()
-        for name, value in vars(self).items():
-            most = 1.0 if name in ("deform", "recolour", "blur") else math.inf
-            if isinstance(value, (int, float)) and not 0 <= value <= most:
-                limits = "in [0, 1]" if most == 1 else "at least 0"
-                raise InputError(f"augmentation.{name} must be {limits}, but is {value}")
+        self.tint, self.blur = tint, blur
+        _check_limits(vars(self), shares=("deform", "recolour", "blur"))
+        self._flips = Dihedral(empty=empty)
 
     def __call__(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Change image and mask, both (C, S, S); all randomness comes from the generator."""
@@ -165,6 +183,32 @@ def augmented(
     if not changed.isfinite().all():
         raise InputError(f"augmentation: {name} returns an image with NaN or infinite values; check its parameters")
     return changed.to(image.dtype), cells.to(mask.dtype)
+
+
+def _check_limits(limits: Mapping[str, float], shares: Collection[str]) -> None:
+    for name, value in limits.items():
+        most = 1.0 if name in shares else math.inf
+        if not 0 <= value <= most:
+            allowed = "in [0, 1]" if most == 1 else "at least 0"
+            raise InputError(f"augmentation.{name} must be {allowed}, but is {value}")
+
+
+def _empty_field(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw a field without cells in place of an image: its median background, light that varies, and noise."""
+    background = (mask == 0).all(dim=0)
+    if not background.any():
+        return image, mask
+    uneven, loud, grey, coarse = torch.rand(4, generator=generator).tolist()
+    light = F.interpolate(
+        torch.randn(1, 1, 3, 3, generator=generator), image.shape[-2:], mode="bicubic", align_corners=False
+    )[0]
+    noise = torch.randn(image.shape, generator=generator)
+    if grey < 0.5:  # the same in all channels
+        noise = noise[:1].expand_as(noise)
+    if coarse < 0.5:  # of neighbouring pixels
+        noise = 2 * F.avg_pool2d(noise, kernel_size=3, stride=1, padding=1)
+    level = image[:, background].median(dim=1).values[:, None, None]
+    return (level * (1 + 0.1 * uneven * light) + 0.03 * loud**2 * noise).clamp(0, 1), torch.zeros_like(mask)
 
 
 def _resampled(plane: Tensor, grid: Tensor, mode: str) -> Tensor:
