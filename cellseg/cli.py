@@ -89,6 +89,9 @@ Model = Annotated[
     str | None,
     typer.Option(help="For a file of weights: its network (unet, potinet, xopinet, or a configuration file)."),
 ]
+NoSplit = Annotated[
+    bool, typer.Option("--no-split", help="Count touching cells as one object instead of separating them.")
+]
 Trust = Annotated[
     bool,
     typer.Option(
@@ -257,6 +260,14 @@ def predict(
     tta: Annotated[
         bool, typer.Option("--tta", help="Average over 8 flips and rotations of each image; takes 8 times as long.")
     ] = False,
+    no_split: NoSplit = False,
+    border: Annotated[
+        bool,
+        typer.Option("--border", help="Continue each image by its mirror image, to find cells that its border cuts."),
+    ] = False,
+    pixel_size: Annotated[
+        float | None, typer.Option(help="Side of a pixel in micrometres, for measurements in micrometres too.")
+    ] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write the probability of cell as 16-bit PNG.")
     ] = False,
@@ -269,11 +280,13 @@ def predict(
     Unreadable files are listed at the end, and the exit code is 1.
     """
     from cellseg.data.findings import count
-    from cellseg.use.predict import find_sources, predict_files
+    from cellseg.use.predict import Wanted, find_sources, predict_files
     from cellseg.use.trained import find_trained
 
+    if pixel_size is not None and not 0 < pixel_size < float("inf"):
+        raise InputError(f"--pixel-size is {pixel_size:g}, but must be above 0 micrometres, such as 0.5")
     trained = find_trained(run, model=model, ensemble=ensemble, trust=trust)
-    predictor = trained.predictor(tiles=tiles, turned=tta)
+    predictor = trained.predictor(tiles=tiles, turned=tta, border=border)
     typer.echo(trained.in_words(predictor))
     sources, notes = find_sources(images)
     for line in notes:
@@ -281,7 +294,12 @@ def predict(
     with StopRequest("stopping; finished predictions are kept") as stop:
         stop.patient = True
         done = predict_files(
-            predictor, sources, output, how=trained.reading, probabilities=probabilities, obey=stop.obey
+            predictor,
+            sources,
+            output,
+            how=trained.reading,
+            wanted=Wanted(split=not no_split, pixel_size=pixel_size, probabilities=probabilities),
+            obey=stop.obey,
         )
     rows = done.rows
     for line in done.warnings:
@@ -291,6 +309,12 @@ def predict(
     objects = sum(int(row["objects"]) for row in rows)
     if rows:
         typer.echo(f"wrote {count(len(rows), 'mask')} with {count(objects, 'object')} to {output}")
+        if not border:
+            cut = sum(int(row["cut_by_border"]) for row in rows)
+            typer.echo(
+                f"the image border cuts {count(cut, 'object')}; some cells there are missed, because masks often leave "
+                "them out; --border finds them"
+            )
     for failure in done.failures:
         typer.echo(f"error: {failure}", err=True)
     if done.failures or not rows:
@@ -336,6 +360,7 @@ def evaluate(
 def review(
     run: RunFolder,
     output: Annotated[Path | None, typer.Option(help="New folder for the results.", show_default="RUN/review")] = None,
+    no_split: NoSplit = False,
     trust: Trust = False,
 ) -> None:
     """Show cells on which predictions and masks of the test images differ, with a table for your decisions."""
@@ -345,7 +370,7 @@ def review(
 
     trained = find_runs(run, trust=trust)
     typer.echo(trained.name)
-    found = look(trained, output)
+    found = look(trained, output, split=not no_split)
     for kind, title in KINDS.items():
         typer.echo(f"{title}: {sum(place.row['kind'] == kind for place in found.places)}")
     typer.echo(f"wrote {found.folder / 'review.html'}, objects.csv and images.csv")

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from cellseg.losses import soft_dice
+from cellseg.objects import boundary_dice, label_objects, label_truth, object_scores
 from cellseg.storage.errors import InputError
 
 THRESHOLD = 0.5  # a pixel is predicted to be cell above this probability
@@ -34,6 +35,7 @@ class Score:
         better: Which values are better; None if unknown.
         pooled: Whether it counts all pixels of all images together; otherwise it is a mean over images.
         share: Whether it lies in [0, 1].
+        unit: The unit of a difference: points (0.01) of a share, objects per image of a count; empty if unknown.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Score:
     better: Direction | None = "higher"
     pooled: bool = False
     share: bool = True
+    unit: str = "points"
 
 
 SCORES = (
@@ -51,6 +54,28 @@ SCORES = (
     Score("dice_pooled", "Dice, pooled", "cut at 0.5, all pixels of all images together", pooled=True),
     Score("iou_pooled", "IoU, pooled", "cut at 0.5, all pixels of all images together", pooled=True),
 )
+OBJECT_SCORES = (  # of test images only; runs of early versions have none
+    Score("boundary_dice", "boundary Dice", "share of the outlines within 2 pixels of the other, mean over images"),
+    Score("object_f1", "object F1", "objects with an IoU above 0.5, mean over images"),
+    Score("panoptic_quality", "panoptic quality", "object F1 times the mean IoU of the hits, mean over images"),
+    Score(
+        "count_error",
+        "count error",
+        "predicted minus labelled objects of an image, mean over images",
+        None,
+        share=False,
+        unit="objects per image",
+    ),
+    Score(
+        "count_error_abs",
+        "absolute count error",
+        "predicted minus labelled objects of an image without the sign, mean over images",
+        "lower",
+        share=False,
+        unit="objects per image",
+    ),
+)
+OBJECT_COUNTS = ("true_objects", "predicted_objects")
 PER_IMAGE = tuple(score.name for score in SCORES if not score.pooled)
 POOLED = {"dice_pooled": "dice", "iou_pooled": "iou"}  # the score per image that each corresponds to
 NOT_NAMES = frozenset(  # of other columns of the tables
@@ -77,6 +102,7 @@ NOT_NAMES = frozenset(  # of other columns of the tables
         "mean",
         "probability",
         "unlabelled_objects",
+        "objects_from",
         "configuration",
         "network",
         "model",
@@ -124,7 +150,7 @@ NOT_NAMES = frozenset(  # of other columns of the tables
 def added_score(name: str, better: Direction | None) -> Score:
     """Describe a score that the configuration adds under ``metrics``."""
     direction = {"higher": ", higher is better", "lower": ", lower is better", None: ""}[better]
-    return Score(name, name, f"mean over images that have a value{direction}", better, share=False)
+    return Score(name, name, f"mean over images that have a value{direction}", better, share=False, unit="")
 
 
 def image_scores(probability: Tensor, target: Tensor, vanished: Tensor | None = None) -> dict[str, Tensor]:
@@ -133,7 +159,7 @@ def image_scores(probability: Tensor, target: Tensor, vanished: Tensor | None = 
     Args:
         probability: Shape (N, 1, H, W), in [0, 1].
         target: Same shape, 0 or 1.
-        vanished: Shape (N,), true for images that lost all cells when they were resized. They have cells, and none was
+        vanished: Shape (N,), not 0 for images that lost all cells when they were resized. They have cells, and none was
             found, so their scores are 0 in spite of the empty mask.
 
     Returns:
@@ -143,7 +169,7 @@ def image_scores(probability: Tensor, target: Tensor, vanished: Tensor | None = 
     """
     found, cell = (probability > THRESHOLD).flatten(1), (target > 0).flatten(1)
     hit, true, predicted = (found & cell).sum(1), cell.sum(1), found.sum(1)
-    counted = torch.ones_like(hit) if vanished is None else ~vanished.to(hit.device)
+    counted = torch.ones_like(hit) if vanished is None else vanished.to(hit.device) == 0
     return {
         **{name: value * counted for name, value in _from_counts(true, predicted, hit).items()},
         "soft_dice": soft_dice(probability, target) * counted,
@@ -151,6 +177,39 @@ def image_scores(probability: Tensor, target: Tensor, vanished: Tensor | None = 
         "predicted_pixels": predicted,
         "shared_pixels": hit,
     }
+
+
+def score_objects(
+    probability: Tensor, target: Tensor, ids: Tensor, numbered: Tensor, vanished: Tensor
+) -> dict[str, Tensor]:
+    """Score the objects and outlines of every image by themselves.
+
+    Touching cells of the prediction are separated where the label files number their objects. Elsewhere touching cells
+    are one object of the label, and so of the prediction.
+
+    Args:
+        probability: Shape (N, 1, H, W), in [0, 1].
+        target: Same shape, 0 or 1.
+        ids: Shape (N, H, W), numbers of the labelled objects, 0 for background.
+        numbered: Shape (N,), whether the label files number their objects; ``ids`` is not used where they do not.
+        vanished: Shape (N,), the number of objects of images that lost all cells when they were resized, else 0.
+
+    Returns:
+        Tensors of shape (N,): the scores of ``OBJECT_SCORES`` and the counts of ``OBJECT_COUNTS``.
+    """
+    rows = []
+    seen = zip(*(part.cpu().numpy() for part in (probability, target, ids, numbered, vanished)), strict=True)
+    for likely, cell, numbers, has_ids, lost in seen:
+        found, true = likely[0] > THRESHOLD, cell[0] > 0
+        labelled = label_truth(true, numbers if has_ids else None)
+        row = object_scores(label_objects(found, split=bool(has_ids)), labelled)
+        row["boundary_dice"] = boundary_dice(found, true)
+        if lost:
+            error = row["predicted_objects"] - int(lost)
+            nothing = dict.fromkeys(("boundary_dice", "object_f1", "panoptic_quality"), 0.0)
+            row |= nothing | {"count_error": error, "count_error_abs": abs(error), "true_objects": int(lost)}
+        rows.append(row)
+    return {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]}
 
 
 class AddedScores:
@@ -165,7 +224,7 @@ class AddedScores:
     """
 
     def __init__(self, metrics: Mapping[str, Any]) -> None:
-        known = {score.name for score in SCORES} | NOT_NAMES
+        known = {score.name for score in (*SCORES, *OBJECT_SCORES)} | {*OBJECT_COUNTS} | NOT_NAMES
         for name in metrics:
             if not name.isidentifier() or name in known or name.endswith("_pixels"):
                 raise InputError(
@@ -197,7 +256,7 @@ class AddedScores:
         """
         mask = (target > 0).long()
         probability = probability.detach()
-        lost = torch.zeros(len(mask), dtype=torch.bool) if vanished is None else vanished.cpu()
+        lost = torch.zeros(len(mask), dtype=torch.bool) if vanished is None else vanished.cpu() != 0
         return {
             name: torch.tensor(
                 [

@@ -1,85 +1,297 @@
-"""Find the objects of a mask, measure them, and compare those of a prediction and of a label.
+"""Find the objects of a mask, separate touching cells, measure them, and compare objects of a prediction and a label.
 
-Pixels that touch at a side or corner form one object, so these functions count touching cells as one.
+Pixels that touch at a side or corner form one region. A region of touching cells is cut at its necks: the markers of a
+watershed are the maxima of the smoothed distance to the background.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.measure import label, regionprops_table
+from skimage.morphology import reconstruction
+from skimage.segmentation import watershed
 
-SMALLEST_OBJECT = 20  # pixels at data.image_size; a smaller region is noise and not a cell
+SMALLEST_OBJECT = 20  # pixels at data.image_size; a smaller predicted region is noise and not a cell
 BY_SIDE_OR_CORNER = np.ones((3, 3))
+SMOOTHING = 1.0  # pixels the network sees; without it each step of an outline would make two cells of one
+NECK = 0.03  # two parts are two cells if the neck between them is at least this share thinner than both
+BLOCK, HALO = 2048, 256  # pixels; a large mask is cut in blocks that overlap, to limit memory
+COARSEST = 4  # pixels; a mask that was enlarged more than this is cut at a lower resolution
+OVERLAP = 0.5  # objects match if their IoU is above this; a predicted object then matches at most one labelled object
+TOLERANCE = 2  # pixels; outlines are not drawn more exactly
+COLOURS = ("red", "green", "blue")
+
+Labels = NDArray[np.int32]
+Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Object:
-    """One connected region.
-
-    Attributes:
-        id: Number from 1, in the order of the first pixels, row by row.
-        area: Number of pixels.
-        centre_x, centre_y: Mean position of the pixels from the left and from the top; the first pixel has 0.
-        left, top, width, height: Bounding box in pixels.
-        mean_probability: Mean probability of the pixels.
-        touches_border: Whether the object touches the image border, so that part of it may be missing.
-    """
-
-    id: int
-    area: int
-    centre_x: float
-    centre_y: float
-    left: int
-    top: int
-    width: int
-    height: int
-    mean_probability: float
-    touches_border: bool
-
-
-def measure_objects(
-    mask: NDArray[np.generic], probability: NDArray[np.generic], smallest: float = SMALLEST_OBJECT
-) -> Iterator[Object]:
-    """Yield the objects of a mask that have at least ``smallest`` pixels.
+def label_objects(
+    mask: NDArray[np.generic], *, smallest: float = SMALLEST_OBJECT, split: bool = True, scale: float = 1.0
+) -> Labels:
+    """Number the objects of a mask from 1, in the order of their first pixels, row by row.
 
     Args:
         mask: Shape (H, W), 0 for background.
-        probability: Same shape; float in [0, 1], or uint16 in which 65535 means 1.
-        smallest: Minimum area in pixels.
+        smallest: Minimum area in pixels; smaller objects become background.
+        split: Whether to separate touching cells; otherwise each region is one object.
+        scale: Pixels of the mask for one pixel that the network saw.
+
+    Returns:
+        Shape (H, W), int32: the number of the object, 0 for background.
     """
-    labels, _ = ndimage.label(mask, structure=BY_SIDE_OR_CORNER)
-    full = 65535 if probability.dtype == np.uint16 else 1
-    kept = 0
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        if height * width < smallest:
-            continue
-        inside = labels[rows, columns] == number
-        area = int(np.count_nonzero(inside))
-        if area < smallest:
-            continue
-        kept += 1
-        across, down = inside.sum(axis=0), inside.sum(axis=1)  # sums save memory: an object may have 10^8 pixels
-        yield Object(
-            id=kept,
-            area=area,
-            centre_x=float(across @ np.arange(width)) / area + columns.start,
-            centre_y=float(down @ np.arange(height)) / area + rows.start,
-            left=columns.start,
-            top=rows.start,
-            width=width,
-            height=height,
-            mean_probability=float(np.mean(probability[rows, columns], where=inside, dtype=np.float64)) / full,
-            touches_border=rows.start == 0
-            or columns.start == 0
-            or rows.stop == mask.shape[0]
-            or columns.stop == mask.shape[1],
+    cell = np.asarray(mask) > 0
+    labels = _separated(cell, scale) if split else ndimage.label(cell, BY_SIDE_OR_CORNER, output=np.int32)[0]
+    return number_objects(labels, smallest)
+
+
+def label_truth(mask: NDArray[np.generic], ids: NDArray[np.generic] | None) -> Labels:
+    """Number the objects of a label: those with ids as they are, else regions of at least 20 pixels."""
+    if ids is not None:
+        return number_objects(np.array(ids, np.int32), 1)
+    return label_objects(mask, split=False)
+
+
+def number_objects(labels: Labels, smallest: float) -> Labels:
+    """Number objects anew, in place, in the order of their first pixels; smaller ones become background."""
+    most = int(labels.max(initial=0)) + 1
+    areas = np.zeros(most, np.int64)
+    for rows in _bands(labels):
+        areas += np.bincount(rows.ravel(), minlength=most)
+    boxes = ndimage.find_objects(labels)
+    kept = [number for number in range(1, len(areas)) if areas[number] and areas[number] >= smallest]
+
+    def first_pixel(number: int) -> tuple[int, int]:
+        rows, columns = boxes[number - 1]
+        return rows.start, columns.start + int(np.argmax(labels[rows.start, columns] == number))
+
+    new = np.zeros(len(areas), np.int32)
+    new[sorted(kept, key=first_pixel)] = np.arange(1, len(kept) + 1)
+    for rows in _bands(labels):
+        rows[:] = new[rows]
+    return labels
+
+
+def _bands(labels: Labels) -> Iterator[Labels]:
+    """Yield bands of rows, to limit the memory of what is computed from them."""
+    for top in range(0, len(labels), BLOCK):
+        yield labels[top : top + BLOCK]
+
+
+def _separated(cell: Mask, scale: float) -> Labels:
+    """Cut regions at their necks. Every cell pixel gets a number."""
+    step = max(1, int(scale / COARSEST))
+    if step > 1:
+        coarse = _separated(cell[::step, ::step], scale / step)
+        # the largest number near a pixel that its own sample missed
+        near = ndimage.maximum_filter(coarse, 3)
+        labels = np.where(coarse, coarse, near).repeat(step, 0).repeat(step, 1)[: cell.shape[0], : cell.shape[1]]
+        return _completed(labels, cell)
+    smoothing = SMOOTHING * max(1.0, scale)
+    blocks = list(_blocks(cell.shape))
+    if len(blocks) == 1:
+        land, tops = _landscape(cell, smoothing)
+        return _completed(
+            watershed(-land, label(tops, connectivity=2), mask=cell, connectivity=BY_SIDE_OR_CORNER), cell
         )
+    tops = np.zeros(cell.shape, bool)
+    for wide, core, inner in blocks:
+        if cell[core].any():
+            tops[core] = _landscape(cell[wide], smoothing)[1][inner]
+    markers, _ = ndimage.label(tops, BY_SIDE_OR_CORNER, output=np.int32)
+    del tops
+    labels = np.zeros(cell.shape, np.int32)
+    for wide, core, inner in blocks:
+        if cell[core].any():
+            land, _ = _landscape(cell[wide], smoothing)
+            cut = watershed(-land, markers[wide], mask=cell[wide], connectivity=BY_SIDE_OR_CORNER)
+            labels[core] = cut[inner]
+    return _completed(labels, cell)
 
 
-def count_unlabelled(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> int:
+def _landscape(cell: Mask, smoothing: float) -> tuple[NDArray[np.float32], Mask]:
+    """Return the logarithm of the smoothed distance to the background, and its maxima, which are cells."""
+    # an image border is no outline: a cell that it cuts may continue beyond it
+    distance = ndimage.distance_transform_edt(np.pad(cell, 1, mode="edge"))[1:-1, 1:-1].astype(np.float32)
+    smooth = ndimage.gaussian_filter(distance, smoothing)
+    lowest = 0.1  # pixels
+    land = np.where(cell, np.log(np.maximum(smooth, lowest)), np.float32(np.log(lowest) - 1)).astype(np.float32)
+    flooded = reconstruction(land - NECK, land, method="dilation", footprint=BY_SIDE_OR_CORNER)
+    return land, (land - flooded > NECK - 1e-5) & cell
+
+
+def _completed(cut: NDArray[np.integer[Any]], cell: Mask) -> Labels:
+    """Number regions that have no number yet, and clear what is no cell."""
+    labels: Labels = cut.astype(np.int32, copy=False)
+    labels[~cell] = 0
+    missing = cell & (labels == 0)
+    if missing.any():
+        more, _ = ndimage.label(missing, BY_SIDE_OR_CORNER, output=np.int32)
+        labels[missing] = more[missing] + labels.max()
+    return labels
+
+
+Window = tuple[slice, slice]
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[Window, Window, Window]]:
+    """Yield overlapping blocks: the block, its core, and its core within the block. The cores cover the image."""
+    if max(shape) <= BLOCK + HALO:
+        yield ((slice(None), slice(None)),) * 3
+        return
+    for top in range(0, shape[0], BLOCK):
+        for left in range(0, shape[1], BLOCK):
+            core = tuple(slice(start, min(start + BLOCK, side)) for start, side in zip((top, left), shape, strict=True))
+            wide = tuple(
+                slice(max(0, part.start - HALO), min(part.stop + HALO, side))
+                for part, side in zip(core, shape, strict=True)
+            )
+            inner = tuple(
+                slice(part.start - around.start, part.stop - around.start)
+                for part, around in zip(core, wide, strict=True)
+            )
+            yield wide, core, inner  # type: ignore[misc]
+
+
+def measure_objects(
+    labels: Labels,
+    probability: NDArray[np.generic],
+    picture: NDArray[np.uint8],
+    *,
+    channels: tuple[int, ...] | None = None,
+    pixel_size: float | None = None,
+) -> list[dict[str, Any]]:
+    """Measure each object with scikit-image; lengths in pixels, angles none.
+
+    Args:
+        labels: As ``label_objects`` returns them, shape (H, W).
+        probability: Same shape; float in [0, 1], or uint16 in which 65535 means 1.
+        picture: Shape (H, W, C), 0 to 255.
+        channels: The numbers of its channels; None for red, green and blue.
+        pixel_size: Side of a pixel in micrometres; adds area and lengths in these.
+
+    Returns:
+        A row for each object: ``id``; ``area``; ``centre_x`` and ``centre_y``, mean position of the pixels, of which
+        the first has 0; the bounding box ``left``, ``top``, ``width``, ``height``; ``perimeter``; ``major_axis`` and
+        ``minor_axis`` of the ellipse with the same second moments; ``elongation``, their ratio; its ``eccentricity``;
+        ``solidity``, the share of its convex hull that the object fills; ``circularity``, 4 pi area / perimeter^2,
+        about 1 for a disc; ``mean_probability``; the mean of each channel, 0 to 255; ``touches_border``, whether the
+        image border may cut it.
+    """
+    full = 65535 if probability.dtype == np.uint16 else 1
+    names = COLOURS if channels is None else [f"channel_{number}" for number in channels]
+    height, width = labels.shape
+    rows = []
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):  # one at a time, to limit memory
+        if box is None:
+            continue
+        inside = labels[box] == number
+        seen = np.concatenate([probability[box][..., None] / full, picture[box]], axis=2, dtype=np.float64)
+        found = {
+            name: values[0]
+            for name, values in regionprops_table(inside.astype(np.uint8), seen, properties=MEASURED).items()
+        }
+        top, left = box[0].start, box[1].start
+        area, perimeter = float(found["area"]), float(found["perimeter"])
+        major, minor = float(found["axis_major_length"]), float(found["axis_minor_length"])
+        row = {
+            "id": number,
+            "area": int(area),
+            "centre_x": left + float(found["centroid-1"]),
+            "centre_y": top + float(found["centroid-0"]),
+            "left": left,
+            "top": top,
+            "width": inside.shape[1],
+            "height": inside.shape[0],
+            "perimeter": perimeter,
+            "major_axis": major,
+            "minor_axis": minor,
+            "elongation": major / minor if minor else float("nan"),
+            "eccentricity": float(found["eccentricity"]),
+            "solidity": float(found["solidity"]),
+            "circularity": 4 * np.pi * area / perimeter**2 if perimeter else float("nan"),
+            "mean_probability": float(found["mean_intensity-0"]),
+            **{f"mean_{name}": float(found[f"mean_intensity-{n}"]) for n, name in enumerate(names, start=1)},
+            "touches_border": top == 0 or left == 0 or box[0].stop == height or box[1].stop == width,
+        }
+        if pixel_size is not None:
+            row |= {f"{name}_um": row[name] * pixel_size for name in ("perimeter", "major_axis", "minor_axis")}
+            row["area_um2"] = area * pixel_size**2
+        rows.append(row)
+    return rows
+
+
+def object_columns(channels: tuple[int, ...] | None, pixel_size: float | None) -> list[str]:
+    """Return the columns of ``measure_objects``, also where there is no object."""
+    dot, depth = np.ones((1, 1), np.int32), len(channels or COLOURS)
+    picture = np.zeros((1, 1, depth), np.uint8)
+    return list(measure_objects(dot, dot.astype(float), picture, channels=channels, pixel_size=pixel_size)[0])
+
+
+MEASURED = (
+    "area",
+    "centroid",
+    "perimeter",
+    "axis_major_length",
+    "axis_minor_length",
+    "eccentricity",
+    "solidity",
+    "mean_intensity",
+)
+
+
+def object_scores(found: Labels, truth: Labels) -> dict[str, float]:
+    """Compare the objects of a prediction and of a label, both numbered, shape (H, W).
+
+    An object of the prediction is a hit if its IoU with an object of the label is above 0.5; it is then the only one.
+
+    Returns:
+        ``object_f1``, twice the hits over the objects of both; ``panoptic_quality``, the sum of the IoU of the hits
+        over half the objects of both (Kirillov et al., 2019); both 1 if there are no objects. ``count_error``, found
+        minus labelled objects, and its absolute value ``count_error_abs``; ``true_objects`` and ``predicted_objects``.
+    """
+    numbers, found_areas = np.unique(found[found > 0], return_counts=True)
+    labelled, true_areas = np.unique(truth[truth > 0], return_counts=True)
+    both = (found > 0) & (truth > 0)
+    pairs, shared = np.unique(np.stack([found[both], truth[both]]), axis=1, return_counts=True)
+    union = found_areas[np.searchsorted(numbers, pairs[0])] + true_areas[np.searchsorted(labelled, pairs[1])] - shared
+    overlap = shared / union
+    hits = overlap[overlap > OVERLAP]
+    objects, error = len(numbers) + len(labelled), len(numbers) - len(labelled)
+    return {
+        "object_f1": 2 * len(hits) / objects if objects else 1.0,
+        "panoptic_quality": 2 * float(hits.sum()) / objects if objects else 1.0,
+        "count_error": float(error),
+        "count_error_abs": float(abs(error)),
+        "true_objects": float(len(labelled)),
+        "predicted_objects": float(len(numbers)),
+    }
+
+
+def boundary_dice(found: Mask, truth: Mask) -> float:
+    """Return the share of the outlines of two masks, shape (H, W), that lie within 2 pixels of the other outline.
+
+    This is the normalised surface Dice of Nikolov et al., 2018 (https://arxiv.org/abs/1809.04430); an outline is the
+    pixels of a mask that touch another value, or the image border, by a side. 1 if both masks are empty, 0 if only one
+    is.
+    """
+    outlines = [mask & ~ndimage.binary_erosion(mask) for mask in (found, truth)]
+    total = sum(int(outline.sum()) for outline in outlines)
+    if not total:
+        return 1.0
+    if not all(outline.any() for outline in outlines):
+        return 0.0
+    near = sum(
+        int((ndimage.distance_transform_edt(~other)[outline] <= TOLERANCE).sum())
+        for outline, other in zip(outlines, reversed(outlines), strict=True)
+    )
+    return near / total
+
+
+def count_unlabelled(prediction: Mask, truth: Mask) -> int:
     """Count predicted objects of at least 20 pixels that overlap no labelled pixel.
 
     They are unlabelled cells that the network found, or false positives.
@@ -88,10 +300,9 @@ def count_unlabelled(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) ->
         prediction: Predicted mask, shape (H, W).
         truth: Label, same shape.
     """
-    objects, count = ndimage.label(prediction, structure=BY_SIDE_OR_CORNER)
-    sizes = np.bincount(objects.ravel(), minlength=count + 1)[1:]
-    touched = np.bincount(objects[truth], minlength=count + 1)[1:]
-    return int(((sizes >= SMALLEST_OBJECT) & (touched == 0)).sum())
+    objects = label_objects(prediction)
+    touched = np.bincount(objects[truth], minlength=int(objects.max()) + 1)[1:]
+    return int((touched == 0).sum())
 
 
 UNLABELLED, MISSED, MERGED, SPLIT = "unlabelled", "missed", "merged", "split"
@@ -110,11 +321,16 @@ class Disagreement:
     """
 
     kind: str
-    where: NDArray[np.bool_]
+    where: Mask
 
 
 def find_disagreements(
-    prediction: NDArray[np.bool_], truth: NDArray[np.bool_], seen: NDArray[np.bool_]
+    prediction: Mask,
+    truth: Mask,
+    seen: Mask,
+    ids: NDArray[np.generic] | None = None,
+    *,
+    split: bool = True,
 ) -> Iterator[Disagreement]:
     """Yield the regions in which prediction and label have different objects of at least 20 pixels.
 
@@ -122,15 +338,19 @@ def find_disagreements(
         prediction: Predicted mask as scored, shape (H, W).
         truth: Label, same shape.
         seen: Mask in which to search for unlabelled cells; the prediction, or one at a lower threshold.
+        ids: Number of each labelled object, same shape. Without them touching cells are one object of the label, and
+            then of the prediction too, except where it has no label.
+        split: Whether to separate touching cells of the prediction.
     """
     near_label = ndimage.binary_dilation(truth, iterations=RIM)
-    for where in _objects(seen & ~near_label):
+    for where in _objects(label_objects(seen & ~near_label, split=split)):
         if ndimage.binary_erosion(np.pad(where, 1, mode="edge"), BY_SIDE_OR_CORNER).any():  # thinner: a rim of a label
             yield Disagreement(UNLABELLED, where)
-    found, labelled = list(_objects(prediction)), list(_objects(truth))
-    for label in labelled:
-        if 2 * np.count_nonzero(label & prediction) < np.count_nonzero(label):
-            yield Disagreement(MISSED, label)
+    found = list(_objects(label_objects(prediction, split=split and ids is not None)))
+    labelled = list(_objects(label_truth(truth, ids)))
+    for object_ in labelled:
+        if 2 * np.count_nonzero(object_ & prediction) < np.count_nonzero(object_):
+            yield Disagreement(MISSED, object_)
     for one, others, kind in ((found, labelled, MERGED), (labelled, found, SPLIT)):
         for whole in one:
             parts = [part for part in others if 2 * np.count_nonzero(part & whole) > np.count_nonzero(part)]
@@ -138,8 +358,6 @@ def find_disagreements(
                 yield Disagreement(kind, whole)
 
 
-def _objects(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
-    labels, count = ndimage.label(mask, structure=BY_SIDE_OR_CORNER)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    for number in np.flatnonzero(sizes[1:] >= SMALLEST_OBJECT) + 1:
+def _objects(labels: Labels) -> Iterator[Mask]:
+    for number in range(1, int(labels.max(initial=0)) + 1):
         yield labels == number

@@ -12,10 +12,22 @@ import cellseg
 PACKAGE = Path(cellseg.__file__).parent
 ROOMS = {  # room: rooms it may use, packages it may import
     "storage": (set(), {"torch", "pydantic"}),
-    "science": ({"storage"}, {"torch", "torchmetrics", "numpy", "scipy"}),
+    "science": ({"storage"}, {"torch", "torchmetrics", "numpy", "scipy", "skimage"}),
     "data": (
         {"storage"},
-        {"torch", "lightning", "numpy", "scipy", "PIL", "tifffile", "rich", "pydantic", "filelock", "platformdirs"},
+        {
+            "torch",
+            "lightning",
+            "numpy",
+            "scipy",
+            "skimage",
+            "PIL",
+            "tifffile",
+            "rich",
+            "pydantic",
+            "filelock",
+            "platformdirs",
+        },
     ),
     "run": (
         {"storage", "science", "data"},

@@ -29,14 +29,14 @@ from numpy.typing import NDArray
 from cellseg.data.facts import PairFacts, Reading, inspect_pair
 from cellseg.data.images import resize_image
 from cellseg.data.kinship import LIKENESS_BYTES, Kin, Likeness, Likenesses, find_kin
-from cellseg.data.masks import resize_mask
+from cellseg.data.masks import resize_ids, resize_mask
 from cellseg.data.pairs import Pair
 from cellseg.data.progress import with_progress
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, require_bounded
 
-VERSION = 5  # increase it when decoding or the stored facts change: entries of other versions are not read
-PARTS = ("images", "masks", "looks")  # files of an entry, besides facts.json
+VERSION = 6  # increase it when decoding or the stored facts change: entries of other versions are not read
+PARTS = ("images", "masks", "ids", "looks")  # files of an entry, besides facts.json
 AT_ONCE = 256  # pairs in memory at once: enough to keep all cores busy
 REMEDY = "cellseg keeps decoded images there; free disk space, or set data.cache=PATH to a writable folder"
 
@@ -47,28 +47,29 @@ log = logging.getLogger(__name__)
 
 
 class StoredRows:
-    """Read uint8 arrays, stored one after another, from a file on demand; the operating system caches them.
+    """Read arrays, stored one after another, from a file on demand; the operating system caches them.
 
     The file is not memory-mapped: mapped pages count as memory of the process, and a truncated file would kill it.
 
     Args:
         path: The file.
         shapes: The shape of each array.
+        kind: The type of their elements.
     """
 
-    def __init__(self, path: Path, shapes: Sequence[tuple[int, ...]]) -> None:
-        self._path, self._shapes = path, shapes
-        self._starts = [0, *accumulate(map(prod, shapes))]
+    def __init__(self, path: Path, shapes: Sequence[tuple[int, ...]], kind: type[np.generic] = np.uint8) -> None:
+        self._path, self._shapes, self._kind = path, shapes, np.dtype(kind)
+        self._starts = [0, *accumulate(prod(shape) * self._kind.itemsize for shape in shapes)]
         self._file = path.open("rb", buffering=0)  # stays open: another process may delete the entry
         weakref.finalize(self, self._file.close)
 
-    def __getitem__(self, row: int) -> NDArray[np.uint8]:
-        pixels, start = np.empty(self._shapes[row], np.uint8), self._starts[row]
+    def __getitem__(self, row: int) -> NDArray[Any]:
+        pixels, start = np.empty(self._shapes[row], self._kind), self._starts[row]
         if hasattr(os, "preadv"):  # needs no file position, which forked processes share
-            read = os.preadv(self._file.fileno(), [pixels.data], start)
+            read = os.preadv(self._file.fileno(), [pixels.data], start) if pixels.size else 0
         else:
             self._file.seek(start)
-            read = self._file.readinto(pixels.data)
+            read = self._file.readinto(pixels.data) if pixels.size else 0
         if read != pixels.nbytes:
             raise InputError(
                 f"{self._path} was truncated while in use; delete the folder {self._path.parent} and start again"
@@ -86,8 +87,9 @@ class DecodedPairs:
         kin: Related images, by position in ``pairs``.
         images: Rows of shape (C, S, S), or (C, H, W) if not resized, uint8.
         masks: Rows of shape (1, S, S) or (1, H, W), uint8, 0 or 1.
+        ids: Numbers of the objects, rows of shape (S, S) or (H, W), int32; empty rows where labels do not number them.
         looks: Rows that ``Likeness.unpacked`` reads.
-        row: The row of each pair in ``images``, ``masks`` and ``looks``.
+        row: The row of each pair in ``images``, ``masks``, ``ids`` and ``looks``.
     """
 
     pairs: Sequence[Pair]
@@ -95,6 +97,7 @@ class DecodedPairs:
     kin: Sequence[Kin]
     images: StoredRows
     masks: StoredRows
+    ids: StoredRows
     looks: StoredRows
     row: Sequence[int]
 
@@ -160,6 +163,11 @@ def load_pairs(pairs: Sequence[Pair], how: Reading, folder: Path | None = None) 
         kin=sorted(kin, key=astuple),
         images=StoredRows(entry / "images", [(channels, *side) for side in sides]),
         masks=StoredRows(entry / "masks", [(1, *side) for side in sides]),
+        ids=StoredRows(
+            entry / "ids",
+            [side if facts["numbered"] else (0, 0) for side, facts in zip(sides, stored["facts"], strict=True)],
+            np.int32,
+        ),
         looks=StoredRows(entry / "looks", [(LIKENESS_BYTES,)] * count),
         row=row,
     )
@@ -234,7 +242,7 @@ def _build(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Read
 def _write(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Reading) -> dict[str, Any]:
     size = how.image_size
 
-    def read(item: tuple[Pair, str]) -> tuple[bytes, bytes, PairFacts, Likeness]:
+    def read(item: tuple[Pair, str]) -> tuple[list[bytes], PairFacts, Likeness]:
         pair, digest = item
         clean = inspect_pair(pair, how)
         if _digest(pair) != digest:  # the entry would never match its key
@@ -243,23 +251,23 @@ def _write(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Read
             )
         image = resize_image(clean.pixels, size) if size else clean.pixels.transpose(2, 0, 1)
         mask = resize_mask(clean.mask, size) if size else clean.mask
-        return image.tobytes(), mask.tobytes(), clean.facts, clean.likeness
+        ids = clean.ids if clean.ids is not None else np.empty((0, 0), np.int32)
+        ids = resize_ids(ids, size) if size and ids.size else ids
+        parts = [image.tobytes(), mask.tobytes(), ids.tobytes(), clean.likeness.packed()]
+        return parts, clean.facts, clean.likeness
 
     facts, likenesses = [], Likenesses(len(pairs))
     with new_folder(entry, remedy=REMEDY) as unfinished:
         # written, not memory-mapped: on a full disk a write raises an error, a mapped page kills the process
         with ExitStack() as stack:
-            images, masks, looks = (stack.enter_context((unfinished / part).open("wb")) for part in PARTS)
-            for image, mask, known, likeness in in_parallel(
-                read, list(zip(pairs, digests, strict=True)), "reading images"
-            ):
-                images.write(image)
-                masks.write(mask)
-                looks.write(likeness.packed())
+            files = [stack.enter_context((unfinished / part).open("wb")) for part in PARTS]
+            for parts, known, likeness in in_parallel(read, list(zip(pairs, digests, strict=True)), "reading images"):
+                for file, content in zip(files, parts, strict=True):
+                    file.write(content)
                 facts.append(known)
                 likenesses.append(likeness)
             # so that a file of the right size has the right content after a power cut
-            for file in (images, masks, looks):
+            for file in files:
                 file.flush()
                 os.fsync(file.fileno())
         kin = find_kin([known.sha256 for known in facts], likenesses)

@@ -210,10 +210,10 @@ class CellDataModule(L.LightningDataModule):
 
     def test_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
         """Return one loader for the test images and, if there is a validation part, a second one for it."""
-        return [self._scoring_loader(subset) for subset in ("test", "val") if self._subsets[subset]]
+        return [self._scoring_loader(subset, objects=True) for subset in ("test", "val") if self._subsets[subset]]
 
-    def _scoring_loader(self, subset: str) -> DataLoader[dict[str, Any]]:
-        return DataLoader(CellDataset(self.decoded, self._subsets[subset]))
+    def _scoring_loader(self, subset: str, *, objects: bool = False) -> DataLoader[dict[str, Any]]:
+        return DataLoader(CellDataset(self.decoded, self._subsets[subset], objects=objects))
 
 
 def _expanded(path: str) -> Path:

@@ -16,10 +16,11 @@ Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]
 
 
 class CellDataset(Dataset[dict[str, Any]]):
-    """Return decoded pairs as samples ``{image, mask, name, group, vanished}``.
+    """Return decoded pairs as samples ``{image, mask, name, group, vanished}``, and ``ids`` where objects are scored.
 
-    Image and mask are float, the image in [0, 1], the mask 0 or 1. ``vanished`` is true if the mask lost all its cells
-    when it was resized.
+    Image and mask are float, the image in [0, 1], the mask 0 or 1. ``vanished`` is the number of objects of a mask that
+    lost all its cells when it was resized, else 0. ``ids``, int32 of shape (H, W), numbers the
+    labelled objects if ``numbered`` is true: if the label files do.
 
     The index of a sample is ``(position, epoch)``. Crop and augmentation depend only on seed, epoch and image, not on
     the order of samples, the number of workers, or other runs in the same process.
@@ -31,6 +32,7 @@ class CellDataset(Dataset[dict[str, Any]]):
         seed: Of crops and augmentation.
         crop: Side in pixels of a random crop of each image in each epoch; an image with a smaller side is continued
             by its mirror image. None for whole images.
+        objects: Whether samples have ``ids`` and ``numbered``.
     """
 
     def __init__(
@@ -40,9 +42,10 @@ class CellDataset(Dataset[dict[str, Any]]):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         crop: int | None = None,
+        objects: bool = False,
     ) -> None:
         self._decoded, self._members = decoded, decoded.positions(names)
-        self._augmentation, self._seed, self._crop = augmentation, seed, crop
+        self._augmentation, self._seed, self._crop, self._objects = augmentation, seed, crop, objects
 
     def __len__(self) -> int:
         return len(self._members)
@@ -58,8 +61,13 @@ class CellDataset(Dataset[dict[str, Any]]):
         image, mask = torch.from_numpy(pixels) / 255, torch.from_numpy(cells).float()
         if self._augmentation:
             image, mask = augmented(self._augmentation, image, mask, generator)
-        vanished = self._decoded.facts[index].vanishes
-        return {"image": image, "mask": mask, "name": pair.name, "group": pair.group, "vanished": vanished}
+        facts = self._decoded.facts[index]
+        vanished = facts.objects if facts.vanishes else 0
+        sample = {"image": image, "mask": mask, "name": pair.name, "group": pair.group, "vanished": vanished}
+        if self._objects:
+            ids = self._decoded.ids[row] if facts.numbered else np.zeros(cells.shape[1:], np.int32)
+            sample |= {"ids": torch.from_numpy(ids), "numbered": facts.numbered}
+        return sample
 
 
 def random_crop(pixels: Pixels, cells: Pixels, side: int, generator: torch.Generator) -> tuple[Pixels, Pixels]:

@@ -1,14 +1,21 @@
 """Draw masks beside and over their images."""
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import maximum_filter, minimum_filter
 
 Pixels = NDArray[np.uint8]
 RIGHT, FALSE, MISSED = (255, 255, 255), (230, 159, 0), (0, 114, 178)  # orange and blue: also for colour-blind eyes
 GAP = 4  # pixels between the parts
 OUTLINE = (255, 120, 0)
 TINT = 50  # opacity of the colour inside a cell, of 255
+OVERLAY_SIDE = 4096  # maximum side of an overlay in pixels, enough to look at
+MOST_NUMBERS = 5000  # more would cover the image
 
 
 def draw_panel(image: Pixels, truth: NDArray[np.bool_], mask: NDArray[np.bool_]) -> Pixels:
@@ -38,13 +45,46 @@ def draw_prediction(truth: NDArray[np.bool_], mask: NDArray[np.bool_]) -> Pixels
     return picture
 
 
-def draw_outlines(picture: Image.Image, mask: Image.Image) -> Image.Image:
-    """Tint and outline the cells of a mask (0 and 255) in orange on an RGB image of the same size."""
-    cells = np.asarray(mask)
-    inner = np.pad(cells, 1)  # background beyond the border, so that cut cells have an outline there
-    inner = np.minimum(np.minimum(inner[:-2], inner[1:-1]), inner[2:])
-    inner = np.minimum(np.minimum(inner[:, :-2], inner[:, 1:-1]), inner[:, 2:])
-    marked = np.where(cells > inner, np.uint8(255), cells // 255 * np.uint8(TINT))
+def draw_outlines(picture: Image.Image, labels: NDArray[np.integer[Any]]) -> Image.Image:
+    """Tint and outline objects in orange on an RGB image.
+
+    Args:
+        picture: The image.
+        labels: The number of the object at each pixel, shape (H, W) of the image, 0 for background; or a mask.
+    """
+    around = np.pad(labels, 1)  # background beyond the border, so that cut objects have an outline there
+    edge = (minimum_filter(around, 3) != around) | (maximum_filter(around, 3) != around)
+    cell = labels > 0
+    marked = np.where(edge[1:-1, 1:-1] & cell, np.uint8(255), cell * np.uint8(TINT))
     drawn = picture.copy()
     drawn.paste(OUTLINE, (0, 0, *picture.size), Image.fromarray(marked))
+    return drawn
+
+
+def draw_objects(
+    picture: Image.Image, labels: NDArray[np.integer[Any]], centres: Sequence[tuple[int, float, float]]
+) -> Image.Image:
+    """Outline objects as ``draw_outlines`` does, with their numbers; a large image is made smaller.
+
+    Args:
+        picture: The image, RGB.
+        labels: As for ``draw_outlines``.
+        centres: The number of each object, and its centre in pixels from the left and from the top.
+    """
+    scale = min(1.0, OVERLAY_SIDE / max(picture.size))
+    if scale < 1:
+        width, height = (max(1, round(side * scale)) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        rows, columns = (
+            np.arange(side) * length // side for side, length in zip((height, width), labels.shape, strict=True)
+        )
+        labels = labels[np.ix_(rows, columns)]
+    drawn = draw_outlines(picture, labels)
+    if len(centres) <= MOST_NUMBERS:
+        pen = ImageDraw.Draw(drawn)
+        side = math.sqrt(np.count_nonzero(labels) / max(1, len(centres)))  # of an average object
+        font = ImageFont.load_default(min(max(side / 2.5, 8), 24))
+        for number, x, y in centres:
+            place, text = (x * scale, y * scale), str(number)
+            pen.text(place, text, "white", font, "mm", stroke_width=1, stroke_fill="black")
     return drawn

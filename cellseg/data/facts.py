@@ -79,6 +79,7 @@ class PairFacts(ImageFacts):
         mask_values: Number of different values above 0; of several mask files, the largest number.
         mask_smallest, mask_second, mask_brightest: The smallest value above 0, the second largest, and the largest.
         not_judged, by_index, inverted: As ``MaskReading``.
+        numbered: Whether values or files number the objects.
         grey: Share of the cell pixels that are grey in the file.
         faint: Share of all pixels that were above 0 and became background.
         faint_areas: Share of all pixels that are faint and far from any cell.
@@ -103,6 +104,7 @@ class PairFacts(ImageFacts):
     not_judged: int
     by_index: bool
     inverted: bool
+    numbered: bool
     grey: float
     faint: float
     faint_areas: float
@@ -122,10 +124,19 @@ class PairFacts(ImageFacts):
 
 @dataclass(frozen=True)
 class CleanPair:
-    """A pair before resizing: pixels (H, W, C), mask (H, W), measurements, and data for finding related images."""
+    """A pair before resizing.
+
+    Attributes:
+        pixels: Shape (H, W, C).
+        mask: Shape (H, W).
+        ids: Numbers of the objects, shape (H, W); None if the label files do not number them.
+        facts: Measurements.
+        likeness: Data for finding related images.
+    """
 
     pixels: Pixels
     mask: NDArray[np.bool_]
+    ids: NDArray[np.int32] | None
     facts: PairFacts
     likeness: Likeness
 
@@ -157,6 +168,7 @@ def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
         not_judged=reading.not_judged,
         by_index=reading.by_index,
         inverted=reading.inverted,
+        numbered=reading.ids is not None,
         grey=reading.grey_pixels / max(int(mask.sum()), 1),
         faint=reading.faint_pixels / mask.size,
         faint_areas=reading.faint_areas / mask.size,
@@ -168,7 +180,7 @@ def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
         specks=survival.specks,
         keeps_all_at=survival.side,
     )
-    return CleanPair(image.pixels, mask, facts, measure_likeness(as_rgb(image.whole)))
+    return CleanPair(image.pixels, mask, reading.ids, facts, measure_likeness(as_rgb(image.whole)))
 
 
 def inspect_image(image: ImageReading, how: Reading) -> ImageFacts:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 from scipy.spatial import ConvexHull
+from skimage import measure
 
 from cellseg.data.decoded import Decoded, Values
 from cellseg.data.images import decode
@@ -17,6 +18,7 @@ from cellseg.storage.errors import InputError
 EMPTY, LABELS, GREY, RESIZED = "empty", "labels", "grey", "resized labels"
 
 PIECES = 2.0  # pieces of a label, on average; touching cells cut at corners have more than one
+PIECES_OF_OBJECT = 1.2  # pieces of a numbered object, on average; a class of cells has more
 WHITE = 200  # a mask of 0 and 255 has at least this somewhere
 FEW = 8  # a file with at most 8 values, all flat, holds labels, whatever their numbers
 GAP = 3  # between values; in noise some lie closer
@@ -55,6 +57,9 @@ class MaskReading:
         not_judged: A value that may mark pixels without annotation; 0 if there is none.
         by_index: Whether a palette's indices are the labels, and its colours mean nothing.
         inverted: Whether a value above 0 covers much of the image and surrounds the rest.
+        ids: The number of the object at each pixel, shape (H, W), int32, 0 for background; None if values or files do
+            not number objects.
+        pieces: Number of regions of one value.
     """
 
     cell: NDArray[np.bool_]
@@ -72,6 +77,8 @@ class MaskReading:
     not_judged: int = 0
     by_index: bool = False
     inverted: bool = False
+    ids: NDArray[np.int32] | None = None
+    pieces: int = 0
 
 
 def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
@@ -95,7 +102,8 @@ def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
     readings = [_read_mask(path, threshold) for path in paths]
     first = readings[0]
     if len(readings) == 1:
-        return first
+        numbered = first.values > 1 and first.pieces <= PIECES_OF_OBJECT * first.values
+        return first if numbered else replace(first, ids=None)
     for path, reading in zip(paths, readings, strict=True):
         if reading.cell.shape != first.cell.shape:
             raise InputError(
@@ -119,6 +127,7 @@ def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
         not_judged=max(reading.not_judged for reading in readings),
         by_index=any(reading.by_index for reading in readings),
         inverted=any(reading.inverted for reading in readings),
+        ids=_ids_of_files(readings),
     )
 
 
@@ -126,6 +135,11 @@ def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.uint8]:
     """Resize a mask to (1, size, size) of 0 and 1, by nearest neighbour."""
     picture = Image.fromarray(mask.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
     return np.asarray(picture)[None].copy()
+
+
+def resize_ids(ids: NDArray[np.int32], size: int) -> NDArray[np.int32]:
+    """Resize numbers of objects to (size, size), by nearest neighbour, as ``resize_mask`` resizes their mask."""
+    return np.asarray(Image.fromarray(ids).resize((size, size), Image.Resampling.NEAREST)).copy()
 
 
 @dataclass(frozen=True)
@@ -205,7 +219,7 @@ def _read_mask(path: Path, threshold: int) -> MaskReading:
     if decoded.lossy and found.kind == RESIZED:
         found = replace(found, kind=GREY)
     if found.kind == LABELS:
-        return _labelled(found, values, path)
+        return _with_ids(_labelled(found, values, path), values)
     if found.kind == RESIZED:
         cell = _half_of_each_label(values)
         return replace(found, cell=cell, faint_pixels=int((found.cell & ~cell).sum()))
@@ -336,6 +350,29 @@ def _labelled(found: MaskReading, values: Values, path: Path) -> MaskReading:
     if found.brightest == 255 and full < cells < 2 * full:  # flat grey on an otherwise white mask, not ids
         return replace(found, kind=GREY, grey_pixels=cells - full)
     return found
+
+
+def _with_ids(found: MaskReading, values: Values) -> MaskReading:
+    """Number objects by their values, without the value of pixels that were not judged."""
+    if found.values == 1:
+        return found
+    present, rank = np.unique(values, return_inverse=True)
+    ids: NDArray[np.int32] = np.asarray(rank.reshape(values.shape) + int(present[0] > 0), np.int32)
+    if found.not_judged:
+        ids[values == found.not_judged] = 0
+    return replace(found, ids=ids, pieces=int(measure.label(ids, connectivity=2).max()))
+
+
+def _ids_of_files(readings: Sequence[MaskReading]) -> NDArray[np.int32] | None:
+    """Number objects over several files, each of which has one or numbers its own; None if a file has many."""
+    ids = np.zeros(readings[0].cell.shape, np.int32)
+    objects = pieces = 0
+    for reading in readings:
+        own = reading.cell.astype(np.int32) if reading.ids is None else reading.ids
+        pieces += reading.pieces or int(measure.label(reading.cell, connectivity=2).max())
+        ids = np.where(own > 0, own + objects, ids)
+        objects = int(max(ids.max(), objects))
+    return ids if pieces <= PIECES_OF_OBJECT * objects else None
 
 
 def _values_present(values: Values) -> Values:

@@ -23,7 +23,7 @@ def draw_tile(picture: Image.Image, mask: NDArray[np.bool_], name: str) -> Image
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     small = picture.resize(size, Image.Resampling.BILINEAR)
     cells = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)
-    small = draw_outlines(small, cells)
+    small = draw_outlines(small, np.asarray(cells))
     tile = Image.new("RGB", (TILE, TILE), PAPER)
     tile.paste(small, ((TILE - size[0]) // 2, 2))
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(12)

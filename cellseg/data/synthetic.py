@@ -23,6 +23,7 @@ Mask = NDArray[np.uint8]
 
 RGB_MASK = "cell_14"  # the one mask of Mabimi that was saved in colour
 WORTH_PROCESSES = 200  # pairs; with fewer, starting processes costs more time than it saves
+SMALLEST_CELL = 20  # visible pixels; fewer cannot be counted by eye
 STAIN = np.array([0.62, 1.0, 0.55], np.float32)  # absorbance of eosin-stained cells in R, G, B
 
 
@@ -68,11 +69,14 @@ class Smear:
         image: RGB, shape (height, width, 3).
         mask: The flawed label: 255 cell, about 115 where labelled cells overlap, 0 background and unlabelled cells.
         exact: Every visible cell, 0 or 255.
+        ids: The number from 1 of the topmost cell at each pixel, 0 for background; cells of fewer than 20 visible
+            pixels have none.
     """
 
     image: Mask
     mask: Mask
     exact: Mask
+    ids: NDArray[np.uint16]
 
 
 def draw_smear(seed: int, index: int, style: SmearStyle = SmearStyle()) -> Smear:
@@ -82,11 +86,11 @@ def draw_smear(seed: int, index: int, style: SmearStyle = SmearStyle()) -> Smear
     shape = (style.height, style.width)
     absorbance = np.zeros(shape, np.float32)
     halo = np.zeros(shape, np.float32)
-    visible = np.zeros(shape, bool)
+    topmost = np.zeros(shape, np.uint16)
     labelled = np.zeros(shape, np.uint8)  # how many labelled cells cover a pixel
     hand = labeller.normal(0, 0.6 * style.label_error)  # this annotator draws slightly inside or outside
     depth = rng.uniform(0.55, 1.05)  # how strongly this smear was stained
-    for x, y in _positions(rng, style):
+    for number, (x, y) in enumerate(_positions(rng, style), start=1):
         cell = _Cell.random(rng, x, y, style)
         rows, columns, distance, fill = cell.draw(rng, shape)
         if distance.size == 0:
@@ -95,13 +99,17 @@ def draw_smear(seed: int, index: int, style: SmearStyle = SmearStyle()) -> Smear
         rim = np.exp(-(((distance + 2.5) / 2.2) ** 2))
         absorbance[rows, columns] += depth * cell.density * coverage * (fill + 0.22 * rim)
         halo[rows, columns] += np.exp(-(((distance - 3.0) / 2.0) ** 2))
-        visible[rows, columns] |= distance < 0
+        topmost[rows, columns][distance < 0] = number
         if cell.is_labelled(labeller, style):
             outline = distance + hand + _wobble(labeller, distance.shape, style.label_error)
             labelled[rows, columns] += outline < 0
     image = _photograph(rng, absorbance, halo)
     mask = np.select([labelled > 1, labelled == 1], [np.uint8(labeller.integers(100, 131)), np.uint8(255)], np.uint8(0))
-    return Smear(image, mask, visible.astype(np.uint8) * 255)
+    visible_pixels = np.bincount(topmost.ravel())
+    counted = visible_pixels >= SMALLEST_CELL
+    counted[0] = False
+    new_number = np.where(counted, np.cumsum(counted), 0).astype(np.uint16)
+    return Smear(image, mask, (topmost > 0) * np.uint8(255), new_number[topmost])
 
 
 def write_synthetic(
@@ -116,7 +124,8 @@ def write_synthetic(
         pairs: Number of pairs.
         seed: Seed of the data set.
         style: Appearance and labelling errors.
-        exact: Whether to write ``cell_N/exact.png`` too, every visible cell without any labelling error.
+        exact: Whether to write ``cell_N/exact.png`` too, every visible cell without any labelling error, and
+            ``cell_N/ids.png``, the number of each cell in 16 bits.
 
     Raises:
         InputError: If ``root`` exists already or cannot be written.
@@ -145,6 +154,7 @@ def _write_smear(folder: Path, seed: int, style: SmearStyle, exact: bool) -> Non
     mask.save(folder / "mask.jpg", quality=88)
     if exact:
         Image.fromarray(smear.exact).save(folder / "exact.png")
+        Image.fromarray(smear.ids).save(folder / "ids.png")
 
 
 @dataclass(frozen=True)

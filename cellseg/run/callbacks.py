@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cellseg.data.drawing import Pixels, draw_panel
-from cellseg.metrics import PER_IMAGE, THRESHOLD
-from cellseg.objects import count_unlabelled
+from cellseg.metrics import OBJECT_COUNTS, OBJECT_SCORES, PER_IMAGE, THRESHOLD
+from cellseg.objects import count_unlabelled, number_objects
 from cellseg.run.folder import Prediction, write_prediction
 from cellseg.run.signals import Interrupted, StopRequest
 from cellseg.storage.csv_files import write_csv
@@ -234,7 +236,16 @@ def _prediction(batch: dict[str, Any], outputs: dict[str, Tensor], index: int) -
         image=(batch["image"][index] * 255).round().byte().permute(1, 2, 0).cpu().numpy(),
         truth=(batch["mask"][index, 0] > 0).cpu().numpy(),
         mask=(outputs["probability"][index, 0] > THRESHOLD).cpu().numpy(),
+        ids=_ids(batch, index),
     )
+
+
+def _ids(batch: dict[str, Any], index: int) -> NDArray[np.int32] | None:
+    """Return the numbers of the labelled objects, if the label files have them and 16 bits hold them."""
+    if "numbered" not in batch or not batch["numbered"][index]:
+        return None
+    ids = number_objects(batch["ids"][index].cpu().numpy().copy(), 1)
+    return ids if ids.max(initial=0) < 2**16 else None
 
 
 def _panel(batch: dict[str, Any], outputs: dict[str, Tensor]) -> Pixels:
@@ -250,13 +261,15 @@ def _image_row(
     prediction: Prediction,
     added: Sequence[str],
 ) -> dict[str, Any]:
-    values = {score: outputs[score][index].item() for score in (*PER_IMAGE, *added)}
+    names = [*PER_IMAGE, *(score.name for score in OBJECT_SCORES), *added]
+    values = {score: outputs[score][index].item() for score in names}
     return {
         "image": batch["name"][index],
         "group": batch["group"][index],
         "subset": subset,
         **{score: None if score in added and math.isnan(value) else value for score, value in values.items()},
-        **{count: int(outputs[count][index]) for count in ("true_pixels", "predicted_pixels")},
+        **{count: int(outputs[count][index]) for count in ("true_pixels", "predicted_pixels", *OBJECT_COUNTS)},
+        "objects_from": "ids" if batch["numbered"][index] else "regions",
         "unlabelled_objects": count_unlabelled(prediction.mask, prediction.truth),
     }
 

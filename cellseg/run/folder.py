@@ -19,7 +19,7 @@ from cellseg.data.drawing import Pixels, draw_panel
 from cellseg.data.facts import Reading
 from cellseg.data.images import as_rgb
 from cellseg.data.splits import SplitRecord
-from cellseg.metrics import PER_IMAGE, SCORES, Direction, Score, added_score
+from cellseg.metrics import OBJECT_SCORES, PER_IMAGE, SCORES, Direction, Score, added_score
 from cellseg.run.naming import FAILURE
 from cellseg.storage.csv_files import from_text
 from cellseg.storage.errors import InputError
@@ -146,7 +146,8 @@ class Summary(Record):
     @property
     def scores(self) -> list[Score]:
         """All scores of the run; those that every run has come first."""
-        return [*SCORES, *(added_score(name, better) for name, better in self.added_scores.items())]
+        added = [added_score(name, better) for name, better in self.added_scores.items()]
+        return [*SCORES, *(score for score in OBJECT_SCORES if f"test/{score.name}" in self.metrics), *added]
 
     @property
     def commit(self) -> str:
@@ -195,11 +196,15 @@ class Settings(Record):
 
 @dataclass(frozen=True)
 class Prediction:
-    """A test image as it was scored: image (H, W, C), label and prediction (H, W)."""
+    """A test image as it was scored: image (H, W, C), label and prediction (H, W).
+
+    ``ids``, shape (H, W), numbers the labelled objects; None if the label files do not.
+    """
 
     image: Pixels
     truth: Mask
     mask: Mask
+    ids: NDArray[np.int32] | None = None
 
     @property
     def picture(self) -> Pixels:
@@ -278,13 +283,18 @@ class RunFolder:
     def per_image(self) -> "pd.DataFrame":
         """One row per scored image."""
         path = self.path / "per_image.csv"
+        scores = [score for score in self.summary.scores if not score.pooled]
         added = list(self.summary.added_scores)
-        table, told = _read_table(path, [*TEXT_COLUMNS, *PER_IMAGE, *added]), self.summary.counts.test
+        names = [score.name for score in scores]
+        table, told = _read_table(path, [*TEXT_COLUMNS, *names]), self.summary.counts.test
         try:
-            table = table.astype(dict.fromkeys([*PER_IMAGE, *added], float))
-            if not table[list(PER_IMAGE)].map(lambda score: 0 <= score <= 1 + ROUNDING).all(axis=None):
+            table = table.astype(dict.fromkeys(names, float))
+            shares = [score.name for score in scores if score.share]
+            if not table[shares].map(lambda score: 0 <= score <= 1 + ROUNDING).all(axis=None):
                 raise ValueError("a score is missing, or not from 0 to 1")
-            if np.isinf(table[added].to_numpy()).any():
+            if table[[name for name in names if name not in added]].isna().any(axis=None):
+                raise ValueError("a score is missing")
+            if np.isinf(table[names].to_numpy()).any():
                 raise ValueError("a score is infinite")
             if table[list(TEXT_COLUMNS)].isna().any(axis=None):
                 raise ValueError("a name is missing")
@@ -351,17 +361,22 @@ class RunFolder:
         image = _read_picture(folder / "image" / f"{name}.png", mode, size)
         height, width = image.shape[:2]
         truth, mask = (_read_picture(folder / part / f"{name}.png", "L", (width, height)) for part in ("truth", "mask"))
-        return Prediction(image.reshape(height, width, -1), truth > 0, mask > 0)
+        ids = None
+        if (numbers := folder / "ids" / f"{name}.png").exists():
+            ids = _read_picture(numbers, "I;16", (width, height)).astype(np.int32)
+        return Prediction(image.reshape(height, width, -1), truth > 0, mask > 0, ids)
 
 
 def write_prediction(folder: Path, name: str, prediction: Prediction) -> None:
     """Write a test image of a run: a panel to look at, and the data it was drawn from."""
-    parts = {
+    parts: dict[str, NDArray[Any]] = {
         ".": draw_panel(prediction.picture, prediction.truth, prediction.mask),
         "image": prediction.image.squeeze(2) if prediction.image.shape[2] == 1 else prediction.image,
         "truth": prediction.truth * np.uint8(255),
         "mask": prediction.mask * np.uint8(255),
     }
+    if prediction.ids is not None:
+        parts["ids"] = prediction.ids.astype(np.uint16)
     for part, pixels in parts.items():
         (place := folder / "predictions" / part).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(place / f"{name}.png")

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from cellseg.data.dataset import derived_seed
-from cellseg.metrics import PER_IMAGE, AddedScores, SegmentationScores, image_scores
+from cellseg.metrics import OBJECT_SCORES, PER_IMAGE, AddedScores, SegmentationScores, image_scores, score_objects
 from cellseg.run.divergence import DIVERGED, FiniteWatch
 from cellseg.run.schedule import Schedule
 from cellseg.run.tiles import Tiles
@@ -58,7 +58,8 @@ class SegmentationModule(L.LightningModule):
         self.schedule = scheduler if scheduler is None or isinstance(scheduler, Schedule) else Schedule(scheduler)
         self.added_scores = scores or AddedScores({})  # no module: its metrics have no part in training or checkpoints
         names = [score.name for score in self.added_scores.described]
-        self.val_scores, self.test_scores = SegmentationScores(names), SegmentationScores(names)
+        self.val_scores = SegmentationScores(names)
+        self.test_scores = SegmentationScores([*(score.name for score in OBJECT_SCORES), *names])
         self.tiles: Tiles | None = None
         self._plateau: ReduceLROnPlateau | None = None
         self._validated = False
@@ -216,6 +217,9 @@ class SegmentationModule(L.LightningModule):
         probability = logits.float().sigmoid()
         seen = probability, batch["mask"], batch.get("vanished")
         per_image = image_scores(*seen) | self.added_scores(*seen)
+        if "ids" in batch:
+            objects = score_objects(probability, batch["mask"], batch["ids"], batch["numbered"], batch["vanished"])
+            per_image |= {name: values.to(self.device, torch.float32) for name, values in objects.items()}
         scores.update(per_image)
         loss = self.loss(logits, batch["mask"])
         self._scored.see(batch["name"], logits, loss)

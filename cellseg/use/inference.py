@@ -17,8 +17,10 @@ from cellseg.data.images import resize_image
 from cellseg.run.folder import NetworkFacts
 from cellseg.run.hardware import keep_freed_memory, native_precision
 from cellseg.run.tiles import Floats, Tiles, at_once, batches
+from cellseg.storage.errors import InputError
 
 BAND = 1024  # rows enlarged at once
+MARGIN = 32  # minimum pixels by which a picture is continued
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -32,6 +34,8 @@ class Predictor:
         precision: Lightning's name of what they were tested in; float32 where the device does not compute it natively.
         tiles: Whether to see pictures in tiles at native scale instead of whole.
         turned: Whether to average over the eight flips and quarter turns.
+        border: Whether to continue each picture by its mirror image. A network trained on masks without the cells that
+            the border cuts leaves them out, and knows the border by the zeros that convolutions see beyond it.
         device: Where to compute; by default an accelerator, where there is one.
     """
 
@@ -44,6 +48,7 @@ class Predictor:
         precision: str = "32-true",
         tiles: bool = False,
         turned: bool = False,
+        border: bool = False,
         device: torch.device | None = None,
     ) -> None:
         self.device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
@@ -53,6 +58,12 @@ class Predictor:
         self.precision = precision if precision in possible else "32-true"
         self.image_size, self.facts, self.step = image_size, facts, facts.side_multiple
         self.tiles, self.turned = tiles, turned
+        if border and facts.side_fixed:
+            raise InputError(
+                f"this network accepts only images of {image_size}x{image_size}, so they cannot be continued beyond "
+                "their border; leave out --border"
+            )
+        self.margin = -(-MARGIN // self.step) * self.step if border else 0
         layout = torch.contiguous_format if self.device.type == "mps" else torch.channels_last  # as in training
         self.networks = [_copied(network).to(self.device, memory_format=layout).eval() for network in networks]  # type: ignore[call-overload]  # torch leaves it out
 
@@ -60,7 +71,11 @@ class Predictor:
     def in_words(self) -> str:
         """How pictures are seen."""
         how = "in tiles at native scale" if self.tiles else f"whole, resized to {self.image_size}x{self.image_size}"
-        return f"seen {how}{', in 8 flips and turns' if self.turned else ''}"
+        return f"seen {how}{', in 8 flips and turns' if self.turned else ''}{self._continued}"
+
+    @property
+    def _continued(self) -> str:
+        return f", continued by {self.margin} mirrored pixels beyond the border" if self.margin else ""
 
     def probability(self, pixels: Pixels) -> Floats:
         """Return the probability of cell for every pixel of a picture (H, W, C), shape (H, W), in [0, 1]."""
@@ -74,18 +89,37 @@ class Predictor:
     def bands(self, pictures: Sequence[Pixels]) -> Iterator[Iterator[Floats]]:
         """Yield, picture by picture (H, W, C), its bands of rows from the top, each of shape (rows, W)."""
         if self.tiles:
-            cover = Tiles(self.facts, self.image_size)
-            yield from (cover.bands(picture, self.see, self.device) for picture in pictures)
+            yield from (self._native(picture) for picture in pictures)
             return
         for some in batches(pictures, self.at_once):
             small = torch.from_numpy(np.stack([resize_image(picture, self.image_size) for picture in some]))
-            for picture, seen in zip(some, self.see(small / 255), strict=True):
+            for picture, seen in zip(some, self._see_wide(small / 255), strict=True):
                 yield _enlarged(seen[0].numpy(), picture.shape[1], picture.shape[0])
+
+    def _native(self, picture: Pixels) -> Iterator[Floats]:
+        """Yield the bands of a picture seen in tiles."""
+        cover, margin, height = Tiles(self.facts, self.image_size), self.margin, len(picture)
+        wide = np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric") if margin else picture
+        top = -margin
+        for band in cover.bands(wide, self.see, self.device):
+            inside = band[max(0, -top) : max(0, height - top), margin : band.shape[1] - margin]
+            top += len(band)
+            if len(inside):
+                yield inside
+
+    def _see_wide(self, images: Tensor) -> Tensor:
+        """Return what ``see`` does, of images continued by their mirror image if that is wanted."""
+        margin = self.margin
+        if not margin:
+            return self.see(images)
+        beyond = ((0, 0), (0, 0), (margin, margin), (margin, margin))
+        seen = self.see(torch.from_numpy(np.pad(images.numpy(), beyond, mode="symmetric")))
+        return seen[..., margin:-margin, margin:-margin]
 
     def see_sample(self, image: Tensor) -> Tensor:
         """Return the probabilities (1, 1, H, W) of a sample's image (C, H, W), which is resized where that is usual."""
         if not self.tiles:
-            return self.see(image[None])
+            return self._see_wide(image[None])
         pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
         return torch.from_numpy(self.probability(pixels))[None, None]
 

@@ -5,6 +5,7 @@ ones that the network sees at once, at most ``AT_ONCE``.
 """
 
 import csv
+import math
 import os
 import warnings
 import zlib
@@ -12,8 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cellseg.data.decoded import Pixels
-from cellseg.data.drawing import draw_outlines
+from cellseg.data.drawing import draw_objects
 from cellseg.data.facts import ImageFacts, Reading, inspect_image
 from cellseg.data.findings import WARNING, count, look_at_images
 from cellseg.data.formats import BYSTANDERS, IMAGE_SUFFIXES, describe_foreign, foreign_suffix, refuse_foreign
@@ -31,7 +33,7 @@ from cellseg.data.images import as_rgb, read_image
 from cellseg.data.matching import LONGEST_NAME
 from cellseg.data.pairs import looks_like_mask, scan_pairs
 from cellseg.metrics import THRESHOLD
-from cellseg.objects import SMALLEST_OBJECT, Object, measure_objects
+from cellseg.objects import SMALLEST_OBJECT, Labels, label_objects, measure_objects, object_columns
 from cellseg.run.tiles import Floats
 from cellseg.storage.csv_files import as_text, write_csv
 from cellseg.storage.errors import InputError
@@ -40,9 +42,8 @@ from cellseg.use.inference import Predictor
 AT_ONCE = 2**25  # maximum pixels of images in memory together; a larger image is alone in memory
 MOST_PIXELS = 2**30  # maximum pixels of one image
 PACKED = 200  # pixels per byte of a file; a large image with more counts as a decompression bomb
-OVERLAY_SIDE = 4096  # maximum side of an overlay in pixels, enough to look at
-
 ImageRow = dict[str, str | int | float]
+ObjectRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,21 @@ class Source:
 
     name: str
     path: Path
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to write of each image.
+
+    Attributes:
+        split: Whether to separate touching cells.
+        pixel_size: Side of a pixel in micrometres, for measurements in these.
+        probabilities: Whether to write the probability of cell.
+    """
+
+    split: bool = True
+    pixel_size: float | None = None
+    probabilities: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,14 +123,15 @@ def predict_files(
     output: Path,
     *,
     how: Reading = Reading(),
-    probabilities: bool = False,
+    wanted: Wanted = Wanted(),
     obey: Callable[[], None] = lambda: None,
 ) -> Predicted:
     """Predict images and write the results into a folder.
 
-    Writes ``masks/NAME.png`` (0 and 255, as large as the image), ``overlays/NAME.png`` (cells outlined), on request
-    ``probabilities/NAME.png`` (16 bits, 65535 is 1), ``objects.csv`` (one row for each object) and ``images.csv`` (one
-    row for each image). Nothing is written if no image could be read.
+    Writes ``masks/NAME.png`` (0 and 255, as large as the image), ``labels/NAME.png`` (16 bits, the number of the object
+    at each pixel; ``.tif`` of 32 bits if there are more than 65,535), ``overlays/NAME.png`` (objects outlined, with
+    their numbers), on request ``probabilities/NAME.png`` (16 bits, 65535 is 1), ``objects.csv`` (one row for each
+    object) and ``images.csv`` (one row for each image). Nothing is written if no image could be read.
 
     Raises:
         InputError: If the folder is not empty, or cannot be written.
@@ -126,7 +143,7 @@ def predict_files(
         output.mkdir(parents=True, exist_ok=True)
         with (
             Progress(console=Console(stderr=True), transient=True) as progress,
-            _Writer(output, predictor, probabilities=probabilities) as writer,
+            _Writer(output, predictor, wanted, how.channels) as writer,
         ):
             task = progress.add_task("images", total=len(sources))
 
@@ -164,7 +181,8 @@ class _Writer:
     Args:
         output: An empty folder.
         predictor: What predicted them.
-        probabilities: Whether to write these too.
+        wanted: What to write.
+        channels: The channels that the user chose, as in ``Reading``.
 
     Attributes:
         rows: Of ``images.csv``.
@@ -172,16 +190,16 @@ class _Writer:
         failures: What went wrong with single images.
     """
 
-    def __init__(self, output: Path, predictor: Predictor, *, probabilities: bool) -> None:
-        self.output, self._predictor, self._probabilities = output, predictor, probabilities
+    def __init__(self, output: Path, predictor: Predictor, wanted: Wanted, channels: tuple[int, ...] | None) -> None:
+        self.output, self._predictor, self._wanted, self._channels = output, predictor, wanted, channels
         self.rows: list[ImageRow] = []
         self.seen: list[tuple[Path, ImageFacts]] = []
         self.failures: list[str] = []
-        self._writing: deque[tuple[Source, Future[tuple[ImageRow, list[Object]]]]] = deque()
+        self._writing: deque[tuple[Source, Future[tuple[ImageRow, list[ObjectRow]]]]] = deque()
         self._pool = ThreadPoolExecutor(os.cpu_count())
         self._unfinished = output / ".objects.csv.unfinished"
         self._file = self._unfinished.open("w", newline="", encoding="utf-8")
-        columns = ["image", *(field.name for field in fields(Object))]
+        columns = ["image", *object_columns(channels, wanted.pixel_size)]
         self._objects = csv.DictWriter(self._file, columns, lineterminator="\n")
         self._objects.writeheader()
 
@@ -200,8 +218,10 @@ class _Writer:
 
     def write(self, source: Source, picture: Pixels, mask: NDArray[np.uint8], probability: NDArray[np.uint16]) -> None:
         """Start to write the results of an image."""
-        smallest = _smallest(self._predictor, picture)
-        job = self._pool.submit(_write, self.output, source, picture, mask, probability, smallest, self._probabilities)
+        scale = _scale(self._predictor, picture)
+        job = self._pool.submit(
+            _write, self.output, source, picture, mask, probability, scale, self._wanted, self._channels
+        )
         self._writing.append((source, job))
 
     def wait(self) -> None:
@@ -215,7 +235,7 @@ class _Writer:
                     f"{source.path}: its results would overwrite those of another image ({error}); rename the image"
                 )
                 continue
-            self._objects.writerows({"image": as_text(row["image"])} | asdict(cell) for cell in objects)
+            self._objects.writerows({"image": as_text(row["image"])} | cell for cell in objects)
             self.rows.append(row)
 
 
@@ -326,10 +346,9 @@ def _whole(
     return mask, probability
 
 
-def _smallest(predictor: Predictor, picture: Pixels) -> float:
-    """Return from how many pixels on something is an object, and not a speck, at the scale the network sees."""
-    scale = 1.0 if predictor.tiles else picture.shape[0] * picture.shape[1] / predictor.image_size**2
-    return max(1.0, SMALLEST_OBJECT * scale)
+def _scale(predictor: Predictor, picture: Pixels) -> float:
+    """Return how many pixels of a picture, along a side, are one pixel that the network sees."""
+    return 1.0 if predictor.tiles else math.sqrt(picture.shape[0] * picture.shape[1]) / predictor.image_size
 
 
 def _write(
@@ -338,20 +357,25 @@ def _write(
     picture: Pixels,
     mask: NDArray[np.uint8],
     probability: NDArray[np.uint16],
-    smallest: float,
-    probabilities: bool,
-) -> tuple[ImageRow, list[Object]]:
+    scale: float,
+    wanted: Wanted,
+    channels: tuple[int, ...] | None,
+) -> tuple[ImageRow, list[ObjectRow]]:
     """Write the pictures of one image; return its row and its objects."""
     _save(output / "masks", source.name, Image.fromarray(mask))
-    # run lengths suit noisy pictures: as small as zlib's best, in a fifth of the time
-    _save(output / "overlays", source.name, _overlay(as_rgb(picture), mask), compress_type=zlib.Z_RLE)
-    if probabilities:
+    if wanted.probabilities:
         _save(output / "probabilities", source.name, Image.fromarray(probability))
-    objects = list(measure_objects(mask, probability, smallest))
-    return _image_row(source, mask, len(objects)), objects
+    smallest = max(1.0, SMALLEST_OBJECT * scale**2)
+    labels = label_objects(mask, smallest=smallest, split=wanted.split, scale=scale)
+    objects = measure_objects(labels, probability, picture, channels=channels, pixel_size=wanted.pixel_size)
+    _save_labels(output / "labels", source.name, labels)
+    # run lengths suit noisy pictures: as small as zlib's best, in a fifth of the time
+    centres = [(cell["id"], cell["centre_x"], cell["centre_y"]) for cell in objects]
+    _save(output / "overlays", source.name, draw_objects(as_rgb(picture), labels, centres), compress_type=zlib.Z_RLE)
+    return _image_row(source, mask, objects), objects
 
 
-def _image_row(source: Source, mask: NDArray[np.uint8], objects: int) -> ImageRow:
+def _image_row(source: Source, mask: NDArray[np.uint8], objects: list[ObjectRow]) -> ImageRow:
     height, width = mask.shape
     share = np.count_nonzero(mask) / mask.size
     return {
@@ -359,29 +383,26 @@ def _image_row(source: Source, mask: NDArray[np.uint8], objects: int) -> ImageRo
         "file": str(source.path).encode("utf-8", "backslashreplace").decode(),
         "width": width,
         "height": height,
-        "objects": objects,
+        "objects": len(objects),
+        "cut_by_border": sum(bool(cell["touches_border"]) for cell in objects),
         "cell_share": share,
     }
 
 
-def _overlay(picture: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
-    outlined = Image.fromarray(mask)
-    if max(picture.size) > OVERLAY_SIDE:
-        width, height = (max(1, round(side * OVERLAY_SIDE / max(picture.size))) for side in picture.size)
-        small = (width, height)
-        picture, outlined = (
-            picture.resize(small, Image.Resampling.BILINEAR),
-            outlined.resize(small, Image.Resampling.NEAREST),
-        )
-    return draw_outlines(picture, outlined)
+def _save_labels(folder: Path, name: str, labels: Labels) -> None:
+    """Write numbers of objects as PNG of 16 bits, or as TIFF of 32 if there are too many."""
+    if labels.max(initial=0) < 2**16:
+        _save(folder, name, Image.fromarray(labels.astype(np.uint16)))
+    else:
+        _save(folder, name, Image.fromarray(labels), ending="tif")
 
 
-def _save(folder: Path, name: str, picture: Image.Image, **options: int) -> None:
-    """Write a PNG, whole or not at all."""
-    path = folder / f"{name}.png"
+def _save(folder: Path, name: str, picture: Image.Image, *, ending: str = "png", **options: int) -> None:
+    """Write a picture, whole or not at all."""
+    path = folder / f"{name}.{ending}"
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    picture.save(unfinished, format="PNG", **options)
+    picture.save(unfinished, format={"png": "PNG", "tif": "TIFF"}[ending], **options)
     os.replace(unfinished, path)
 
 

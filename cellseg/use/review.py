@@ -24,7 +24,6 @@ from cellseg.storage.csv_files import write_csv
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, write_text
 from cellseg.study.pages import picture_address, write_page
-from cellseg.use.inference import Predictor
 from cellseg.use.trained import Trained
 
 KINDS = {
@@ -41,7 +40,6 @@ ABOUT = {
 }
 SHOWN = 300  # pictures of a kind on the page; the table has all
 ROOM = 16  # pixels around an object in its picture
-MARGIN = 32  # pixels at least, by which an image is continued
 SMALLEST_PICTURE = 64  # pixels a side of what is shown
 ENLARGED = 3  # times
 OBJECT, LABEL = (255, 120, 0), (0, 114, 178)  # colours of outlines
@@ -70,7 +68,7 @@ class Review:
     images: list[dict[str, Any]]
 
 
-def review(trained: Trained, output: Path | None = None) -> Review:
+def review(trained: Trained, output: Path | None = None, *, split: bool = True) -> Review:
     """Look through a run's test images, and write ``review.html``, ``objects.csv`` and ``images.csv`` to a new folder.
 
     ``objects.csv`` has a row for every place, with an empty column ``is_cell`` for a person to fill.
@@ -78,18 +76,21 @@ def review(trained: Trained, output: Path | None = None) -> Review:
     Args:
         trained: From run folders; the first is looked at.
         output: The folder; by default ``review`` in the run's.
+        split: Whether to separate touching cells of the prediction.
 
     Raises:
         InputError: If the folder exists, or the run kept no pictures of its test images.
     """
-    predictor, found = trained.predictor(), Review(output or trained.runs[0].folder / "review", [], [])
+    predictor = trained.predictor(border=not trained.facts.side_fixed)
+    found = Review(output or trained.runs[0].folder / "review", [], [])
     if found.folder.exists():
         raise InputError(f"{found.folder} already exists and is not overwritten; name a new folder with --output")
     run = trained.runs[0].files
     for name in run.test_rows["image"]:
         kept = run.prediction(name)
-        probability = _seen_beyond_borders(predictor, kept.image)
-        places = list(find_disagreements(kept.mask, kept.truth, probability > THRESHOLD))
+        image = torch.from_numpy(kept.image.transpose(2, 0, 1).copy()) / 255
+        probability = predictor.see_sample(image)[0, 0].numpy()
+        places = list(find_disagreements(kept.mask, kept.truth, probability > THRESHOLD, kept.ids, split=split))
         found.places.extend(_place(place, name, kept.picture, kept.truth, probability) for place in places)
         found.images.append(_image_row(name, kept.truth, kept.mask, places))
     found.places.sort(key=_order)
@@ -100,15 +101,6 @@ def review(trained: Trained, output: Path | None = None) -> Review:
         write_csv(folder / "images.csv", found.images)
         write_text(folder / "review.html", _page(trained, found))
     return found
-
-
-def _seen_beyond_borders(predictor: Predictor, image: Pixels) -> NDArray[np.float32]:
-    """Return the probability of cell in an image (H, W, C) continued by its mirror image on all sides."""
-    margin = 0 if predictor.facts.side_fixed else -(-MARGIN // predictor.step) * predictor.step
-    wide = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
-    seen = predictor.see_sample(torch.from_numpy(wide.transpose(2, 0, 1).copy()) / 255)[0, 0].numpy()
-    height, width = image.shape[:2]
-    return seen[margin : margin + height, margin : margin + width]
 
 
 def _place(

@@ -118,7 +118,7 @@ class Trained:
         usual = predictor.tiles == self.crops
         return f"{self.name}; images are {predictor.in_words}" + (f", {as_in}" if usual else "")
 
-    def predictor(self, *, tiles: bool = False, turned: bool = False) -> Predictor:
+    def predictor(self, *, tiles: bool = False, turned: bool = False, border: bool = False) -> Predictor:
         """Return a ``Predictor`` with these networks, with tiles always if they were trained on crops."""
         return Predictor(
             self.networks,
@@ -127,6 +127,7 @@ class Trained:
             precision=self.precision,
             tiles=tiles or self.crops,
             turned=turned,
+            border=border,
         )
 
 
