@@ -220,7 +220,7 @@ def synthesize(
         float, typer.Option(min=0, max=1, help="Share of cells cut by the image border that are missing in the mask.")
     ] = STYLE.unlabelled_border,
 ) -> None:
-    """Draw synthetic blood smears with imperfect masks, and exact masks for comparison."""
+    """Draw synthetic blood smears with imperfect masks, and exact masks and numbers of cells for comparison."""
     from cellseg.data.synthetic import write_synthetic
 
     style = SmearStyle.sized(
@@ -231,7 +231,7 @@ def synthesize(
         unlabelled_border=unlabelled_border,
     )
     write_synthetic(out, pairs, seed, style, exact=True)
-    typer.echo(f"drew {pairs} smears into {out}: source.jpg, mask.jpg (imperfect), exact.png (exact mask)")
+    typer.echo(f"drew {pairs} smears into {out}: source.jpg, mask.jpg (imperfect), exact.png and ids.png (exact)")
 
 
 @app.command(epilog="Example: cellseg report logs/first")
@@ -268,6 +268,12 @@ def predict(
     pixel_size: Annotated[
         float | None, typer.Option(help="Side of a pixel in micrometres, for measurements in micrometres too.")
     ] = None,
+    outlines: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMATS", help="Also write outlines: geojson (QuPath), imagej (ROI sets), coco; comma-separated."
+        ),
+    ] = "",
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write the probability of cell as 16-bit PNG.")
     ] = False,
@@ -280,11 +286,14 @@ def predict(
     Unreadable files are listed at the end, and the exit code is 1.
     """
     from cellseg.data.findings import count
+    from cellseg.use.outlines import require_formats
     from cellseg.use.predict import Wanted, find_sources, predict_files
     from cellseg.use.trained import find_trained
 
     if pixel_size is not None and not 0 < pixel_size < float("inf"):
         raise InputError(f"--pixel-size is {pixel_size:g}, but must be above 0 micrometres, such as 0.5")
+    formats = [name for name in outlines.split(",") if name]
+    require_formats(formats)
     trained = find_trained(run, model=model, ensemble=ensemble, trust=trust)
     predictor = trained.predictor(tiles=tiles, turned=tta, border=border)
     typer.echo(trained.in_words(predictor))
@@ -298,7 +307,7 @@ def predict(
             sources,
             output,
             how=trained.reading,
-            wanted=Wanted(split=not no_split, pixel_size=pixel_size, probabilities=probabilities),
+            wanted=Wanted(not no_split, pixel_size, probabilities, formats),
             obey=stop.obey,
         )
     rows = done.rows
@@ -326,6 +335,9 @@ def evaluate(
     run: RunFolder,
     data: Data,
     groups: Groups = None,
+    native: Annotated[
+        bool, typer.Option("--native", help="Also score at the images' own size, not only at data.image_size.")
+    ] = False,
     ensemble: Ensemble = False,
     trust: Trust = False,
     output: Annotated[Path | None, typer.Option(help="New folder for per_image.csv and evaluation.json.")] = None,
@@ -342,7 +354,7 @@ def evaluate(
     if output and output.exists():
         raise InputError(f"{output} already exists and is not overwritten; name a new folder")
     trained = find_runs(run, ensemble=ensemble, trust=trust)
-    result = score(trained, data, groups, trust=trust)
+    result = score(trained, data, groups, native=native, trust=trust)
     scores = estimate_scores(result.unseen, result.scores) if len(result.unseen) else {}
     print_evaluation(trained.name, scores, result)
     for line in result.warnings:

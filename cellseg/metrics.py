@@ -7,6 +7,7 @@ Dice and IoU are then those of MONAI with ``ignore_empty=False`` (by default it 
 scikit-learn with ``zero_division=1``.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from cellseg.losses import soft_dice
-from cellseg.objects import boundary_dice, label_objects, label_truth, object_scores
+from cellseg.objects import SMALLEST_OBJECT, boundary_dice, label_objects, label_truth, object_scores
 from cellseg.storage.errors import InputError
 
 THRESHOLD = 0.5  # a pixel is predicted to be cell above this probability
@@ -45,6 +46,11 @@ class Score:
     pooled: bool = False
     share: bool = True
     unit: str = "points"
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The smallest and the largest possible value."""
+        return (0.0, 1.0) if self.share else (0.0 if self.name.endswith("_abs") else -math.inf, math.inf)
 
 
 SCORES = (
@@ -180,7 +186,7 @@ def image_scores(probability: Tensor, target: Tensor, vanished: Tensor | None = 
 
 
 def score_objects(
-    probability: Tensor, target: Tensor, ids: Tensor, numbered: Tensor, vanished: Tensor
+    probability: Tensor, target: Tensor, ids: Tensor, numbered: Tensor, vanished: Tensor, scale: float = 1.0
 ) -> dict[str, Tensor]:
     """Score the objects and outlines of every image by themselves.
 
@@ -193,6 +199,7 @@ def score_objects(
         ids: Shape (N, H, W), numbers of the labelled objects, 0 for background.
         numbered: Shape (N,), whether the label files number their objects; ``ids`` is not used where they do not.
         vanished: Shape (N,), the number of objects of images that lost all cells when they were resized, else 0.
+        scale: Pixels of the images, along a side, for one pixel that the network saw.
 
     Returns:
         Tensors of shape (N,): the scores of ``OBJECT_SCORES`` and the counts of ``OBJECT_COUNTS``.
@@ -201,8 +208,9 @@ def score_objects(
     seen = zip(*(part.cpu().numpy() for part in (probability, target, ids, numbered, vanished)), strict=True)
     for likely, cell, numbers, has_ids, lost in seen:
         found, true = likely[0] > THRESHOLD, cell[0] > 0
-        labelled = label_truth(true, numbers if has_ids else None)
-        row = object_scores(label_objects(found, split=bool(has_ids)), labelled)
+        smallest = max(1.0, SMALLEST_OBJECT * scale**2)
+        labelled = label_truth(true, numbers if has_ids else None, smallest)
+        row = object_scores(label_objects(found, smallest=smallest, split=bool(has_ids), scale=scale), labelled)
         row["boundary_dice"] = boundary_dice(found, true)
         if lost:
             error = row["predicted_objects"] - int(lost)
@@ -210,6 +218,15 @@ def score_objects(
             row |= nothing | {"count_error": error, "count_error_abs": abs(error), "true_objects": int(lost)}
         rows.append(row)
     return {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]}
+
+
+def describe_objects(numbered: int, images: int) -> str:
+    """Say where the objects of labels come from, for a number of images of which some have numbered objects."""
+    ids = "ids in the labels; touching cells of the prediction are separated"
+    regions = "connected regions of label and prediction, so touching cells are one object"
+    if 0 < numbered < images:
+        return f"objects: {ids}, in {numbered} of {images} images; in the others {regions}"
+    return f"objects: {ids if numbered else regions}"
 
 
 class AddedScores:

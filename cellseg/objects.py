@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import label, regionprops_table
-from skimage.morphology import reconstruction
+from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
 SMALLEST_OBJECT = 20  # pixels at data.image_size; a smaller predicted region is noise and not a cell
 BY_SIDE_OR_CORNER = np.ones((3, 3))
-SMOOTHING = 1.0  # pixels the network sees; without it each step of an outline would make two cells of one
-NECK = 0.03  # two parts are two cells if the neck between them is at least this share thinner than both
+SMOOTHING = 1.0  # pixels that the network sees; without it each step of an outline would make two cells of one
+NECK = 0.03  # two parts are two cells if the neck between them is thinner than both by this share of
+ROUGHNESS = 8.0  # pixels more than their half width, because an outline drawn in pixels has false necks
+CONVEX = 0.93  # share of its convex hull that a region fills if it is one cell; touching cells fill less
 BLOCK, HALO = 2048, 256  # pixels; a large mask is cut in blocks that overlap, to limit memory
 COARSEST = 4  # pixels; a mask that was enlarged more than this is cut at a lower resolution
 OVERLAP = 0.5  # objects match if their IoU is above this; a predicted object then matches at most one labelled object
@@ -48,11 +50,13 @@ def label_objects(
     return number_objects(labels, smallest)
 
 
-def label_truth(mask: NDArray[np.generic], ids: NDArray[np.generic] | None) -> Labels:
-    """Number the objects of a label: those with ids as they are, else regions of at least 20 pixels."""
+def label_truth(
+    mask: NDArray[np.generic], ids: NDArray[np.generic] | None, smallest: float = SMALLEST_OBJECT
+) -> Labels:
+    """Number the objects of a label: all those with ids, else regions of at least ``smallest`` pixels."""
     if ids is not None:
         return number_objects(np.array(ids, np.int32), 1)
-    return label_objects(mask, split=False)
+    return label_objects(mask, smallest=smallest, split=False)
 
 
 def number_objects(labels: Labels, smallest: float) -> Labels:
@@ -115,12 +119,27 @@ def _separated(cell: Mask, scale: float) -> Labels:
 def _landscape(cell: Mask, smoothing: float) -> tuple[NDArray[np.float32], Mask]:
     """Return the logarithm of the smoothed distance to the background, and its maxima, which are cells."""
     # an image border is no outline: a cell that it cuts may continue beyond it
-    distance = ndimage.distance_transform_edt(np.pad(cell, 1, mode="edge"))[1:-1, 1:-1].astype(np.float32)
+    filled = np.pad(_without_pale_centres(cell), 1, mode="edge")
+    distance = ndimage.distance_transform_edt(filled)[1:-1, 1:-1].astype(np.float32)
     smooth = ndimage.gaussian_filter(distance, smoothing)
-    lowest = 0.1  # pixels
-    land = np.where(cell, np.log(np.maximum(smooth, lowest)), np.float32(np.log(lowest) - 1)).astype(np.float32)
+    land = np.where(cell, np.log(smooth + ROUGHNESS * smoothing), np.float32(-1)).astype(np.float32)
     flooded = reconstruction(land - NECK, land, method="dilation", footprint=BY_SIDE_OR_CORNER)
-    return land, (land - flooded > NECK - 1e-5) & cell
+    return land, local_maxima(flooded, BY_SIDE_OR_CORNER) & cell
+
+
+def _without_pale_centres(cell: Mask) -> Mask:
+    """Fill the holes of regions that are one cell; holes between several cells stay, which form no convex region."""
+    filled = ndimage.binary_fill_holes(cell)
+    if np.array_equal(filled, cell):
+        return cell
+    regions, _ = ndimage.label(filled, BY_SIDE_OR_CORNER)
+    whole, boxes = cell.copy(), ndimage.find_objects(regions)
+    for number in np.unique(regions[filled & ~cell]):
+        box = boxes[number - 1]
+        inside = regions[box] == number
+        if regionprops_table(inside.astype(np.uint8), properties=["solidity"])["solidity"][0] > CONVEX:
+            whole[box] |= inside
+    return whole
 
 
 def _completed(cut: NDArray[np.integer[Any]], cell: Mask) -> Labels:

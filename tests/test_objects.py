@@ -2,15 +2,22 @@
 
 import numpy as np
 import pytest
+import torch
 
+from cellseg import objects
 from cellseg.objects import (
     MERGED,
     MISSED,
+    SMALLEST_OBJECT,
     SPLIT,
+    TOLERANCE,
     UNLABELLED,
+    boundary_dice,
     count_unlabelled,
     find_disagreements,
+    label_objects,
     measure_objects,
+    object_scores,
 )
 
 
@@ -29,27 +36,167 @@ def test_counts_objects_that_touch_no_label_and_leaves_specks_out():
     assert count_unlabelled(np.zeros_like(prediction), truth) == 0
 
 
+def rows(mask, probability, **how):
+    picture = np.zeros((*mask.shape, 3), np.uint8)
+    return measure_objects(label_objects(mask, **how), probability, picture)
+
+
 def test_an_object_is_measured_as_one_would_by_hand():
     mask = masks((10, 20, 4, 6), (0, 50, 5, 10))
     probability = np.where(mask, 0.75, 0.1)
     probability[10, 20] = 0.99
-    first, second = measure_objects(mask, probability)
-    assert (second.left, second.top, second.width, second.height, second.area) == (20, 10, 6, 4, 24)
-    assert (second.centre_x, second.centre_y) == (22.5, 11.5)
-    assert second.mean_probability == pytest.approx((23 * 0.75 + 0.99) / 24)
-    assert (first.id, first.touches_border, second.id, second.touches_border) == (1, True, 2, False)
+    picture = np.stack([mask * 100, mask * 0, mask * 200], axis=2).astype(np.uint8)
+    first, second = measure_objects(label_objects(mask), probability, picture, pixel_size=0.5)
+    assert [second[name] for name in ("left", "top", "width", "height", "area")] == [20, 10, 6, 4, 24]
+    assert (second["centre_x"], second["centre_y"]) == (22.5, 11.5)
+    assert second["mean_probability"] == pytest.approx((23 * 0.75 + 0.99) / 24)
+    assert (first["id"], first["touches_border"], second["id"], second["touches_border"]) == (1, True, 2, False)
+    assert [second[f"mean_{colour}"] for colour in ("red", "green", "blue")] == [100, 0, 200]
+    assert second["area_um2"] == 24 / 4
+    assert second["perimeter_um"] == second["perimeter"] / 2
+    assert second["major_axis"] == pytest.approx(4 * np.sqrt(35 / 12))  # the variance of 6 pixels in a row is 35 / 12
+    assert second["minor_axis"] == pytest.approx(4 * np.sqrt(15 / 12))
+    assert second["elongation"] == pytest.approx(np.sqrt(35 / 15))
+    assert second["solidity"] == 1
     deep = np.round(probability * 65535).astype(np.uint16)
-    assert [cell.mean_probability for cell in measure_objects(mask, deep)] == pytest.approx(
-        [first.mean_probability, second.mean_probability], abs=1e-5
-    )
+    assert rows(mask, deep)[1]["mean_probability"] == pytest.approx(second["mean_probability"], abs=1e-5)
 
 
 def test_objects_touch_by_corners_and_specks_are_left_out():
     mask = masks((0, 0, 5, 5), (5, 5, 5, 5), (30, 30, 2, 2))
-    [cell] = measure_objects(mask, mask.astype(np.float32))
-    assert cell.area == 50
-    assert len(list(measure_objects(mask, mask.astype(np.float32), smallest=1))) == 2
-    assert list(measure_objects(np.zeros((9, 9), bool), np.zeros((9, 9)))) == []
+    assert [cell["area"] for cell in rows(mask, mask.astype(np.float32), split=False)] == [50]
+    assert [cell["area"] for cell in rows(mask, mask.astype(np.float32))] == [25, 25]
+    assert len(rows(mask, mask.astype(np.float32), smallest=1)) == 3
+    assert rows(np.zeros((9, 9), bool), np.zeros((9, 9))) == []
+
+
+def ellipse(y, x, tall, wide, size=120):
+    down, across = np.mgrid[:size, :size]
+    return ((down - y) / tall) ** 2 + ((across - x) / wide) ** 2 <= 1
+
+
+SHAPES = {
+    "a disc": (ellipse(60, 60, 20, 20), 1),
+    "a long cell": (ellipse(60, 60, 8, 40), 1),
+    "a crescent": (ellipse(60, 60, 30, 30) & ~ellipse(60, 75, 28, 28), 1),
+    "a disc cut by the border": (ellipse(60, 0, 20, 20), 1),
+    "a ring": (ellipse(60, 60, 30, 30) & ~ellipse(60, 60, 15, 15), 1),
+    "two discs that touch": (ellipse(60, 40, 16, 16) | ellipse(60, 70, 16, 16), 2),
+    "two discs that overlap by a third": (ellipse(60, 40, 18, 18) | ellipse(60, 64, 18, 18), 2),
+    "a small one beside a large one": (ellipse(60, 40, 25, 25) | ellipse(60, 72, 10, 10), 2),
+    "three in a row": (ellipse(60, 30, 12, 12) | ellipse(60, 52, 12, 12) | ellipse(60, 74, 12, 12), 3),
+    "two at the border": (ellipse(40, 0, 16, 16) | ellipse(70, 0, 16, 16), 2),
+}
+
+
+def rod(angle, length, width, size=160):
+    down, across = np.mgrid[:size, :size] - size / 2
+    along, beside = across * np.cos(angle) + down * np.sin(angle), down * np.cos(angle) - across * np.sin(angle)
+    return np.hypot(np.maximum(abs(along) - length, 0), beside) < width
+
+
+@pytest.mark.parametrize("width", [3, 5, 8, 12])
+def test_a_rod_at_any_angle_is_one_cell(width):
+    found = [label_objects(rod(angle, 30, width)).max() for angle in np.linspace(0, np.pi, 15)]
+    assert sorted(found)[:-1] == [1] * 14  # an outline of pixels may look like a neck once
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("scale", [1, 3])
+def test_touching_cells_are_separated_and_single_ones_stay_whole(shape, scale):
+    mask, cells = SHAPES[shape]
+    mask = mask.repeat(scale, 0).repeat(scale, 1)  # as a prediction that was enlarged
+    labels = label_objects(mask, scale=scale)
+    assert labels.max() == cells
+    assert np.array_equal(labels > 0, mask)
+    assert label_objects(mask, split=False).max() == 1
+
+
+def crowd(seed, size=300, cells=60):
+    generator = np.random.default_rng(seed)
+    mask = np.zeros((size, size), bool)
+    for y, x, tall, wide in generator.uniform((0, 0, 6, 6), (size, size, 15, 15), (cells, 4)):
+        mask |= ellipse(y, x, tall, wide, size)
+    return mask
+
+
+def test_a_large_mask_is_cut_in_blocks_as_in_one_piece(monkeypatch):
+    mask = crowd(0)
+    whole = label_objects(mask)
+    monkeypatch.setattr(objects, "BLOCK", 64)
+    monkeypatch.setattr(objects, "HALO", 48)
+    assert np.array_equal(label_objects(mask), whole)
+
+
+def test_a_mask_enlarged_much_is_cut_as_before(monkeypatch):
+    mask = crowd(1)
+    large = mask.repeat(12, 0).repeat(12, 1)
+    found = label_objects(large, smallest=SMALLEST_OBJECT * 144, scale=12)
+    assert np.array_equal(found > 0, large)
+    assert object_scores(found[::12, ::12], label_objects(mask))["object_f1"] > 0.95
+
+
+def test_numbers_follow_the_first_pixels_row_by_row():
+    mask = masks((30, 0, 6, 6), (2, 40, 6, 6), (2, 10, 6, 6), (50, 50, 6, 6))
+    labels = label_objects(mask)
+    assert [labels[5, 12], labels[5, 42], labels[32, 2], labels[52, 52]] == [1, 2, 3, 4]
+
+
+def random_labels(generator, size=48):
+    """Numbered discs, some hidden by later ones, with gaps between the numbers."""
+    labels = np.zeros((size, size), np.int32)
+    for number in generator.permutation(40)[: generator.integers(0, 14)] + 1:
+        y, x, radius = generator.uniform((0, 0, 3), (size, size, 9))
+        labels[ellipse(y, x, radius, radius, size)] = number
+    return labels
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_f1_and_panoptic_quality_are_those_of_monai(seed):
+    from monai.metrics.panoptic_quality import compute_panoptic_quality
+
+    generator = np.random.default_rng(seed)
+    truth = random_labels(generator)
+    found = np.where(generator.random(truth.shape) < 0.1, random_labels(generator), np.roll(truth, seed % 4, 0))
+    ours = object_scores(found.astype(np.int32), truth)
+    tensors = torch.from_numpy(found.astype(np.int64)), torch.from_numpy(truth.astype(np.int64))
+    if not truth.any() and not found.any():
+        assert ours["object_f1"] == ours["panoptic_quality"] == 1
+        return
+    for name, theirs in (("object_f1", "rq"), ("panoptic_quality", "pq")):
+        expected = compute_panoptic_quality(*tensors, metric_name=theirs, remap=True, smooth_numerator=1e-9)
+        assert ours[name] == pytest.approx(float(expected), abs=1e-5)
+    counts = [len(np.unique(labels)) - (labels == 0).any() for labels in (found, truth)]
+    assert [ours["predicted_objects"], ours["true_objects"]] == counts
+    assert ours["count_error"] == counts[0] - counts[1]
+
+
+def test_the_same_objects_under_other_numbers_are_the_same():
+    truth = random_labels(np.random.default_rng(3))
+    other = np.random.default_rng(0).permutation(50).astype(np.int32)
+    other[other == 0], other[0] = other[0], 0
+    assert object_scores(other[truth], truth)["panoptic_quality"] == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
+@pytest.mark.parametrize("seed", range(10))
+def test_boundary_dice_is_the_surface_dice_of_monai(seed):
+    from monai.metrics import compute_surface_dice
+
+    generator = np.random.default_rng(seed)
+    truth, found = (random_labels(generator) > 0 for _ in range(2))
+    truth[20:30, 20:30] = found[22:30, 20:34] = True  # neither is empty
+    both = [torch.from_numpy(mask)[None, None] for mask in (found, truth)]
+    expected = compute_surface_dice(*both, class_thresholds=[TOLERANCE], include_background=True)
+    assert boundary_dice(found, truth) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_boundary_dice_of_empty_masks_and_of_outlines_a_little_off():
+    empty, square = masks(), masks((20, 20, 20, 20))
+    assert boundary_dice(empty, empty) == 1
+    assert boundary_dice(square, empty) == boundary_dice(empty, square) == 0
+    assert boundary_dice(square, np.roll(square, 2, 0)) == 1
+    assert boundary_dice(square, np.roll(square, 8, 0)) < 0.7
 
 
 def kinds(prediction, truth):

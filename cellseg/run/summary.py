@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cellseg.data import CellDataModule
-from cellseg.metrics import OBJECT_SCORES, PER_IMAGE, Score
+from cellseg.metrics import OBJECT_SCORES, PER_IMAGE, Score, describe_objects
 from cellseg.run.folder import SCHEMA, Counts, DataFacts, NetworkFacts, PeakMemory, Summary
 from cellseg.run.hardware import describe_device
 from cellseg.run.module import SegmentationModule
@@ -27,10 +27,6 @@ AVERAGING = {
     "threshold": "a pixel is cell above probability 0.5; soft_dice uses the probabilities themselves",
     "empty masks": "scores are 1 where truth and prediction are both empty, 0 where only one is",
     **{f"test/{score.name}": score.how for score in OBJECT_SCORES},
-}
-OBJECTS_FROM = {
-    "ids": "the label files number them; touching cells of the prediction are separated",
-    "regions": "connected regions of at least 20 pixels of label and prediction, so touching cells are one object",
 }
 
 
@@ -65,7 +61,7 @@ def summarise(
     tested = _tested(image_rows, datamodule.counts["test"])
     added = module.added_scores.described
     names = [*PER_IMAGE, *(score.name for score in (*OBJECT_SCORES, *added))]
-    sources = sorted({str(row["objects_from"]) for row in tested})
+    numbered = sum(row["objects_from"] == "ids" for row in tested)
     device = trainer.strategy.root_device
     return Summary(
         schema_version=SCHEMA,
@@ -74,7 +70,7 @@ def summarise(
         date=datetime.now(UTC).replace(microsecond=0),
         metrics=_finite(metrics),
         averaging=AVERAGING
-        | {"objects": "; ".join(f"{source}: {OBJECTS_FROM[source]}" for source in sources)}
+        | {"objects": describe_objects(numbered, len(tested)).removeprefix("objects: ")}
         | {f"test/{score.name}": _averaging(score, tested) for score in added},
         spread_over_test_images={
             name: _spread([row[name] for row in tested if row[name] is not None]) for name in names

@@ -316,6 +316,7 @@ def _facts(run: RunFolder, scores: Iterable[Score]) -> dict[str, Any]:
         "device": summary.device,
         "precision": summary.precision,
         "resize": run.settings.data.resize,
+        "objects": summary.averaging.get("objects"),
     }
 
 

@@ -1,6 +1,7 @@
 """The methods paragraph of a paper that uses a study."""
 
 from cellseg.data.findings import count
+from cellseg.metrics import OBJECT_SCORES
 from cellseg.study.collect import HOLDOUT, Study
 from cellseg.study.progress import Progress
 from cellseg.study.statistics import LEVEL
@@ -57,6 +58,12 @@ def describe_methods(study: Study, progress: Progress) -> str:
             f"Intervals and p values hold for all comparisons in Dice together at a level of {100 * level:.3g} %; "
             f"equivalence was tested by two one-sided tests with a margin of {margin}; {when}",
         ]
+        second = [score.label for score in study.per_image if score in OBJECT_SCORES]
+        if second:
+            sentences.append(
+                f"Secondary scores were {', '.join(second)}; their intervals are also adjusted for their number "
+                f"(Bonferroni, {100 * level / len(second):.3g} % each)"
+            )
     if progress.interim:
         sentences.append(f"This report is {progress.interim}")
     sentences.append(f"Software: {', '.join(versions)}, commit {commit}; {devices}")

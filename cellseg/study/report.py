@@ -28,6 +28,8 @@ from cellseg.study.tables import (
     configuration_rows,
     difference_rows,
     image_rows,
+    object_columns,
+    object_comparison_columns,
     original_rows,
     run_columns,
     run_rows,
@@ -71,6 +73,8 @@ class Report:
     costs: Table
     comparisons: Table
     evidence: Table
+    objects: Table
+    object_differences: Table
     trouble: Table
     original: Table
     differences: Table
@@ -84,7 +88,7 @@ class Report:
     @property
     def sentences(self) -> list[str]:
         """The verdicts, one sentence for each two configurations, followed by the caveats."""
-        sentences = [verdict.sentence for verdict in self.verdicts]
+        sentences = [line for verdict in self.verdicts for line in (verdict.sentence, verdict.second) if line]
         alone = f"the study has only one configuration, {self.study.configurations[0]}: nothing to compare"
         return [*(sentences or [alone]), *self.caveats]
 
@@ -124,6 +128,8 @@ def assemble(study: Study, progress: Progress | None = None) -> Report:
         costs=Table(COST_COLUMNS, configurations),
         comparisons=Table(comparison_columns(study), rows),
         evidence=Table(EVIDENCE_COLUMNS, [row for row in rows if row.get("chance_better") is not None]),
+        objects=Table(object_columns(study), configurations),
+        object_differences=Table(object_comparison_columns(study), rows),
         trouble=Table(TROUBLE_COLUMNS, trouble_rows(find_trouble(study))),
         original=Table(ORIGINAL_COLUMNS, original_rows(study, configurations)),
         differences=Table({"key": "key"} | {name: name for name in study.configurations}, differences),
@@ -163,4 +169,6 @@ def _provenance(study: Study) -> dict[str, str]:
         "device": values("device"),
         "precision": values("precision"),
     }
+    if runs["objects"].notna().any():
+        made["objects"] = "; ".join(sorted(set(runs["objects"].dropna())))
     return made | {name: ", ".join(found) for name, found in study.origin.items() if name not in made}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from cellseg.metrics import Score
+from cellseg.metrics import OBJECT_SCORES, Score
 from cellseg.study.collect import Study
 from cellseg.study.original import PUBLISHED
 from cellseg.study.trouble import Trouble
@@ -140,14 +140,35 @@ def configuration_columns(study: Study) -> dict[str, str]:
     """Return the columns of the configurations table: Dice with its interval and spread, then the other scores."""
     columns = {"configuration": "configuration", "runs": "runs", "seeds": "seeds", "folds": "training sets"}
     spread = {"dice_interval": INTERVAL, "sd_over_seeds": "± over seeds", "sd_over_folds": "± over folds"}
-    return columns | {"dice": _label(study.scores[0])} | spread | _labels(study.scores[1:])
+    others = [score for score in study.scores[1:] if score not in OBJECT_SCORES]
+    return columns | {"dice": _label(study.scores[0])} | spread | _labels(others)
+
+
+def object_columns(study: Study) -> dict[str, str]:
+    """Return the columns of the table of objects and outlines; only the name if no run has these scores."""
+    return {"configuration": "configuration"} | _labels(_object_scores(study))
+
+
+def object_comparison_columns(study: Study) -> dict[str, str]:
+    """Return the columns of the comparisons in the scores of objects and outlines."""
+    return {"a": "A", "b": "B"} | _difference_columns(_object_scores(study))
+
+
+def _object_scores(study: Study) -> list[Score]:
+    return [score for score in study.per_image if score in OBJECT_SCORES]
+
+
+def _difference_columns(scores: Sequence[Score]) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for score in scores:
+        columns |= {f"{score.name}_difference": _label(score), f"{score.name}_interval": "interval"}
+    return columns
 
 
 def comparison_columns(study: Study) -> dict[str, str]:
     """Return the columns of the comparisons table: each score of images with its interval."""
     columns = {"a": "A", "b": "B"}
-    for score in study.per_image:
-        columns |= {f"{score.name}_difference": _label(score), f"{score.name}_interval": "interval"}
+    columns |= _difference_columns([score for score in study.per_image if score not in OBJECT_SCORES])
     return columns | {"p": "p", "median": "median", "a_better": "pairs won by A", "a_better_interval": INTERVAL}
 
 
@@ -161,7 +182,7 @@ def averages(study: Study) -> list[tuple[str, str]]:
     added = [
         (_label(score), f"{score.how}; for each image, the mean over seeds is taken first")
         for score in study.scores
-        if not score.share
+        if not score.share or score in OBJECT_SCORES
     ]
     note = ("↓", "lower is better; for other scores higher is better, if a direction is known")
     lower = any(score.better == "lower" for score in study.scores)

@@ -1,11 +1,12 @@
 """Turn each comparison into a verdict of one sentence, and list the caveats of a study."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from cellseg.data.findings import count
+from cellseg.metrics import OBJECT_SCORES, SCORES, Score
 from cellseg.study.collect import Study
 from cellseg.study.progress import Progress, find_progress, plans_of
 from cellseg.study.statistics import Comparison, Differences, compare, find_variance
@@ -35,6 +36,7 @@ class Verdict:
         others: Comparisons in the other scores of images that both configurations have; the verdict does not use them.
         kind: DIFFERENT (better or worse), EQUIVALENT, UNDECIDED (no difference shown), or UNKNOWN (no verdict).
         sentence: The verdict in words.
+        second: The verdict on the scores of objects and outlines, adjusted for their number; empty without a verdict.
     """
 
     a: str
@@ -43,6 +45,7 @@ class Verdict:
     others: Mapping[str, Comparison]
     kind: str
     sentence: str
+    second: str = ""
 
     @property
     def given(self) -> bool:
@@ -63,9 +66,14 @@ def judge(study: Study, progress: Progress | None = None) -> list[Verdict]:
         if isinstance(found, str):
             verdicts.append(Verdict(a, b, None, {}, UNKNOWN, f"{a} and {b} cannot be compared: {found}"))
             continue
+        second = [score for score in OBJECT_SCORES if score.name in found]
         compared = {
             score.name: compare(
-                found[score.name], study.margin, level=progress.level, networks=networks, share=score.share
+                found[score.name],
+                study.margin,
+                level=progress.level / (len(second) if score in second else 1),
+                networks=networks,
+                share=score.share,
             )
             for score in study.per_image
             if score.name in found
@@ -78,8 +86,34 @@ def judge(study: Study, progress: Progress | None = None) -> list[Verdict]:
             kind, sentence = _with_trouble(study, trouble[a], trouble[b], dice, kind, sentence)
         if kind != UNKNOWN and (extension := progress.extension(plans_of(study, _paired_runs(study, a, b)))):
             sentence += f"; {extension}"
-        verdicts.append(Verdict(a, b, dice, compared, kind, sentence))
+        objects = say_objects(a, b, compared, second) if kind != UNKNOWN else ""
+        verdicts.append(Verdict(a, b, dice, compared, kind, sentence, objects))
     return verdicts
+
+
+def say_objects(a: str, b: str, compared: Mapping[str, Comparison], scores: Sequence[Score]) -> str:
+    """Return what the scores of objects and outlines say about two configurations; empty if none can be compared.
+
+    Args:
+        a: Name of the first configuration.
+        b: Name of the second configuration.
+        compared: The comparison in each score, a minus b, at a level divided by the number of scores.
+        scores: The scores.
+    """
+    parts = []
+    for score in scores:
+        of = compared[score.name]
+        if of.low is None or of.high is None:
+            continue
+        unit = 0.01 if score.unit == "points" else 1.0
+        size = f"{of.difference / unit:+.1f} {score.unit} [{of.low / unit:.1f}, {of.high / unit:.1f}]"
+        if not of.different:
+            parts.append(f"{score.label}: no difference shown ({size})")
+            continue
+        names = {"higher": ("better", "worse"), "lower": ("worse", "better"), None: ("higher", "lower")}[score.better]
+        parts.append(f"{score.label}: {a} is {names[of.difference < 0]} ({size})")
+    adjusted = f"adjusted for {len(scores)} scores" if len(scores) > 1 else "one score"
+    return f"objects and outlines of {a} and {b}, {adjusted}: {'; '.join(parts)}" if parts else ""
 
 
 def _paired_runs(study: Study, a: str, b: str) -> set[str]:
@@ -105,7 +139,7 @@ def _pair(study: Study, a: str, b: str) -> dict[str, Differences] | str:
         try:
             found[score.name] = Differences.between(first, second, score.name, study.test_share, alike=alike)
         except ValueError as error:
-            if score.share:
+            if score in SCORES:  # every run has these
                 return str(error)
     return found
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,22 @@ from cellseg.data.findings import WARNING, count, describe_masks, look_at_pairs
 from cellseg.data.kinship import Kin, Likeness, families, find_alike
 from cellseg.data.pairs import Pair, find_pairs, scan_pairs
 from cellseg.data.progress import with_progress
-from cellseg.metrics import POOLED, SCORES, AddedScores, Score, image_scores
+from cellseg.metrics import (
+    OBJECT_SCORES,
+    POOLED,
+    SCORES,
+    AddedScores,
+    Score,
+    describe_objects,
+    image_scores,
+    score_objects,
+)
 from cellseg.run.building import build_trusted, targets_of
 from cellseg.storage.csv_files import as_text
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, write_json
 from cellseg.study.statistics import interval_over_groups
+from cellseg.use.inference import Predictor
 from cellseg.use.load import Run
 from cellseg.use.trained import Trained
 
@@ -70,13 +80,16 @@ class Evaluation:
         return self.images[self.images["seen"] != ""]
 
 
-def evaluate(trained: Trained, data: Path, groups: Path | None = None, *, trust: bool = False) -> Evaluation:
+def evaluate(
+    trained: Trained, data: Path, groups: Path | None = None, *, native: bool = False, trust: bool = False
+) -> Evaluation:
     """Score a folder of pairs in the same way as the test part of the run.
 
     Args:
         trained: A network from run folders, which record its training images.
         data: Folder of pairs.
         groups: As for ``find_pairs``.
+        native: Whether to score at the images' own size too.
         trust: Whether to import and build the score classes that the configuration of the run adds.
 
     Raises:
@@ -89,12 +102,17 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None, *, trust:
     seen, complete = find_seen(trained, decoded, data, grouped=scan.grouped)
     predictor = trained.predictor()
     rows = []
-    dataset = CellDataset(decoded, [pair.name for pair in scan.pairs])
+    dataset = CellDataset(decoded, [pair.name for pair in scan.pairs], objects=True)
     for number, pair in enumerate(with_progress(scan.pairs, "scoring", len(scan.pairs))):
         sample = dataset[number]  # one at a time, as the test of the run did
         vanished = torch.tensor([sample["vanished"]])
-        seen_as = predictor.see_sample(sample["image"]), sample["mask"][None], vanished
-        values = {name: value.item() for name, value in image_scores(*seen_as).items()}
+        probability, mask = predictor.see_sample(sample["image"]), sample["mask"][None]
+        seen_as = probability, mask, vanished
+        ids, has_ids = sample["ids"][None], torch.tensor([sample["numbered"]])
+        own = image_scores(*seen_as) | score_objects(probability, mask, ids, has_ids, vanished)
+        values = {name: value.item() for name, value in own.items()}
+        if native:
+            values |= _native_scores(predictor, pair, trained.reading)
         for name, score in list(added.items()):
             try:
                 values[name] = score(*seen_as)[name].item()
@@ -118,8 +136,36 @@ def evaluate(trained: Trained, data: Path, groups: Path | None = None, *, trust:
     found = look_at_pairs(scan.pairs, decoded.facts, scan.root, resized=not predictor.tiles)
     warnings = [str(finding) for finding in found if finding.severity == WARNING]
     described = [description for score in added.values() for description in score.described]
+    scored = [*SCORES, *OBJECT_SCORES, *(NATIVE if native else ()), *described]
+    numbered = sum(facts.numbered for facts in decoded.facts)
+    caveats.append(describe_objects(numbered, len(scan.pairs)))
     images = pd.DataFrame([{name: value for name, value in row.items() if name not in failed} for row in rows])
-    return Evaluation(images, [*SCORES, *described], caveats, warnings)
+    return Evaluation(images, scored, caveats, warnings)
+
+
+NATIVE = [
+    replace(
+        score,
+        name=f"native_{score.name}",
+        label=f"{score.label}, own size",
+        how=f"{score.how}; at the images' own size",
+    )
+    for score in (*SCORES, *OBJECT_SCORES)
+    if not score.pooled
+]
+
+
+def _native_scores(predictor: Predictor, pair: Pair, how: Reading) -> dict[str, float]:
+    """Score a pair at its own size."""
+    clean = inspect_pair(pair, how)
+    probability = torch.from_numpy(predictor.probability(clean.pixels))[None, None]
+    mask = torch.from_numpy(clean.mask)[None, None].float()
+    ids = np.zeros(clean.mask.shape, np.int32) if clean.ids is None else clean.ids
+    numbered, none = torch.tensor([clean.ids is not None]), torch.tensor([0])
+    scale = 1.0 if predictor.tiles else float(np.sqrt(clean.mask.size)) / predictor.image_size
+    objects = score_objects(probability, mask, torch.from_numpy(ids)[None], numbered, none, scale)
+    values = image_scores(probability, mask) | objects
+    return {score.name: values[score.name.removeprefix("native_")].item() for score in NATIVE}
 
 
 def _added_scores(trained: Trained, *, trust: bool) -> tuple[dict[str, AddedScores], list[str]]:
@@ -195,7 +241,7 @@ def estimate_scores(images: pd.DataFrame, scores: Sequence[Score] = SCORES) -> d
             valued = images.loc[images[score.name].notna(), score.name]
             parts = valued, pd.Series(1.0, valued.index)
         if len(parts[0]):
-            found[score.name] = _estimate(*parts, images["group"], share=score.share)
+            found[score.name] = _estimate(*parts, images["group"], score.limits)
     return found
 
 
@@ -225,14 +271,14 @@ def write_evaluation(
 
 
 def _estimate(
-    top: "pd.Series[float]", bottom: "pd.Series[float]", groups: "pd.Series[str]", *, share: bool
+    top: "pd.Series[float]", bottom: "pd.Series[float]", groups: "pd.Series[str]", limits: tuple[float, float]
 ) -> Estimate:
     if not bottom.sum():
         return Estimate(1.0, None)  # all masks and all predictions are empty
     sums, sizes = (np.asarray(part.groupby(groups).sum(), np.float64) for part in (top, bottom))
     ends = interval_over_groups(sums, sizes)
-    if ends and share:
-        ends = max(0.0, ends[0]), min(1.0, ends[1])
+    if ends:
+        ends = max(limits[0], ends[0]), min(limits[1], ends[1])
     return Estimate(float(top.sum() / bottom.sum()), ends)
 
 

@@ -38,12 +38,14 @@ from cellseg.run.tiles import Floats
 from cellseg.storage.csv_files import as_text, write_csv
 from cellseg.storage.errors import InputError
 from cellseg.use.inference import Predictor
+from cellseg.use.outlines import coco_annotations, write_coco, write_outlines
 
 AT_ONCE = 2**25  # maximum pixels of images in memory together; a larger image is alone in memory
 MOST_PIXELS = 2**30  # maximum pixels of one image
 PACKED = 200  # pixels per byte of a file; a large image with more counts as a decompression bomb
 ImageRow = dict[str, str | int | float]
 ObjectRow = dict[str, Any]
+_Written = tuple[ImageRow, list[ObjectRow], list[ObjectRow]]
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,13 @@ class Wanted:
         split: Whether to separate touching cells.
         pixel_size: Side of a pixel in micrometres, for measurements in these.
         probabilities: Whether to write the probability of cell.
+        outlines: Formats of outlines, of ``outlines.NEEDED``.
     """
 
     split: bool = True
     pixel_size: float | None = None
     probabilities: bool = False
+    outlines: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,8 @@ def predict_files(
     Writes ``masks/NAME.png`` (0 and 255, as large as the image), ``labels/NAME.png`` (16 bits, the number of the object
     at each pixel; ``.tif`` of 32 bits if there are more than 65,535), ``overlays/NAME.png`` (objects outlined, with
     their numbers), on request ``probabilities/NAME.png`` (16 bits, 65535 is 1), ``objects.csv`` (one row for each
-    object) and ``images.csv`` (one row for each image). Nothing is written if no image could be read.
+    object) and ``images.csv`` (one row for each image), and on request ``outlines/``.
+    Nothing is written if no image could be read.
 
     Raises:
         InputError: If the folder is not empty, or cannot be written.
@@ -195,7 +200,9 @@ class _Writer:
         self.rows: list[ImageRow] = []
         self.seen: list[tuple[Path, ImageFacts]] = []
         self.failures: list[str] = []
-        self._writing: deque[tuple[Source, Future[tuple[ImageRow, list[ObjectRow]]]]] = deque()
+        self._annotations: list[list[ObjectRow]] = []
+        self._names: list[str] = []
+        self._writing: deque[tuple[Source, Future[_Written]]] = deque()
         self._pool = ThreadPoolExecutor(os.cpu_count())
         self._unfinished = output / ".objects.csv.unfinished"
         self._file = self._unfinished.open("w", newline="", encoding="utf-8")
@@ -212,6 +219,12 @@ class _Writer:
         if self.rows:
             os.replace(self._unfinished, self.output / "objects.csv")
             write_csv(self.output / "images.csv", self.rows)
+            if "coco" in self._wanted.outlines:
+                images = [
+                    {"file_name": name, "width": row["width"], "height": row["height"]}
+                    for name, row in zip(self._names, self.rows, strict=True)
+                ]
+                write_coco(self.output / "outlines" / "coco.json", images, self._annotations)
         else:
             self._unfinished.unlink()
             self.output.rmdir()
@@ -229,7 +242,7 @@ class _Writer:
         while self._writing:
             source, job = self._writing.popleft()
             try:
-                row, objects = job.result()
+                row, objects, annotations = job.result()
             except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
                 self.failures.append(
                     f"{source.path}: its results would overwrite those of another image ({error}); rename the image"
@@ -237,6 +250,8 @@ class _Writer:
                 continue
             self._objects.writerows({"image": as_text(row["image"])} | cell for cell in objects)
             self.rows.append(row)
+            self._annotations.append(annotations)
+            self._names.append(f"{source.name}{source.path.suffix}")
 
 
 def _absolute(path: Path) -> Path:
@@ -360,8 +375,8 @@ def _write(
     scale: float,
     wanted: Wanted,
     channels: tuple[int, ...] | None,
-) -> tuple[ImageRow, list[ObjectRow]]:
-    """Write the pictures of one image; return its row and its objects."""
+) -> _Written:
+    """Write the pictures of one image; return its row, its objects and, if wanted, their annotations for COCO."""
     _save(output / "masks", source.name, Image.fromarray(mask))
     if wanted.probabilities:
         _save(output / "probabilities", source.name, Image.fromarray(probability))
@@ -372,7 +387,9 @@ def _write(
     # run lengths suit noisy pictures: as small as zlib's best, in a fifth of the time
     centres = [(cell["id"], cell["centre_x"], cell["centre_y"]) for cell in objects]
     _save(output / "overlays", source.name, draw_objects(as_rgb(picture), labels, centres), compress_type=zlib.Z_RLE)
-    return _image_row(source, mask, objects), objects
+    write_outlines(output / "outlines", source.name, wanted.outlines, labels, objects)
+    annotations = coco_annotations(labels, objects) if "coco" in wanted.outlines else []
+    return _image_row(source, mask, objects), objects, annotations
 
 
 def _image_row(source: Source, mask: NDArray[np.uint8], objects: list[ObjectRow]) -> ImageRow:
