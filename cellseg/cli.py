@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -366,6 +367,23 @@ def evaluate(
         raise InputError(
             f"the weights have seen every image of {data}, so a score would be too high; name a folder of new images"
         )
+
+
+@app.command(epilog="Example: cellseg score cellpose_masks/ data/cells --name Cellpose --study logs/first")
+def score(
+    masks: Annotated[Path, typer.Argument(help="Folder of masks, each named like its image.")],
+    data: Data,
+    name: Annotated[str, typer.Option(help="Name of the masks in the report, such as Cellpose.")],
+    study: Annotated[Path, typer.Option(help="Folder of the study, such as logs/first.")],
+) -> None:
+    """Score masks of another tool or person on the test images of a study, to compare them in its report."""
+    from cellseg.data.findings import count
+    from cellseg.use.score import score_masks
+
+    folders = score_masks(masks, data, name, study, shlex.join(["cellseg", *sys.argv[1:]]))
+    typer.echo(f"scored {name} in {count(len(folders), 'fold')}: {', '.join(str(folder) for folder in folders)}")
+    typer.echo("note: what made these masks may have seen the test images before; nothing here can tell")
+    typer.echo(f"compare: cellseg report {shlex.quote(str(study))}")
 
 
 @app.command(epilog="Example: cellseg review logs/first --output review")

@@ -17,7 +17,15 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from cellseg.losses import soft_dice
-from cellseg.objects import SMALLEST_OBJECT, boundary_dice, label_objects, label_truth, object_scores
+from cellseg.objects import (
+    SMALLEST_OBJECT,
+    Labels,
+    Mask,
+    boundary_dice,
+    label_objects,
+    label_truth,
+    object_scores,
+)
 from cellseg.storage.errors import InputError
 
 THRESHOLD = 0.5  # a pixel is predicted to be cell above this probability
@@ -209,15 +217,31 @@ def score_objects(
     for likely, cell, numbers, has_ids, lost in seen:
         found, true = likely[0] > THRESHOLD, cell[0] > 0
         smallest = max(1.0, SMALLEST_OBJECT * scale**2)
+        labels = label_objects(found, smallest=smallest, split=bool(has_ids), scale=scale)
         labelled = label_truth(true, numbers if has_ids else None, smallest)
-        row = object_scores(label_objects(found, smallest=smallest, split=bool(has_ids), scale=scale), labelled)
-        row["boundary_dice"] = boundary_dice(found, true)
-        if lost:
-            error = row["predicted_objects"] - int(lost)
-            nothing = dict.fromkeys(("boundary_dice", "object_f1", "panoptic_quality"), 0.0)
-            row |= nothing | {"count_error": error, "count_error_abs": abs(error), "true_objects": int(lost)}
-        rows.append(row)
+        rows.append(score_labels(labels, found, labelled, true, int(lost)))
     return {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]}
+
+
+def score_labels(labels: Labels, found: Mask, labelled: Labels, true: Mask, lost: int = 0) -> dict[str, float]:
+    """Score the numbered objects and the mask of a prediction, all of shape (H, W).
+
+    Args:
+        labels: The objects of the prediction.
+        found: Its mask.
+        labelled: The objects of the label.
+        true: Its mask.
+        lost: Number of objects of a label that lost all cells when it was resized, else 0.
+
+    Returns:
+        The scores of ``OBJECT_SCORES`` and the counts of ``OBJECT_COUNTS``.
+    """
+    row = object_scores(labels, labelled) | {"boundary_dice": boundary_dice(found, true)}
+    if lost:
+        error = row["predicted_objects"] - lost
+        nothing = dict.fromkeys(("boundary_dice", "object_f1", "panoptic_quality"), 0.0)
+        row |= nothing | {"count_error": error, "count_error_abs": abs(error), "true_objects": float(lost)}
+    return row
 
 
 def describe_objects(numbered: int, images: int) -> str:

@@ -99,7 +99,7 @@ def _separated(cell: Mask, scale: float) -> Labels:
     if len(blocks) == 1:
         land, tops = _landscape(cell, smoothing)
         return _completed(
-            watershed(-land, label(tops, connectivity=2), mask=cell, connectivity=BY_SIDE_OR_CORNER), cell
+            watershed(-land, label(tops, connectivity=2), mask=land > 0, connectivity=BY_SIDE_OR_CORNER), cell
         )
     tops = np.zeros(cell.shape, bool)
     for wide, core, inner in blocks:
@@ -111,20 +111,20 @@ def _separated(cell: Mask, scale: float) -> Labels:
     for wide, core, inner in blocks:
         if cell[core].any():
             land, _ = _landscape(cell[wide], smoothing)
-            cut = watershed(-land, markers[wide], mask=cell[wide], connectivity=BY_SIDE_OR_CORNER)
+            cut = watershed(-land, markers[wide], mask=land > 0, connectivity=BY_SIDE_OR_CORNER)
             labels[core] = cut[inner]
     return _completed(labels, cell)
 
 
 def _landscape(cell: Mask, smoothing: float) -> tuple[NDArray[np.float32], Mask]:
-    """Return the logarithm of the smoothed distance to the background, and its maxima, which are cells."""
+    """Return the logarithm of the smoothed distance to the background, -1 there, and its maxima, which are cells."""
     # an image border is no outline: a cell that it cuts may continue beyond it
-    filled = np.pad(_without_pale_centres(cell), 1, mode="edge")
-    distance = ndimage.distance_transform_edt(filled)[1:-1, 1:-1].astype(np.float32)
+    whole = _without_pale_centres(cell)
+    distance = ndimage.distance_transform_edt(np.pad(whole, 1, mode="edge"))[1:-1, 1:-1].astype(np.float32)
     smooth = ndimage.gaussian_filter(distance, smoothing)
-    land = np.where(cell, np.log(smooth + ROUGHNESS * smoothing), np.float32(-1)).astype(np.float32)
+    land = np.where(whole, np.log(smooth + ROUGHNESS * smoothing), np.float32(-1)).astype(np.float32)
     flooded = reconstruction(land - NECK, land, method="dilation", footprint=BY_SIDE_OR_CORNER)
-    return land, local_maxima(flooded, BY_SIDE_OR_CORNER) & cell
+    return land, local_maxima(flooded, BY_SIDE_OR_CORNER) & whole
 
 
 def _without_pale_centres(cell: Mask) -> Mask:

@@ -39,7 +39,20 @@ ROOMS = {  # room: rooms it may use, packages it may import
     ),
     "use": (
         {"storage", "science", "data", "run", "study"},
-        {"torch", "numpy", "pandas", "scipy", "PIL", "rich", "onnx", "onnxscript", "onnxruntime"},
+        {
+            "torch",
+            "numpy",
+            "pandas",
+            "scipy",
+            "PIL",
+            "rich",
+            "yaml",
+            "shapely",
+            "roifile",
+            "onnx",
+            "onnxscript",
+            "onnxruntime",
+        },
     ),
     "sweep": (
         {"storage", "run", "study"},

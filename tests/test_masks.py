@@ -313,3 +313,54 @@ def test_two_shades_are_no_class_that_nobody_judged(tmp_path):
     assert not [
         one for one in findings(tmp_path, np.where(ids % 2, 255, 60 * (ids > 0)).astype(np.uint8)) if "judged" in one
     ]
+
+
+# objects with numbers
+
+
+def squares(*numbers, size=60):
+    """A row of squares of 8 pixels, with gaps of 2 where the number is 0."""
+    values = np.zeros((size, 10 * len(numbers)), np.uint8)
+    for place, number in enumerate(numbers):
+        values[10:18, 10 * place : 10 * place + 8] = number
+    return values
+
+
+def read(tmp_path, *arrays):
+    paths = [tmp_path / f"{number}.png" for number in range(len(arrays))]
+    for path, values in zip(paths, arrays, strict=True):
+        Image.fromarray(values).save(path)
+    return read_mask(paths, 20)
+
+
+def test_values_that_number_objects_are_kept_also_where_objects_touch(tmp_path):
+    values = squares(7, 3, 90, 4, 5)
+    values[10:18, 8:10] = 3  # touches both neighbours
+    values[40:44, 10:13] = 4  # a cell in two parts
+    ids = read(tmp_path, values).ids
+    assert len(np.unique(ids)) == 6
+    assert all(len(np.unique(ids[values == value])) == 1 for value in (0, 7, 3, 90, 4, 5))
+    assert (ids[values == 0] == 0).all()
+
+
+@pytest.mark.parametrize("values", [squares(1, 2, 1, 2, 1), squares(1, 1, 2), squares(255, 255), squares(0, 0)])
+def test_classes_and_plain_masks_number_nothing(tmp_path, values):
+    assert read(tmp_path, values).ids is None
+
+
+def test_a_file_for_each_object_numbers_them_and_a_file_for_each_class_does_not(tmp_path):
+    one = [squares(*(255 * (place == number) for place in range(4))) for number in range(4)]
+    found = read(tmp_path, *one)
+    assert len(np.unique(found.ids)) == 5
+    assert np.array_equal(found.ids > 0, found.cell)
+    (tmp_path / "classes").mkdir()
+    assert read(tmp_path / "classes", squares(255, 0, 255, 0, 255), squares(0, 255, 0, 255, 0)).ids is None
+
+
+def test_pixels_that_were_not_judged_are_no_object(tmp_path):
+    values = squares(1, 2, 3, 4)
+    values[30:] = 255
+    found = read(tmp_path, values)
+    assert found.not_judged == 255
+    assert (found.ids[values == 255] == 0).all()
+    assert len(np.unique(found.ids)) == 5

@@ -26,6 +26,7 @@ from cellseg.run.folder import RunFolder
 from cellseg.storage.csv_files import write_csv
 from cellseg.storage.errors import InputError
 from cellseg.use.evaluate import estimate_scores
+from cellseg.use.inference import Predictor
 from cellseg.use.predict import find_sources
 from conftest import smoke
 
@@ -180,6 +181,48 @@ def test_objects_are_listed_image_by_image(finished, smears, tmp_path):
             left, top, width, height = (int(cell[name]) for name in ("left", "top", "width", "height"))
             assert np.count_nonzero(mask[top : top + height, left : left + width]) >= int(cell["area"])
             assert float(cell["mean_probability"]) > 0.5
+
+
+def test_labels_have_the_numbers_of_the_table_and_cover_the_mask(finished, smears, tmp_path):
+    formats = "geojson,imagej,coco"
+    said = invoke("predict", finished, smears, "--output", tmp_path / "a", "--pixel-size", "0.5", "--outlines", formats)
+    assert "the image border cuts" in said
+    found = rows(tmp_path / "a" / "objects.csv")
+    for row in rows(tmp_path / "a" / "images.csv"):
+        labels = pixels(tmp_path / "a" / "labels" / f"{row['image']}.png")
+        mask = pixels(tmp_path / "a" / "masks" / f"{row['image']}.png")
+        assert not (labels[mask == 0] > 0).any()
+        areas = np.bincount(labels.ravel())[1:].tolist()
+        mine = [cell for cell in found if cell["image"] == row["image"]]
+        assert [int(cell["area"]) for cell in mine] == areas
+        assert [float(cell["area_um2"]) for cell in mine] == [area / 4 for area in areas]
+        assert sum(cell["touches_border"] == "True" for cell in mine) == int(row["cut_by_border"])
+        for ending in ("geojson", "zip"):
+            assert (tmp_path / "a" / "outlines" / f"{row['image']}.{ending}").exists()
+    coco = json.loads((tmp_path / "a" / "outlines" / "coco.json").read_text())
+    assert len(coco["annotations"]) == len(found)
+    assert {image["file_name"] for image in coco["images"]} == {
+        f"{r['image']}.jpg" for r in rows(tmp_path / "a" / "images.csv")
+    }
+    whole = invoke("predict", finished, smears, "--output", tmp_path / "b", "--no-split", "--border")
+    assert "the image border cuts" not in whole
+    assert "continued by 32 mirrored pixels" in whole
+    for size in ("0", "-1", "nan", "inf"):
+        wrong = invoke("predict", finished, smears, "--output", tmp_path / "c", "--pixel-size", size, code=1)
+        assert "--pixel-size is" in wrong
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_border_seen_continued_is_that_of_the_mirrored_picture(finished):
+    run = load_run(finished)
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    how = {"facts": run.facts, "precision": "32-true", "tiles": True}
+    seen = Predictor([run.network], 32, border=True, **how).probability(picture)
+    wide = np.pad(picture, ((32, 32), (32, 32), (0, 0)), mode="symmetric")
+    assert np.allclose(seen, Predictor([run.network], 32, **how).probability(wide)[32:-32, 32:-32], atol=1e-6)
+    fixed = run.facts.model_copy(update={"side_fixed": True})
+    with pytest.raises(InputError, match="accepts only images of 32x32"):
+        Predictor([run.network], 32, facts=fixed, border=True)
 
 
 def test_a_scale_that_training_did_not_know_is_told(finished, tmp_path):
@@ -601,7 +644,7 @@ def test_a_prediction_that_is_stopped_keeps_what_it_has_in_its_tables(finished, 
     with (tmp_path / "out" / "images.csv").open(newline="") as file:
         names = [row["image"] for row in csv.DictReader(file)]
     assert 0 < len(names) < MANY
-    expected = {f"{kind}/{name}.png" for name in names for kind in ("masks", "overlays")}
+    expected = {f"{kind}/{name}.png" for name in names for kind in ("masks", "labels", "overlays")}
     assert left == expected | {"images.csv", "objects.csv"}
 
 

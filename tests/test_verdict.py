@@ -33,7 +33,7 @@ def study_of(scores, *, plans=(), looks=(), unfinished=(), baseline=None, margin
             if baseline is not None:
                 baselines += [row | {"baseline": "all cell", "dice": baseline} for row in each]
     frame = pd.DataFrame(runs).assign(
-        leaks=0, device="cpu", precision="32-true", scored_weights="final", resize="whole"
+        leaks=0, device="cpu", precision="32-true", scored_weights="final", resize="whole", masks=None
     )
     study = Study(
         folder=Path("s"),
@@ -45,7 +45,7 @@ def study_of(scores, *, plans=(), looks=(), unfinished=(), baseline=None, margin
         plans=list(plans),
         looks=list(looks),
         repeated=[],
-        differences={},
+        differences={name: {} for name in scores},
         margins=[margin],
         test_share=0.25,
         data_fingerprint="f" * 64,

@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, ValidationError, model_validator
 
 from cellseg.data.drawing import Pixels, draw_panel
 from cellseg.data.facts import Reading
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = 1  # changes whenever readers of the old schema would be wrong
 BASELINES = "baselines.csv"
-REQUIRED = ("test/loss", *(f"test/{score.name}" for score in SCORES))
 ROUNDING = 1e-5  # soft Dice, a ratio of float32 sums, may exceed 1 by this
 RGB = (0, 1, 2)  # if no channels are chosen
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of PNG, by number of channels
@@ -55,13 +54,13 @@ def _has(*names: str) -> AfterValidator:
 
 
 class Counts(Record):
-    """Images of each subset, epochs and steps."""
+    """Images of each subset, epochs and steps; the last two are 0 where masks of another tool were scored."""
 
     train: Positive
     val: Count
     test: Positive
-    epochs: Positive
-    steps: Positive
+    epochs: Count
+    steps: Count
 
 
 class PeakMemory(Record):
@@ -113,24 +112,26 @@ class Summary(Record):
         network: Properties of the network; None in runs of early versions.
         added_scores: Scores that the configuration adds, and which values are better.
         score_places: The folders from which their classes were imported.
+        masks: The folder of masks of another tool, or person, that were scored in place of a network, as ``model``;
+            such a run has no seed, and no keys of training.
     """
 
     schema_version: Literal[1]
     status: Literal["finished"]
     model: str
-    seed: Count
+    seed: Count | None
     command: str | None
     date: AwareDatetime
-    metrics: Annotated[dict[str, Finite], _has(*REQUIRED)]
+    metrics: Annotated[dict[str, Finite], _has(*(f"test/{score.name}" for score in SCORES))]
     averaging: dict[str, str]
     spread_over_test_images: dict[str, Finite | None]
     scored_weights: str
     validation: str
     counts: Counts
-    seconds: Annotated[dict[str, Finite], _has("train")]
+    seconds: dict[str, Finite]
     peak_memory_bytes: PeakMemory
-    parameters: Positive
-    gflop_per_image: Finite
+    parameters: Positive | None
+    gflop_per_image: Finite | None
     device: str
     devices: Positive
     precision: str
@@ -142,6 +143,23 @@ class Summary(Record):
     network: NetworkFacts | None = None
     added_scores: dict[Line, Direction | None] = Field(default_factory=dict)
     score_places: list[Line] = Field(default_factory=list)
+    masks: Line | None = None
+
+    @model_validator(mode="after")
+    def _trained(self) -> "Summary":
+        """Require what every trained run has."""
+        of_training = {
+            "seed": self.seed,
+            "metrics: test/loss": self.metrics.get("test/loss"),
+            "seconds: train": self.seconds.get("train"),
+            "counts: epochs": self.counts.epochs or None,
+            "counts: steps": self.counts.steps or None,
+            "parameters": self.parameters,
+            "gflop_per_image": self.gflop_per_image,
+        }
+        if self.masks is None and (lacking := [key for key, value in of_training.items() if value is None]):
+            raise ValueError(f"{lacking[0]} is missing")
+        return self
 
     @property
     def scores(self) -> list[Score]:
@@ -177,7 +195,7 @@ class _DataSettings(Record):
 class Settings(Record):
     """The keys of ``config.yaml`` that cellseg reads by name."""
 
-    seed: Count
+    seed: Count | None
     margin: Annotated[Finite, Field(ge=0)]
     model: dict[str, Any]
     data: _DataSettings

@@ -64,8 +64,10 @@ class Study:
         folder: The folder of the study.
         scores: The scores of all runs, each once.
         runs: One row for each finished run: configuration, seed, fold, run, and values from its summary. With several
-            split seeds, the fold has the split seed in its name, so that it names a training set.
-        images: One row for each test image of each run: configuration, seed, fold, image, group and scores.
+            split seeds, the fold has the split seed in its name, so that it names a training set. Masks of another
+            tool have the first seed of their fold.
+        images: One row for each test image of each run: configuration, seed, fold, image, group and scores. Those of
+            masks of another tool are repeated for each seed of their fold: they are the same for all.
         baselines: One row for each baseline and test image of each run that has them, like ``images``.
         unfinished: The runs that are not finished.
         plans: The plans of the study, the first one first.
@@ -99,9 +101,19 @@ class Study:
     @cached_property
     def curves(self) -> pd.DataFrame:
         """One row for each epoch of each run: configuration, seed, fold, epoch, and the logged values."""
-        rows = self.runs[["run", *KEY]].itertuples(index=False)
-        keys = {RunFolder(self.folder / run): dict(zip(KEY, key, strict=True)) for run, *key in rows}
-        return _stacked(list(keys), keys, lambda run: run.epochs)
+        rows = self.trained[["run", *KEY]].itertuples(index=False)
+        runs = [(RunFolder(self.folder / run), dict(zip(KEY, key, strict=True))) for run, *key in rows]
+        return _stacked(runs, lambda run: run.epochs)
+
+    @cached_property
+    def masks(self) -> frozenset[str]:
+        """The configurations that are masks of another tool, or person."""
+        return frozenset(self.runs.loc[self.runs["masks"].notna(), "configuration"])
+
+    @property
+    def trained(self) -> pd.DataFrame:
+        """The rows of ``runs`` that trained a network."""
+        return self.runs[self.runs["masks"].isna()]
 
     @property
     def margin(self) -> float:
@@ -135,11 +147,16 @@ def read_study(folder: Path) -> Study:
     fingerprint = _one_fingerprint(found)
     begun = [run for run in unfinished if _readable(run)]
     folds = _name_folds([*found, *begun])
-    keys = {
-        run: {"configuration": names[run.path], "seed": run.settings.seed, "fold": folds[run.settings.training]}
-        for run in found
-    }
+    seeds: dict[str, set[int]] = {}
+    for run in found:
+        if run.settings.seed is not None:
+            seeds.setdefault(folds[run.settings.training], set()).add(run.settings.seed)
+    keys: dict[RunFolder, dict[str, Any]] = {}
+    for run in found:
+        fold = folds[run.settings.training]
+        keys[run] = {"configuration": names[run.path], "seed": _seeds_of(run, fold, seeds)[0], "fold": fold}
     runs, repeated = _without_repeated(keys)
+    kept = [(run, keys[run]) for run in runs]
     scores = _all_scores(runs)
     frame = pd.DataFrame([keys[run] | {"run": run.path.name} | _facts(run, scores) for run in runs])
     columns = ["image", "group", *(score.name for score in scores if not score.pooled)]
@@ -147,8 +164,11 @@ def read_study(folder: Path) -> Study:
         folder=folder,
         scores=scores,
         runs=frame,
-        images=_stacked(runs, keys, lambda run: run.test_rows.reindex(columns=columns)),
-        baselines=_stacked([run for run in runs if run.baselines is not None], keys, lambda run: run.baselines),
+        images=_stacked(
+            [(run, key | {"seed": seed}) for run, key in kept for seed in _seeds_of(run, key["fold"], seeds)],
+            lambda run: run.test_rows.reindex(columns=columns),
+        ),
+        baselines=_stacked([(run, key) for run, key in kept if run.baselines is not None], lambda run: run.baselines),
         unfinished=[_describe(run, found, names, folds, begun=run in begun) for run in unfinished],
         plans=read_plans(folder),
         looks=read_looks(folder),
@@ -160,6 +180,11 @@ def read_study(folder: Path) -> Study:
         split=_plans(found),
         origin=_origin(found),
     )
+
+
+def _seeds_of(run: RunFolder, fold: str, seeds: Mapping[str, set[int]]) -> list[int]:
+    """Return the seed of a run; of masks of another tool, all seeds of the trained runs with the same training set."""
+    return sorted(seeds.get(fold, {0})) if run.settings.seed is None else [run.settings.seed]
 
 
 def _find_runs(folder: Path) -> tuple[list[RunFolder], list[RunFolder]]:
@@ -233,7 +258,7 @@ def _describe(
         return Unfinished(run.path.name, twin, None, run.failure)
     own = _compared(run)
     same = next((names[other.path] for other in finished if _compared(other) == own), None)
-    return Unfinished(run.path.name, same, (run.settings.seed, folds[run.settings.training]), run.failure)
+    return Unfinished(run.path.name, same, (run.settings.seed or 0, folds[run.settings.training]), run.failure)
 
 
 def _without_repeated(keys: Mapping[RunFolder, Mapping[str, Any]]) -> tuple[list[RunFolder], list[str]]:
@@ -245,11 +270,9 @@ def _without_repeated(keys: Mapping[RunFolder, Mapping[str, Any]]) -> tuple[list
     return kept, [run.path.name for run in keys if run not in kept]
 
 
-def _stacked(
-    runs: Sequence[RunFolder], keys: Mapping[RunFolder, Mapping[str, Any]], table: Callable[[RunFolder], Any]
-) -> pd.DataFrame:
+def _stacked(runs: Iterable[tuple[RunFolder, Mapping[str, Any]]], table: Callable[[RunFolder], Any]) -> pd.DataFrame:
     """Concatenate one table of each run, and add configuration, seed and fold to each row."""
-    tables = [table(run).assign(**keys[run]) for run in runs]
+    tables = [table(run).assign(**key) for run, key in runs]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=KEY)
 
 
@@ -298,7 +321,8 @@ def _facts(run: RunFolder, scores: Iterable[Score]) -> dict[str, Any]:
     summary = run.summary
     return {
         **{score.name: summary.metrics.get(f"test/{score.name}") for score in scores},
-        "loss": summary.metrics["test/loss"],
+        "loss": summary.metrics.get("test/loss"),
+        "masks": summary.masks,
         "train_loss": summary.metrics.get("train/loss"),
         "model": summary.model,
         "network": json.dumps({key: value for key, value in leaves(run.config).items() if key.startswith("model.")}),
@@ -308,7 +332,7 @@ def _facts(run: RunFolder, scores: Iterable[Score]) -> dict[str, Any]:
         "test_images": summary.counts.test,
         "parameters": summary.parameters,
         "gflop": summary.gflop_per_image,
-        "seconds": summary.seconds["train"],
+        "seconds": summary.seconds.get("train"),
         "peak_memory_bytes": summary.peak_memory_bytes.device or summary.peak_memory_bytes.process,
         "scored_weights": summary.scored_weights,
         "leaks": len(summary.data.leaks),
@@ -335,12 +359,14 @@ def _name_configurations(runs: Sequence[RunFolder]) -> tuple[dict[Path, str], di
     Returns:
         For each run folder, the name of its configuration; for each name, the differing keys and their values.
     """
-    compared = {run.path: _compared(run) for run in runs}
+    compared = {run.path: _compared(run) for run in runs if run.summary.masks is None}
+    masks = {run.path: run.summary.model for run in runs if run.summary.masks is not None}
     differing = _differing_keys(list(compared.values()))
     others = [key for key in differing if not key.startswith("model.")]
     names = {
         run.path: " ".join([run.summary.model, *(_setting(key, compared[run.path].get(key)) for key in others)])
         for run in runs
+        if run.path in compared
     }
     kinds = {path: (names[path], *(json.dumps(compared[path].get(key)) for key in differing)) for path in compared}
     if len(set(kinds.values())) > len(set(names.values())):  # one name for several: add settings of the network
@@ -349,7 +375,8 @@ def _name_configurations(runs: Sequence[RunFolder]) -> tuple[dict[Path, str], di
             path: " ".join([name, *(_setting(key, compared[path].get(key)) for key in inside)])
             for path, name in names.items()
         }
-    return names, {names[path]: {key: compared[path].get(key) for key in differing} for path in compared}
+    differences = {names[path]: {key: compared[path].get(key) for key in differing} for path in compared}
+    return names | masks, differences
 
 
 def _differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:

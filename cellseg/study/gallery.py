@@ -74,7 +74,8 @@ def _strip(study: Study, row: Row, *, votes: bool = False) -> Strip:
         else:
             [first] = runs.to_dict("records")
             drawn = draw_prediction(seen[0].truth, seen[0].mask)
-            caption = f"{configuration}, seed {first['seed']}: Dice {100 * first['dice']:.1f}"
+            seed = "" if configuration in study.masks else f", seed {first['seed']}"
+            caption = f"{configuration}{seed}: Dice {100 * first['dice']:.1f}"
             tiles.append(Tile(_png(drawn), caption))
     fold = "" if row["fold"] == HOLDOUT else f", fold {row['fold']}"
     mean = f"mean Dice {100 * row['mean']:.1f}"

@@ -12,7 +12,7 @@ VERSIONS = ("cellseg", "torch", "lightning")
 
 def describe_methods(study: Study, progress: Progress) -> str:
     """Describe data, split, seeds, test, margin and versions in one paragraph."""
-    runs, images = study.runs, study.images
+    runs, images = study.trained, study.images
     seeds = ", ".join(map(str, sorted(set(runs["seed"]))))
     sets, networks = sorted(set(runs["fold"])), len(study.configurations)
     splits = study.split.get("seed", ["0"])
@@ -35,8 +35,8 @@ def describe_methods(study: Study, progress: Progress) -> str:
     else:
         when = "there was no written plan"
     failed = sum(run.failure is not None for run in study.unfinished)
-    pairs = runs.groupby(["seed", "fold"])["configuration"].nunique()
-    lone = int((pairs < len(study.configurations)).sum())
+    pairs = study.trained.groupby(["seed", "fold"])["configuration"].nunique()
+    lone = int((pairs < len(study.differences)).sum())
     names, level = ", ".join(study.configurations), LEVEL if progress.interim else progress.level
     sentences = [
         f"We compared {count(networks, 'configuration')} ({names}) in {count(len(runs), 'run')}",
@@ -64,6 +64,11 @@ def describe_methods(study: Study, progress: Progress) -> str:
                 f"Secondary scores were {', '.join(second)}; their intervals are also adjusted for their number "
                 f"(Bonferroni, {100 * level / len(second):.3g} % each)"
             )
+    if study.masks:
+        sentences.append(
+            f"{', '.join(sorted(study.masks))}: masks made elsewhere, scored on the same images; they have no "
+            "seeds, and what made them may have seen the images"
+        )
     if progress.interim:
         sentences.append(f"This report is {progress.interim}")
     sentences.append(f"Software: {', '.join(versions)}, commit {commit}; {devices}")

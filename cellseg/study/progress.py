@@ -44,9 +44,9 @@ class Progress:
 
 def find_progress(study: Study) -> Progress:
     """Compare the runs of a study with its plans and with earlier looks."""
-    number, runs = len(study.plans), len(study.runs)
+    number, runs = len(study.plans), len(study.trained)
     planned = {run for plan in study.plans for run in plan.runs}
-    finished = {*study.runs["run"], *study.repeated}
+    finished = {*study.trained["run"], *study.repeated}
     ended = finished | {run.run for run in study.unfinished if run.failure is not None}
     interim, look, level = None, 0, LEVEL
     if study.plans:

@@ -132,7 +132,7 @@ def assemble(study: Study, progress: Progress | None = None) -> Report:
         object_differences=Table(object_comparison_columns(study), rows),
         trouble=Table(TROUBLE_COLUMNS, trouble_rows(find_trouble(study))),
         original=Table(ORIGINAL_COLUMNS, original_rows(study, configurations)),
-        differences=Table({"key": "key"} | {name: name for name in study.configurations}, differences),
+        differences=Table({"key": "key"} | {name: name for name in study.differences}, differences),
         runs=Table(run_columns(study), run_rows(study)),
         images=images,
         figures=draw_figures(study, verdicts),
@@ -149,17 +149,17 @@ def page(report: Report, template: str) -> str:
 
 def _provenance(study: Study) -> dict[str, str]:
     """Return the data, software and hardware of the runs; for each name, all values."""
-    runs = study.runs
+    runs = study.trained
 
     def values(column: str) -> str:
         return ", ".join(sorted(set(runs[column])))
 
-    seeds = ", ".join(map(str, sorted(set(runs["seed"]))))
+    seeds = ", ".join(map(str, sorted(set(study.trained["seed"]))))
     folds = sorted(set(runs["fold"]) - {HOLDOUT})
     split = ", ".join(f"{key} {' or '.join(found)}" for key, found in study.split.items())
     tested = f"; tested on fold {', '.join(folds)}" if folds else ""
     made = {
-        "runs": f"{count(len(runs), 'run')} of {count(len(study.configurations), 'configuration')}, seeds {seeds}",
+        "runs": f"{count(len(runs), 'run')} of {count(len(study.differences), 'configuration')}, seeds {seeds}",
         "weights scored": values("scored_weights"),
         "margin": f"{100 * study.margin:g} points ({study.margin:g} of Dice)",
         "split": split + tested,

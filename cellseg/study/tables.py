@@ -218,7 +218,7 @@ def configuration_rows(study: Study, intervals: Mapping[str, tuple[float, float]
             {
                 "configuration": configuration,
                 "runs": len(runs),
-                "seeds": runs["seed"].nunique(),
+                "seeds": None if configuration in study.masks else runs["seed"].nunique(),
                 "folds": runs["fold"].nunique(),
                 "images": images["image"].nunique(),
                 **{name: per_image[name] for name in names},
@@ -229,7 +229,7 @@ def configuration_rows(study: Study, intervals: Mapping[str, tuple[float, float]
                 **{score.name: runs[score.name].mean() for score in study.scores if score.pooled},
                 "train_loss": runs["train_loss"].mean() if "train_loss" in runs else None,
                 "test_loss": runs["loss"].mean(),
-                "parameters": int(runs["parameters"].iloc[0]),
+                "parameters": runs["parameters"].iloc[0],
                 "gflop": runs["gflop"].mean(),
                 "seconds_per_epoch": (runs["seconds"] / runs["epochs"]).median(),
                 "peak_memory_mb": runs["peak_memory_bytes"].max() / 1e6,
@@ -344,7 +344,7 @@ def original_rows(study: Study, configurations: Sequence[Row]) -> list[Row]:
 
 def difference_rows(study: Study) -> list[Row]:
     """Return one row for each configuration key in which configurations differ."""
-    keys = next(iter(study.differences.values()))
+    keys = next(iter(study.differences.values()), {})
     return [{"key": key} | {name: _text(values[key]) for name, values in study.differences.items()} for key in keys]
 
 

@@ -118,7 +118,9 @@ def say_objects(a: str, b: str, compared: Mapping[str, Comparison], scores: Sequ
 
 def _paired_runs(study: Study, a: str, b: str) -> set[str]:
     """Return the names of the runs of two configurations that have a counterpart."""
-    runs = study.runs[study.runs["configuration"].isin([a, b])]
+    runs = study.trained[study.trained["configuration"].isin([a, b])]
+    if {a, b} & study.masks:
+        return set(runs["run"])
     return set(runs.loc[runs.groupby(["seed", "fold"])["configuration"].transform("nunique") == 2, "run"])
 
 
@@ -313,7 +315,11 @@ def caveats(study: Study, progress: Progress | None = None) -> list[str]:
             "folds share training images, so the variation between training sets is underestimated; repeat the folds "
             "with other splits: data.split.seed=0,1,2"
         )
-    seeds = runs.groupby(["configuration", "fold"])["seed"].nunique()
+    found += [
+        f"{name}: masks made elsewhere; what made them may have seen the test images before"
+        for name in sorted(study.masks)
+    ]
+    seeds = study.trained.groupby(["configuration", "fold"])["seed"].nunique()
     if alone := [str(name) for name, most in seeds.groupby("configuration").max().items() if most == 1]:
         found.append(
             f"{', '.join(alone)}: only one seed for each training set, so the variation between seeds is unknown; "
@@ -329,8 +335,8 @@ def caveats(study: Study, progress: Progress | None = None) -> list[str]:
             )
     found += _learned(study)
     for column, noun in (("device", "devices"), ("precision", "precisions"), ("scored_weights", "kinds of weights")):
-        if (kinds := runs[column].nunique()) > 1:
-            found.append(f"the runs used {kinds} {noun}: {'; '.join(sorted(set(runs[column])))}")
+        if (kinds := study.trained[column].nunique()) > 1:
+            found.append(f"the runs used {kinds} {noun}: {'; '.join(sorted(set(study.trained[column])))}")
     if collapsed := sorted(collapsed_runs(study)):
         dice = dict(zip(runs["run"], runs["dice"], strict=True))
         found.append(f"collapsed runs: {', '.join(f'{run} (Dice {dice[run]:.4f})' for run in collapsed)}")
@@ -341,8 +347,8 @@ def caveats(study: Study, progress: Progress | None = None) -> list[str]:
         found.append(f"unfinished runs, left out: {', '.join(left)}")
     if study.repeated:
         found.append(f"repeated runs of one configuration, seed and fold, left out: {', '.join(study.repeated)}")
-    unpaired = runs.groupby(["fold", "seed"])["configuration"].nunique()
-    if lone := [key for key, count in unpaired.items() if count < len(study.configurations)]:
+    unpaired = study.trained.groupby(["fold", "seed"])["configuration"].nunique()
+    if lone := [key for key, count in unpaired.items() if count < len(study.differences)]:
         found.append(
             f"{len(lone)} of {len(unpaired)} combinations of seed and fold lack a configuration; "
             "each comparison uses those that both configurations have"

@@ -118,6 +118,10 @@ def load_run(path: Path | str, *, trust: bool = False, network: nn.Module | None
     run = RunFolder(folder)
     if not run.finished:
         raise InputError(f"{folder} is not a finished run: {_why_no_run(folder)}")
+    if run.summary.masks is not None:
+        raise InputError(
+            f"{folder} has the scores of masks of {run.summary.model}, not a network; name a run that was trained"
+        )
     model = run.config.get("model")
     settings, facts = model if isinstance(model, dict) else {}, run.summary.network
     if network is None and not trust and not is_own(settings):

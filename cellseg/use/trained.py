@@ -188,22 +188,26 @@ def _run_of(path: Path) -> Path:
 
 
 def _best_of(study: Study, *, ensemble: bool, trust: bool) -> Trained:
-    """Load the configuration with the highest mean test Dice in the seeds and folds that all configurations have."""
-    have = study.runs.groupby(["fold", "seed"])["configuration"].transform("nunique")
-    shared = study.runs.loc[have == len(study.configurations), ["fold", "seed"]].drop_duplicates()
-    images = study.images if shared.empty else study.images.merge(shared, on=["fold", "seed"])
+    """Load the network with the highest mean test Dice in the seeds and folds that all networks of the study have."""
+    trained, networks = study.trained, len(study.differences)
+    if trained.empty:
+        raise InputError(f"{study.folder} has only masks that were scored, and no network; name a run that was trained")
+    have = trained.groupby(["fold", "seed"])["configuration"].transform("nunique")
+    shared = trained.loc[have == networks, ["fold", "seed"]].drop_duplicates()
+    images = study.images[~study.images["configuration"].isin(study.masks)]
+    images = images if shared.empty else images.merge(shared, on=["fold", "seed"])
     each = images.groupby(["configuration", "fold", "image"])["dice"].mean().groupby(["configuration", "image"]).mean()
     dice = each.groupby("configuration").mean()
     best = str(dice.idxmax())
-    runs = study.runs[study.runs["configuration"] == best].sort_values(["seed", "fold"])["run"]
+    runs = trained[trained["configuration"] == best].sort_values(["seed", "fold"])["run"]
     # not the run with the highest score: that choice would favour chance on the test images
     chosen = runs if ensemble else runs[:1]
     of = f"{len(chosen)} runs averaged" if ensemble else f"run {chosen.iloc[0]}"
-    others, tied = len(study.configurations) - 1, int((dice == dice[best]).sum()) - 1
+    others, tied = networks - 1, int((dice == dice[best]).sum()) - 1
     beaten = f", level with {tied} of {count(others, 'other')}" if tied else f", best of {others + 1} configurations"
     beaten = beaten if others else ""
     name = f"{best}{beaten} in {study.folder} by mean test Dice ({dice[best]:.4f}), {of}"
-    judges = [RunFolder(study.folder / run) for run in study.runs["run"]] if len(study.configurations) > 1 else []
+    judges = [RunFolder(study.folder / run) for run in trained["run"]] if networks > 1 else []
     return _together(name, [load_run(study.folder / run, trust=trust) for run in chosen], judges)
 
 

@@ -1,0 +1,190 @@
+"""Objects of test images, and masks of another tool as one more configuration of a study."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from cellseg import train
+from cellseg.cli import app
+from cellseg.data.synthetic import draw_smear
+from cellseg.objects import label_objects, label_truth, object_scores
+from cellseg.run.folder import RunFolder
+from cellseg.study.collect import read_study
+from cellseg.study.report import assemble, write_report
+from conftest import TINY, smoke
+
+SIDE = 64
+OBJECTS = ("object_f1", "panoptic_quality", "count_error", "count_error_abs")
+
+
+def invoke(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output + str(result.exception)
+    return result.output
+
+
+def rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory):
+    """Ten smears whose masks number their cells."""
+    root = tmp_path_factory.mktemp("data") / "numbered"
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    for index in range(10):
+        smear = draw_smear(0, index, TINY)
+        Image.fromarray(smear.image).save(root / "images" / f"smear_{index}.png")
+        Image.fromarray(smear.ids).save(root / "masks" / f"smear_{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def study(numbered, tmp_path_factory):
+    """One network on two folds with two seeds."""
+    folder = tmp_path_factory.mktemp("logs") / "study"
+    for seed in (0, 1):
+        for fold in (0, 1):
+            split = ("data.split.folds=2", f"data.split.fold={fold}", f"seed={seed}")
+            run = smoke(f"data.root={numbered}", f"data.image_size={SIDE}", "trainer.max_epochs=1", *split)
+            train.run(run, folder / f"unet_seed-{seed}_fold-{fold}")
+    return folder
+
+
+@pytest.fixture
+def own(study, tmp_path):
+    return shutil.copytree(study, tmp_path / "study")
+
+
+def test_the_objects_of_a_run_are_those_of_its_masks_and_ids(study, numbered):
+    run = RunFolder(study / "unet_seed-0_fold-0")
+    assert run.summary.averaging["objects"].startswith("ids in the labels")
+    for row in rows(run.path / "per_image.csv"):
+        kept = run.prediction(row["image"])
+        with Image.open(numbered / "masks" / f"{row['image']}.png") as file:
+            ids = np.asarray(file.resize((SIDE, SIDE), Image.Resampling.NEAREST), np.int32)
+        assert np.array_equal(kept.ids > 0, kept.truth)
+        assert int(row["true_objects"]) == len(np.unique(ids)) - 1 == kept.ids.max()
+        scores = object_scores(label_objects(kept.mask), label_truth(kept.truth, ids))
+        assert [float(row[name]) for name in OBJECTS] == pytest.approx([scores[name] for name in OBJECTS], abs=1e-6)
+        assert row["objects_from"] == "ids"
+    for name in OBJECTS:
+        mean = np.mean([float(row[name]) for row in rows(run.path / "per_image.csv")])
+        assert run.summary.metrics[f"test/{name}"] == pytest.approx(mean, abs=1e-5)
+
+
+def test_evaluation_scores_objects_as_the_run_did_and_at_the_images_own_size(study, numbered, tmp_path):
+    run = study / "unet_seed-0_fold-0"
+    said = invoke("evaluate", run, numbered, "--native", "--output", tmp_path / "out")
+    assert "objects: ids in the labels" in said
+    own = {row["image"]: row for row in rows(run / "per_image.csv")}
+    for row in rows(tmp_path / "out" / "per_image.csv"):
+        with Image.open(numbered / "masks" / f"{row['image']}.png") as file:
+            cells = len(np.unique(np.asarray(file))) - 1
+        assert float(row["native_count_error"]) == float(row["native_count_error"]) // 1
+        assert abs(float(row["native_count_error"])) <= max(cells, 200)
+        if row["image"] in own:
+            assert [float(row[name]) for name in OBJECTS] == [float(own[row["image"]][name]) for name in OBJECTS]
+    scores = json.loads((tmp_path / "out" / "evaluation.json").read_text())["scores"]
+    assert {"object_f1", "boundary_dice", "native_dice", "native_object_f1"} <= scores.keys()
+
+
+def test_the_labels_of_the_data_set_are_a_perfect_tool(own, numbered):
+    said = invoke("score", numbered / "masks", numbered, "--name", "Anna B", "--study", own)
+    assert "may have seen the test images" in said
+    for fold in (0, 1):
+        run = RunFolder(own / f"Anna-B_masks_fold-{fold}")
+        assert run.summary.seed is None
+        assert (run.summary.model, run.summary.counts.epochs) == ("Anna B", 0)
+        assert [run.summary.metrics[f"test/{name}"] for name in ("dice", "object_f1", "boundary_dice")] == [1, 1, 1]
+        assert run.summary.metrics["test/count_error_abs"] == 0
+        assert [entry.name for entry in run.split.test] == list(run.per_image["image"])
+
+
+def test_masks_are_compared_with_every_seed_and_trouble_no_one(own, numbered):
+    before = assemble(read_study(own))
+    invoke("score", numbered / "masks", numbered, "--name", "Anna", "--study", own)
+    study = read_study(own)
+    assert (study.masks, study.configurations[-1]) == (frozenset({"Anna"}), "UNet")
+    report = assemble(study)
+    [verdict] = report.verdicts
+    assert verdict.dice.pairs == 4
+    assert verdict.dice.difference == pytest.approx(1 - study.averaged("UNet", ["dice"])["dice"].mean())
+    assert "object F1" in verdict.second
+    assert "adjusted for 5 scores" in verdict.second
+    assert any(line.startswith("Anna: masks made elsewhere") for line in report.caveats)
+    others = [line for line in report.caveats if not line.startswith("Anna:")]
+    assert [line for line in others if "does not beat" in line] == [
+        line for line in before.caveats if "does not beat" in line
+    ]
+    assert not [line for line in others if "Anna" in line]
+    assert "Anna: masks made elsewhere" in report.methods
+    sentences = write_report(study)
+    page = (own / "report.md").read_text()
+    assert "Objects and outlines" in page
+    assert sentences[1] == verdict.second
+
+
+def test_what_predict_wrote_and_a_file_for_each_object_are_masks_too(own, numbered, tmp_path):
+    invoke("predict", own / "unet_seed-0_fold-0", numbered, "--output", tmp_path / "found")
+    invoke("score", tmp_path / "found", numbered, "--name", "again", "--study", own)
+    parts = tmp_path / "parts"
+    for file in (numbered / "masks").iterdir():
+        (parts / file.stem).mkdir(parents=True)
+        with Image.open(file) as opened:
+            ids = np.asarray(opened)
+        for number in np.unique(ids[ids > 0]):
+            Image.fromarray((ids == number) * np.uint8(255)).save(parts / file.stem / f"{number}.png")
+    invoke("score", parts, numbered, "--name", "parts", "--study", own)
+    assert RunFolder(own / "parts_masks_fold-1").summary.metrics["test/object_f1"] == 1
+    again = RunFolder(own / "again_masks_fold-0")
+    for row in rows(again.path / "per_image.csv"):
+        with Image.open(tmp_path / "found" / "masks" / f"{row['image']}.png") as file:
+            found = np.asarray(file.resize((SIDE, SIDE), Image.Resampling.NEAREST)) > 0
+        truth = again.prediction(row["image"]).truth
+        # objects of fewer pixels than a cell are in the mask, and not among the labels that are scored
+        assert float(row["dice"]) <= 2 * (found & truth).sum() / (found.sum() + truth.sum()) + 0.05
+
+
+def test_masks_are_no_network(own, numbered, tmp_path):
+    invoke("score", numbered / "masks", numbered, "--name", "Anna", "--study", own)
+    image = numbered / "images" / "smear_0.png"
+    said = invoke("predict", own / "Anna_masks_fold-0", image, "--output", tmp_path / "a", code=1)
+    assert "has the scores of masks of Anna, not a network" in said
+    said = invoke("predict", own, image, "--output", tmp_path / "b")
+    assert "UNet" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("remove", "has no mask for 1 test image of the study, for example smear_3"),
+        ("twice", "smear_3 has several masks"),
+        ("small", "the mask is 20x10 pixels, but its image is"),
+        ("none", "is not a folder"),
+        ("name", "has a configuration UNet already"),
+        ("data", "is not the data set of"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_and_leaves_nothing(own, numbered, smears, tmp_path, change, message):
+    masks = shutil.copytree(numbered / "masks", tmp_path / "masks")
+    if change == "remove":
+        (masks / "smear_3.png").unlink()
+    if change == "twice":
+        shutil.copy(masks / "smear_3.png", masks / "smear_3_mask.png")
+    if change == "small":
+        Image.new("L", (20, 10)).save(masks / "smear_3.png")
+    folder = tmp_path / "no" if change == "none" else masks
+    data = smears if change == "data" else numbered
+    name = "UNet" if change == "name" else "Tool"
+    before = sorted(path.name for path in own.iterdir())
+    assert message in invoke("score", folder, data, "--name", name, "--study", own, code=1)
+    left = {path.name for path in own.iterdir()} - set(before)
+    assert not left or change == "small"
