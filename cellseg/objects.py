@@ -16,10 +16,11 @@ from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
 SMALLEST_OBJECT = 20  # pixels at data.image_size; a smaller predicted region is noise and not a cell
+AT_BORDER = 0.16  # share of these pixels that suffices where the image border cuts an object
 BY_SIDE_OR_CORNER = np.ones((3, 3))
-SMOOTHING = 1.0  # pixels that the network sees; without it each step of an outline would make two cells of one
+SMOOTHING = 0.85  # pixels that the network sees; without it each step of an outline would make two cells of one
 NECK = 0.03  # two parts are two cells if the neck between them is thinner than both by this share of
-ROUGHNESS = 8.0  # pixels more than their half width, because an outline drawn in pixels has false necks
+ROUGHNESS = 10.0  # pixels more than their half width, because an outline drawn in pixels has false necks
 CONVEX = 0.93  # share of its convex hull that a region fills if it is one cell; touching cells fill less
 BLOCK, HALO = 2048, 256  # pixels; a large mask is cut in blocks that overlap, to limit memory
 COARSEST = 4  # pixels; a mask that was enlarged more than this is cut at a lower resolution
@@ -60,13 +61,26 @@ def label_truth(
 
 
 def number_objects(labels: Labels, smallest: float) -> Labels:
-    """Number objects anew, in place, in the order of their first pixels; smaller ones become background."""
+    """Number objects anew, in place, in the order of their first pixels; smaller ones become background.
+
+    An object that the image border cuts is only part of a cell, so ``AT_BORDER`` of the pixels suffice.
+    """
     most = int(labels.max(initial=0)) + 1
     areas = np.zeros(most, np.int64)
     for rows in _bands(labels):
         areas += np.bincount(rows.ravel(), minlength=most)
     boxes = ndimage.find_objects(labels)
-    kept = [number for number in range(1, len(areas)) if areas[number] and areas[number] >= smallest]
+
+    def cut(number: int) -> bool:
+        return any(
+            part.start == 0 or part.stop == side for part, side in zip(boxes[number - 1], labels.shape, strict=True)
+        )
+
+    kept = [
+        number
+        for number in range(1, len(areas))
+        if areas[number] and areas[number] >= smallest * (AT_BORDER if cut(number) else 1)
+    ]
 
     def first_pixel(number: int) -> tuple[int, int]:
         rows, columns = boxes[number - 1]
@@ -122,7 +136,7 @@ def _landscape(cell: Mask, smoothing: float) -> tuple[NDArray[np.float32], Mask]
     whole = _without_pale_centres(cell)
     distance = ndimage.distance_transform_edt(np.pad(whole, 1, mode="edge"))[1:-1, 1:-1].astype(np.float32)
     smooth = ndimage.gaussian_filter(distance, smoothing)
-    land = np.where(whole, np.log(smooth + ROUGHNESS * smoothing), np.float32(-1)).astype(np.float32)
+    land = np.where(whole, np.log(smooth + ROUGHNESS), np.float32(-1)).astype(np.float32)
     flooded = reconstruction(land - NECK, land, method="dilation", footprint=BY_SIDE_OR_CORNER)
     return land, local_maxima(flooded, BY_SIDE_OR_CORNER) & whole
 
