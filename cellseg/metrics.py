@@ -213,7 +213,8 @@ def score_objects(
         Tensors of shape (N,): the scores of ``OBJECT_SCORES`` and the counts of ``OBJECT_COUNTS``.
     """
     rows = []
-    seen = zip(*(part.cpu().numpy() for part in (probability, target, ids, numbered, vanished)), strict=True)
+    parts = (probability.float(), target.float(), ids, numbered, vanished)  # NumPy has no bfloat16
+    seen = zip(*(part.cpu().numpy() for part in parts), strict=True)
     for likely, cell, numbers, has_ids, lost in seen:
         found, true = likely[0] > THRESHOLD, cell[0] > 0
         smallest = max(1.0, SMALLEST_OBJECT * scale**2)

@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.measure import label, regionprops_table
-from skimage.morphology import local_maxima, reconstruction
-from skimage.segmentation import watershed
+from skimage import measure, segmentation
 
 SMALLEST_OBJECT = 20  # pixels at data.image_size; a smaller predicted region is noise and not a cell
 AT_BORDER = 0.16  # share of these pixels that suffices where the image border cuts an object
@@ -113,7 +111,10 @@ def _separated(cell: Mask, scale: float) -> Labels:
     if len(blocks) == 1:
         land, tops = _landscape(cell, smoothing)
         return _completed(
-            watershed(-land, label(tops, connectivity=2), mask=land > 0, connectivity=BY_SIDE_OR_CORNER), cell
+            segmentation.watershed(
+                -land, measure.label(tops, connectivity=2), mask=land > 0, connectivity=BY_SIDE_OR_CORNER
+            ),
+            cell,
         )
     tops = np.zeros(cell.shape, bool)
     for wide, core, inner in blocks:
@@ -125,13 +126,15 @@ def _separated(cell: Mask, scale: float) -> Labels:
     for wide, core, inner in blocks:
         if cell[core].any():
             land, _ = _landscape(cell[wide], smoothing)
-            cut = watershed(-land, markers[wide], mask=land > 0, connectivity=BY_SIDE_OR_CORNER)
+            cut = segmentation.watershed(-land, markers[wide], mask=land > 0, connectivity=BY_SIDE_OR_CORNER)
             labels[core] = cut[inner]
     return _completed(labels, cell)
 
 
 def _landscape(cell: Mask, smoothing: float) -> tuple[NDArray[np.float32], Mask]:
     """Return the logarithm of the smoothed distance to the background, -1 there, and its maxima, which are cells."""
+    from skimage.morphology import local_maxima, reconstruction  # takes 0.4 s, and most commands do not need it
+
     # an image border is no outline: a cell that it cuts may continue beyond it
     whole = _without_pale_centres(cell)
     distance = ndimage.distance_transform_edt(np.pad(whole, 1, mode="edge"))[1:-1, 1:-1].astype(np.float32)
@@ -151,7 +154,7 @@ def _without_pale_centres(cell: Mask) -> Mask:
     for number in np.unique(regions[filled & ~cell]):
         box = boxes[number - 1]
         inside = regions[box] == number
-        if regionprops_table(inside.astype(np.uint8), properties=["solidity"])["solidity"][0] > CONVEX:
+        if measure.regionprops_table(inside.astype(np.uint8), properties=["solidity"])["solidity"][0] > CONVEX:
             whole[box] |= inside
     return whole
 
@@ -225,7 +228,7 @@ def measure_objects(
         seen = np.concatenate([probability[box][..., None] / full, picture[box]], axis=2, dtype=np.float64)
         found = {
             name: values[0]
-            for name, values in regionprops_table(inside.astype(np.uint8), seen, properties=MEASURED).items()
+            for name, values in measure.regionprops_table(inside.astype(np.uint8), seen, properties=MEASURED).items()
         }
         top, left = box[0].start, box[1].start
         area, perimeter = float(found["area"]), float(found["perimeter"])

@@ -21,7 +21,7 @@ from cellseg.data.clean import write_cleaned
 from cellseg.data.dataset import derived_seed
 from cellseg.data.images import read_image, resize_image
 from cellseg.losses import DiceLoss
-from cellseg.metrics import image_scores
+from cellseg.metrics import OBJECT_SCORES, image_scores
 from cellseg.run.execution import stream_of
 from cellseg.run.folder import RunFolder
 from cellseg.run.hardware import native_precision
@@ -143,6 +143,7 @@ def test_summary_says_what_the_numbers_stand_on(finished):
     assert summary["seconds"].keys() == {"prepare", "train", "test"}
     assert len(summary["data"]["fingerprint"]) == 64
     expected = {f"test/{name}" for name in ("loss", "dice", "iou", "soft_dice", "dice_pooled", "iou_pooled")}
+    expected |= {f"test/{score.name}" for score in OBJECT_SCORES}
     expected |= {f"val/{name}" for name in ("loss", "dice", "iou", "soft_dice")} | {"train/loss"}
     assert summary["metrics"].keys() == expected
 

@@ -115,7 +115,7 @@ class Trained:
     def in_words(self, predictor: Predictor) -> str:
         """The network, and how it predicts images."""
         as_in = "as in training" if self.runs else "as in the original study; what it was trained at is not on record"
-        usual = predictor.tiles == self.crops
+        usual = predictor.tiles == self.crops and not predictor.margin
         return f"{self.name}; images are {predictor.in_words}" + (f", {as_in}" if usual else "")
 
     def predictor(self, *, tiles: bool = False, turned: bool = False, border: bool = False) -> Predictor:
