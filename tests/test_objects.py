@@ -129,7 +129,7 @@ def test_a_large_mask_is_cut_in_blocks_as_in_one_piece(monkeypatch):
 
 
 def test_a_mask_enlarged_much_is_cut_as_before(monkeypatch):
-    mask = crowd(1)
+    mask = crowd(1, size=150, cells=20)
     large = mask.repeat(12, 0).repeat(12, 1)
     found = label_objects(large, smallest=SMALLEST_OBJECT * 144, scale=12)
     assert np.array_equal(found > 0, large)

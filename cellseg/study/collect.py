@@ -143,6 +143,7 @@ def read_study(folder: Path) -> Study:
         InputError: If no run is finished, a file of a run cannot be read, or runs used different data.
     """
     found, unfinished = _find_runs(folder)
+    found.sort(key=lambda run: run.summary.masks is not None)  # networks first
     names, differences = _name_configurations(found)
     fingerprint = _one_fingerprint(found)
     begun = [run for run in unfinished if _readable(run)]

@@ -209,7 +209,7 @@ def configuration_rows(study: Study, intervals: Mapping[str, tuple[float, float]
         runs, images = (table[table["configuration"] == configuration] for table in (study.runs, study.images))
         means = images.groupby(["fold", "seed"])["dice"].mean()
         by_fold = means.groupby("fold")
-        freedom = len(means) - by_fold.ngroups
+        freedom = 0 if configuration in study.masks else len(means) - by_fold.ngroups
         around = means - by_fold.transform("mean")
         names = [score.name for score in study.per_image]
         per_image = study.averaged(configuration, names).mean()
