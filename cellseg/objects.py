@@ -4,6 +4,7 @@ Pixels that touch at a side or corner form one region. A region of touching cell
 watershed are the maxima of the smoothed distance to the background.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,8 @@ SMOOTHING = 0.85  # pixels that the network sees; without it each step of an out
 NECK = 0.03  # two parts are two cells if the neck between them is thinner than both by this share of
 ROUGHNESS = 10.0  # pixels more than their half width, because an outline drawn in pixels has false necks
 CONVEX = 0.93  # share of its convex hull that a region fills if it is one cell; touching cells fill less
-BLOCK, HALO = 2048, 256  # pixels; a large mask is cut in blocks that overlap, to limit memory
+REACH = 4  # standard deviations to which smoothing reaches
+BLOCK, HALO = 2048, 256  # pixels; a large region is cut in blocks that overlap, to limit memory
 COARSEST = 4  # pixels; a mask that was enlarged more than this is cut at a lower resolution
 OVERLAP = 0.5  # objects match if their IoU is above this; a predicted object then matches at most one labelled object
 TOLERANCE = 2  # pixels; outlines are not drawn more exactly
@@ -28,6 +30,7 @@ COLOURS = ("red", "green", "blue")
 
 Labels = NDArray[np.int32]
 Mask = NDArray[np.bool_]
+Window = tuple[slice, slice]
 
 
 def label_objects(
@@ -107,28 +110,41 @@ def _separated(cell: Mask, scale: float) -> Labels:
         labels = np.where(coarse, coarse, near).repeat(step, 0).repeat(step, 1)[: cell.shape[0], : cell.shape[1]]
         return _completed(labels, cell)
     smoothing = SMOOTHING * max(1.0, scale)
-    blocks = list(_blocks(cell.shape))
-    if len(blocks) == 1:
-        land, tops = _landscape(cell, smoothing)
-        return _completed(
-            segmentation.watershed(
-                -land, measure.label(tops, connectivity=2), mask=land > 0, connectivity=BY_SIDE_OR_CORNER
-            ),
-            cell,
+    labels, number = ndimage.label(cell, BY_SIDE_OR_CORNER, output=np.int32)
+    margin = math.ceil(REACH * smoothing) + 1  # so that a region in its box is cut as in the whole image
+    for region, box in enumerate(ndimage.find_objects(labels), start=1):
+        wide = tuple(
+            slice(max(0, part.start - margin), min(part.stop + margin, side))
+            for part, side in zip(box, labels.shape, strict=True)
         )
-    tops = np.zeros(cell.shape, bool)
+        inside = labels[wide] == region
+        cut = _cut(inside, smoothing)
+        for part in range(2, int(cut.max()) + 1):
+            number += 1
+            labels[wide][cut == part] = number
+    return labels
+
+
+def _cut(region: Mask, smoothing: float) -> Labels:
+    """Number the cells of one region, shape (H, W)."""
+    blocks = list(_blocks(region.shape))
+    if len(blocks) == 1:
+        land, tops = _landscape(region, smoothing)
+        markers, count = ndimage.label(tops, BY_SIDE_OR_CORNER, output=np.int32)
+        if count < 2:
+            return region.astype(np.int32)
+        return _completed(segmentation.watershed(-land, markers, mask=land > 0, connectivity=BY_SIDE_OR_CORNER), region)
+    tops, labels = np.zeros(region.shape, bool), np.zeros(region.shape, np.int32)
     for wide, core, inner in blocks:
-        if cell[core].any():
-            tops[core] = _landscape(cell[wide], smoothing)[1][inner]
+        if region[core].any():
+            tops[core] = _landscape(region[wide], smoothing)[1][inner]
     markers, _ = ndimage.label(tops, BY_SIDE_OR_CORNER, output=np.int32)
-    del tops
-    labels = np.zeros(cell.shape, np.int32)
     for wide, core, inner in blocks:
-        if cell[core].any():
-            land, _ = _landscape(cell[wide], smoothing)
-            cut = segmentation.watershed(-land, markers[wide], mask=land > 0, connectivity=BY_SIDE_OR_CORNER)
-            labels[core] = cut[inner]
-    return _completed(labels, cell)
+        if region[core].any():
+            land, _ = _landscape(region[wide], smoothing)
+            found = segmentation.watershed(-land, markers[wide], mask=land > 0, connectivity=BY_SIDE_OR_CORNER)
+            labels[core] = found[inner]
+    return _completed(labels, region)
 
 
 def _landscape(cell: Mask, smoothing: float) -> tuple[NDArray[np.float32], Mask]:
@@ -168,9 +184,6 @@ def _completed(cut: NDArray[np.integer[Any]], cell: Mask) -> Labels:
         more, _ = ndimage.label(missing, BY_SIDE_OR_CORNER, output=np.int32)
         labels[missing] = more[missing] + labels.max()
     return labels
-
-
-Window = tuple[slice, slice]
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[Window, Window, Window]]:
