@@ -293,7 +293,7 @@ def predict(
 
     if pixel_size is not None and not 0 < pixel_size < float("inf"):
         raise InputError(f"--pixel-size is {pixel_size:g}, but must be above 0 micrometres, such as 0.5")
-    formats = [name for name in outlines.split(",") if name]
+    formats = [name.strip() for name in outlines.split(",") if name.strip()]
     require_formats(formats)
     trained = find_trained(run, model=model, ensemble=ensemble, trust=trust)
     predictor = trained.predictor(tiles=tiles, turned=tta, border=border)
@@ -380,8 +380,9 @@ def score(
     from cellseg.data.findings import count
     from cellseg.use.score import score_masks
 
-    folders = score_masks(masks, data, name, study, shlex.join(["cellseg", *sys.argv[1:]]))
+    folders, about = score_masks(masks, data, name, study, shlex.join(["cellseg", *sys.argv[1:]]))
     typer.echo(f"scored {name} in {count(len(folders), 'fold')}: {', '.join(str(folder) for folder in folders)}")
+    typer.echo(about)
     typer.echo("note: what made these masks may have seen the test images before; nothing here can tell")
     typer.echo(f"compare: cellseg report {shlex.quote(str(study))}")
 

@@ -227,8 +227,9 @@ def measure_objects(
         the first has 0; the bounding box ``left``, ``top``, ``width``, ``height``; ``perimeter``; ``major_axis`` and
         ``minor_axis`` of the ellipse with the same second moments; ``elongation``, their ratio; its ``eccentricity``;
         ``solidity``, the share of its convex hull that the object fills; ``circularity``, 4 pi area / perimeter^2,
-        about 1 for a disc; ``mean_probability``; the mean of each channel, 0 to 255; ``touches_border``, whether the
-        image border may cut it.
+        about 1 for a disc, and more for a few pixels; ``mean_probability``; the mean of each channel, 0 to 255;
+        ``touches_border``, whether the image border may cut it. Elongation and circularity are None for an object
+        without width.
     """
     full = 65535 if probability.dtype == np.uint16 else 1
     names = COLOURS if channels is None else [f"channel_{number}" for number in channels]
@@ -258,10 +259,10 @@ def measure_objects(
             "perimeter": perimeter,
             "major_axis": major,
             "minor_axis": minor,
-            "elongation": major / minor if minor else float("nan"),
+            "elongation": major / minor if minor else None,
             "eccentricity": float(found["eccentricity"]),
             "solidity": float(found["solidity"]),
-            "circularity": 4 * np.pi * area / perimeter**2 if perimeter else float("nan"),
+            "circularity": 4 * math.pi * area / perimeter**2 if perimeter else None,
             "mean_probability": float(found["mean_intensity-0"]),
             **{f"mean_{name}": float(found[f"mean_intensity-{n}"]) for n, name in enumerate(names, start=1)},
             "touches_border": top == 0 or left == 0 or box[0].stop == height or box[1].stop == width,

@@ -357,6 +357,14 @@ def test_a_file_for_each_object_numbers_them_and_a_file_for_each_class_does_not(
     assert read(tmp_path / "classes", squares(255, 0, 255, 0, 255), squares(0, 255, 0, 255, 0)).ids is None
 
 
+def test_colours_that_number_objects_are_kept_also_equally_bright_ones(tmp_path):
+    values = np.stack([squares(255, 0, 255, 9), squares(0, 255, 255, 255), squares(0, 0, 0, 1)], axis=2)
+    values[10:18, 8:10] = (0, 255, 0)  # the second touches the first
+    found = read(tmp_path, values)
+    assert len(np.unique(found.ids)) == 5
+    assert np.array_equal(found.ids > 0, found.cell)
+
+
 def test_pixels_that_were_not_judged_are_no_object(tmp_path):
     values = squares(1, 2, 3, 4)
     values[30:] = 255

@@ -90,6 +90,15 @@ def test_an_outline_has_no_more_corners_than_it_needs():
     assert len(outline(np.ones((30, 20), bool), 5, 7).exterior.coords) == 5
 
 
+def test_a_sliver_without_width_has_no_number_that_json_lacks(tmp_path):
+    labels = np.zeros((40, 40), np.int32)
+    labels[0, 3:9], labels[20, 20] = 1, 2
+    write_outlines(tmp_path, "b", ["geojson"], labels, measured(labels))
+    features = json.loads((tmp_path / "b.geojson").read_text(), parse_constant=pytest.fail)["features"]
+    assert [feature["properties"]["measurements"]["area"] for feature in features] == [6, 1]
+    assert all("elongation" not in feature["properties"]["measurements"] for feature in features)
+
+
 def test_an_unknown_format_is_refused_with_the_known_ones():
     require_formats(["geojson", "imagej", "coco"])
     with pytest.raises(InputError, match="--outlines qupath is unknown; choose from geojson, imagej, coco"):

@@ -16,7 +16,7 @@ from cellseg.objects import label_objects, label_truth, object_scores
 from cellseg.run.folder import RunFolder
 from cellseg.study.collect import read_study
 from cellseg.study.report import assemble, page
-from cellseg.study.verdict import caveats
+from cellseg.study.verdict import caveats, judge
 from conftest import TINY, smoke
 
 SIDE = 64
@@ -99,6 +99,7 @@ def test_evaluation_scores_objects_as_the_run_did_and_at_the_images_own_size(stu
 
 def test_the_labels_of_the_data_set_are_a_perfect_tool(own, numbered):
     said = invoke("score", numbered / "masks", numbered, "--name", "Anna B", "--study", own)
+    assert "10 of 10 masks number their objects" in said
     assert "may have seen the test images" in said
     for fold in (0, 1):
         run = RunFolder(own / f"Anna-B_masks_fold-{fold}")
@@ -150,6 +151,19 @@ def test_what_predict_wrote_and_a_file_for_each_object_are_masks_too(own, number
         assert float(row["dice"]) <= 2 * (found & truth).sum() / (found.sum() + truth.sum()) + 0.05
 
 
+def test_masks_of_equal_dice_are_compared_by_their_objects(own, numbered, tmp_path):
+    shutil.copytree(numbered / "masks", tmp_path / "one")
+    for file in (tmp_path / "one").iterdir():
+        with Image.open(file) as opened:
+            cell = (np.asarray(opened) > 0) * np.uint8(255)
+        Image.fromarray(cell).save(file)
+    for name, masks in (("ids", numbered / "masks"), ("one", tmp_path / "one")):
+        invoke("score", masks, numbered, "--name", name, "--study", own)
+    verdict = next(v for v in judge(read_study(own)) if {v.a, v.b} == {"ids", "one"})
+    assert "exactly the same Dice" in verdict.sentence
+    assert "object F1" in verdict.second
+
+
 def test_masks_are_no_network(own, numbered, tmp_path):
     invoke("score", numbered / "masks", numbered, "--name", "Anna", "--study", own)
     image = numbered / "images" / "smear_0.png"
@@ -167,6 +181,7 @@ def test_masks_are_no_network(own, numbered, tmp_path):
         ("small", "the mask is 20x10 pixels, but its image is"),
         ("none", "is not a folder"),
         ("name", "has a configuration UNet already"),
+        ("empty", "--name must be a name of 1 to 60 characters"),
         ("data", "is not the data set of"),
     ],
 )
@@ -180,7 +195,7 @@ def test_what_cannot_be_scored_is_refused_and_leaves_nothing(own, numbered, smea
         Image.new("L", (20, 10)).save(masks / "smear_3.png")
     folder = tmp_path / "no" if change == "none" else masks
     data = smears if change == "data" else numbered
-    name = "UNet" if change == "name" else "Tool"
+    name = {"name": "UNet", "empty": " "}.get(change, "Tool")
     before = sorted(path.name for path in own.iterdir())
     assert message in invoke("score", folder, data, "--name", name, "--study", own, code=1)
     left = {path.name for path in own.iterdir()} - set(before)

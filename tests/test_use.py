@@ -202,7 +202,7 @@ def test_labels_have_the_numbers_of_the_table_and_cover_the_mask(finished, smear
     coco = json.loads((tmp_path / "a" / "outlines" / "coco.json").read_text())
     assert len(coco["annotations"]) == len(found)
     assert {image["file_name"] for image in coco["images"]} == {
-        f"{r['image']}.jpg" for r in rows(tmp_path / "a" / "images.csv")
+        f"{r['image']}/source.jpg" for r in rows(tmp_path / "a" / "images.csv")
     }
     whole = invoke("predict", finished, smears, "--output", tmp_path / "b", "--no-split", "--border")
     assert "the image border cuts" not in whole

@@ -102,8 +102,8 @@ def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
     readings = [_read_mask(path, threshold) for path in paths]
     first = readings[0]
     if len(readings) == 1:
-        numbered = first.values > 1 and first.pieces <= PIECES_OF_OBJECT * first.values
-        return first if numbered else replace(first, ids=None)
+        objects = 0 if first.ids is None else int(first.ids.max(initial=0))
+        return first if objects > 1 and first.pieces <= PIECES_OF_OBJECT * objects else replace(first, ids=None)
     for path, reading in zip(paths, readings, strict=True):
         if reading.cell.shape != first.cell.shape:
             raise InputError(
@@ -353,8 +353,11 @@ def _labelled(found: MaskReading, values: Values, path: Path) -> MaskReading:
 
 
 def _with_ids(found: MaskReading, values: Values) -> MaskReading:
-    """Number objects by their values, without the value of pixels that were not judged."""
-    if found.values == 1:
+    """Number objects by their values or colours, without the value of pixels that were not judged."""
+    if found.decoded.palette is None and found.decoded.values.shape[2] - found.decoded.alpha == 3:
+        colours = found.decoded.values[..., :3].astype(np.int32) @ np.array([2**16, 2**8, 1], np.int32)
+        values = np.where(values > 0, colours, 0)  # several colours may be equally bright
+    elif found.values == 1:
         return found
     present, rank = np.unique(values, return_inverse=True)
     ids: NDArray[np.int32] = np.asarray(rank.reshape(values.shape) + int(present[0] > 0), np.int32)

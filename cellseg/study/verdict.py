@@ -86,7 +86,8 @@ def judge(study: Study, progress: Progress | None = None) -> list[Verdict]:
             kind, sentence = _with_trouble(study, trouble[a], trouble[b], dice, kind, sentence)
         if kind != UNKNOWN and (extension := progress.extension(plans_of(study, _paired_runs(study, a, b)))):
             sentence += f"; {extension}"
-        objects = say_objects(a, b, compared, second) if kind != UNKNOWN else ""
+        withdrawn = kind == UNKNOWN and dice.low is not None  # with equal Dice objects may still differ
+        objects = "" if progress.interim or withdrawn else say_objects(a, b, compared, second)
         verdicts.append(Verdict(a, b, dice, compared, kind, sentence, objects))
     return verdicts
 
@@ -183,7 +184,7 @@ def _unknown(dice: Comparison) -> str:
     if dice.pairs < 2:
         return "there is only one run of each, so the variation between runs is unknown; add seeds or folds"
     if dice.difference == 0:
-        return "both have exactly the same scores in every run; check that they are different networks"
+        return "both have exactly the same Dice in every run; check that they are different"
     return (
         "the difference is exactly the same for every group and run, so nothing shows how large chance differences are"
     )
@@ -331,7 +332,7 @@ def caveats(study: Study, progress: Progress | None = None) -> list[str]:
         if _same_throughout(study, a, b):
             found.append(
                 f"{a} and {b} have exactly the same Dice on every image of every run; "
-                "check that both were trained and are different networks"
+                "check that they are different, and that networks were trained"
             )
     found += _learned(study)
     for column, noun in (("device", "devices"), ("precision", "precisions"), ("scored_weights", "kinds of weights")):
@@ -371,7 +372,7 @@ def _learned(study: Study) -> list[str]:
             dice, baseline = 100 * study.runs.loc[own, "dice"].mean(), 100 * baselines[own].mean()
             found.append(
                 f"{configuration} does not beat a prediction that ignores the image ({dice:.1f} against {baseline:.1f} "
-                "points of Dice), so it has not learned; train longer"
+                f"points of Dice){'' if configuration in study.masks else ', so it has not learned; train longer'}"
             )
         improving = still_improving(study.curves, configuration)
         if improving is not None and improving > IMPROVING:

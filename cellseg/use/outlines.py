@@ -145,14 +145,14 @@ def _geojson(path: Path, name: str, shapes: Sequence[Any], objects: Sequence[Row
                 "objectType": "detection",
                 "name": str(row["id"]),
                 "measurements": {
-                    key: float(value) for key, value in row.items() if key not in ("id", "touches_border")
+                    key: float(row[key]) for key in row if key not in NO_MEASUREMENTS and row[key] is not None
                 },
             },
         }
         for shape, row in zip(shapes, objects, strict=True)
     ]
-    finite = json.dumps({"type": "FeatureCollection", "features": features}).replace("NaN", "null")
-    write_text(path.with_name(f"{path.name}.geojson"), finite)
+    content = json.dumps({"type": "FeatureCollection", "features": features}, allow_nan=False)
+    write_text(path.with_name(f"{path.name}.geojson"), content)
 
 
 def _imagej(path: Path, name: str, shapes: Sequence[Any], objects: Sequence[Row]) -> None:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,17 @@ _Written = tuple[ImageRow, list[ObjectRow], list[ObjectRow]]
 
 @dataclass(frozen=True)
 class Source:
-    """An image to predict, and the name of its results: a relative path without an ending."""
+    """An image to predict.
+
+    Attributes:
+        name: The name of its results: a relative path without an ending.
+        path: Its file.
+        listed: Its path from the folder that the user named.
+    """
 
     name: str
     path: Path
+    listed: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,8 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
     common = Path(os.path.commonpath([_absolute(path).parent for path in files])) if files else Path()
     for path in inputs:
         if path in files:
-            sources.append(Source(str(_absolute(path).relative_to(common).with_suffix("")), path))
+            inside = _absolute(path).relative_to(common)
+            sources.append(Source(str(inside.with_suffix("")), path, inside.as_posix()))
             continue
         found, left_out = _in_folder(path)
         sources += found
@@ -251,7 +259,7 @@ class _Writer:
             self._objects.writerows({"image": as_text(row["image"])} | cell for cell in objects)
             self.rows.append(row)
             self._annotations.append(annotations)
-            self._names.append(f"{source.name}{source.path.suffix}")
+            self._names.append(source.listed)
 
 
 def _absolute(path: Path) -> Path:
@@ -284,7 +292,8 @@ def _in_folder(folder: Path) -> tuple[list[Source], list[Path]]:
     images = [path for path in pictures if path in named or (path not in taken and not looks_like_mask(path))]
     left_out = [path for path in pictures if path not in set(images)]
     names = [named.get(path) or str(path.relative_to(folder).with_suffix("")) for path in images]
-    return [Source(name, path) for name, path in zip(names, images, strict=True)], left_out
+    listed = [path.relative_to(folder).as_posix() for path in images]
+    return [Source(*parts) for parts in zip(names, images, listed, strict=True)], left_out
 
 
 def _told_apart(sources: Sequence[Source]) -> list[Source]:
@@ -303,7 +312,7 @@ def _told_apart(sources: Sequence[Source]) -> list[Source]:
             name = f"{whole}-{number}"
         files.add(f"{name}.png".casefold())
         folders |= _folders(name)
-        apart.append(Source(name, source.path))
+        apart.append(replace(source, name=name))
     return apart
 
 

@@ -44,18 +44,23 @@ from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, write_text
 from cellseg.study.collect import Study, read_study
 
+LONGEST_NAME = 60  # characters; it heads columns of the report, and begins the name of a folder
+
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A mask of another tool at the size at which the study scores: mask (H, W), and its objects."""
+    """A mask of another tool at the size at which the study scores: mask (H, W), its objects, and if it had numbers."""
 
     mask: NDArray[np.bool_]
     labels: Labels
+    numbered: bool
 
 
-def score_masks(masks: Path, data: Path, name: str, study_folder: Path, command: str | None = None) -> list[Path]:
+def score_masks(
+    masks: Path, data: Path, name: str, study_folder: Path, command: str | None = None
+) -> tuple[list[Path], str]:
     """Score a folder of masks on the test images of each fold of a study, and write a run folder for each fold.
 
     Args:
@@ -67,11 +72,15 @@ def score_masks(masks: Path, data: Path, name: str, study_folder: Path, command:
         command: The command that was typed.
 
     Returns:
-        The run folders.
+        The run folders, and how many of the masks number their objects.
 
     Raises:
         InputError: If the masks do not cover the test images, or the data set or the study cannot be used.
     """
+    if not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME or name.startswith("baseline:"):
+        raise InputError(
+            f"--name must be a name of 1 to {LONGEST_NAME} characters, such as Cellpose, but is {name[:LONGEST_NAME]!r}"
+        )
     study = read_study(study_folder)
     models = [RunFolder(study.folder / run) for run in study.trained.drop_duplicates("fold")["run"]]
     if name in study.configurations:
@@ -91,10 +100,15 @@ def score_masks(masks: Path, data: Path, name: str, study_folder: Path, command:
     for folder in folders:
         if folder.exists():
             raise InputError(f"{folder} already exists and is not overwritten; choose another --name")
+    numbered = scored = 0
     for run, folder in zip(models, folders, strict=True):
         with new_folder(folder) as unfinished:
-            _write_run(unfinished, run, decoded, tested[run.path], files, masks=masks, name=name, command=command)
-    return folders
+            numbered += _write_run(
+                unfinished, run, decoded, tested[run.path], files, masks=masks, name=name, command=command
+            )
+            scored += len(tested[run.path])
+    rest = "" if numbered == scored else "; touching cells of the others are separated at their necks"
+    return folders, f"{numbered} of {count(scored, 'mask')} number their objects{rest}"
 
 
 def match_masks(folder: Path, pairs: Sequence[Pair]) -> dict[str, list[Path]]:
@@ -153,7 +167,7 @@ def _reading(study: Study) -> Reading:
 
 def _folder_name(name: str, run: RunFolder) -> str:
     split, fold = run.settings.training
-    word = re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.") or "masks"
+    word = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "masks"
     return "_".join(
         [word, "masks", *([f"split-{split}"] if split else []), *([] if fold is None else [f"fold-{fold}"])]
     )
@@ -176,7 +190,8 @@ def _read(files: Sequence[Path], how: Reading, size: tuple[int, int]) -> Foreign
     if how.image_size:
         mask = resize_mask(mask, how.image_size)[0] > 0
         ids = None if ids is None else resize_ids(ids, how.image_size)
-    return Foreign(mask, label_objects(mask) if ids is None else number_objects(ids.copy(), 1))
+    labels = label_objects(mask) if ids is None else number_objects(ids.copy(), 1)
+    return Foreign(mask, labels, ids is not None)
 
 
 def _write_run(
@@ -189,16 +204,20 @@ def _write_run(
     masks: Path,
     name: str,
     command: str | None,
-) -> None:
-    """Write the run folder of one fold; split, baselines and settings are those of a run of the study."""
+) -> int:
+    """Write the run folder of one fold; split, baselines and settings are those of a run of the study.
+
+    Returns:
+        How many of the masks number their objects.
+    """
     rows, pooled = [], SegmentationScores([score.name for score in OBJECT_SCORES])
-    numbered = 0
+    numbered = own = 0
     for index, entry in zip(tested, run.split.test, strict=True):
         pair, facts, row = decoded.pairs[index], decoded.facts[index], decoded.row[index]
         foreign = _read(files[pair.name], run.settings.reading, (facts.width, facts.height))
         truth = decoded.masks[row][0] > 0
         ids = decoded.ids[row] if facts.numbered else None
-        numbered += facts.numbered
+        numbered, own = numbered + facts.numbered, own + foreign.numbered
         lost = facts.objects if facts.vanishes else 0
         both = [torch.from_numpy(mask)[None, None].float() for mask in (foreign.mask, truth)]
         scores = image_scores(both[0], both[1], torch.tensor([lost]))
@@ -227,6 +246,7 @@ def _write_run(
     _summary(run.summary, rows, pooled, numbered, masks=masks, name=name, command=command).write(
         folder / "summary.json"
     )
+    return own
 
 
 def _summary(
