@@ -20,6 +20,7 @@ BY_SIDE_OR_CORNER = np.ones((3, 3))
 SMOOTHING = 0.85  # pixels that the network sees; without it each step of an outline would make two cells of one
 NECK = 0.03  # two parts are two cells if the neck between them is thinner than both by this share of
 ROUGHNESS = 10.0  # pixels more than their half width, because an outline drawn in pixels has false necks
+PINHOLE = 3  # pixels; smaller holes are noise
 CONVEX = 0.93  # share of its convex hull that a region fills if it is one cell; touching cells fill less
 REACH = 4  # standard deviations to which smoothing reaches
 BLOCK, HALO = 2048, 256  # pixels; a large region is cut in blocks that overlap, to limit memory
@@ -113,6 +114,9 @@ def _separated(cell: Mask, scale: float) -> Labels:
     labels, number = ndimage.label(cell, BY_SIDE_OR_CORNER, output=np.int32)
     margin = math.ceil(REACH * smoothing) + 1  # so that a region in its box is cut as in the whole image
     for region, box in enumerate(ndimage.find_objects(labels), start=1):
+        if max(part.stop - part.start for part in box) > BLOCK + HALO:
+            number = _cut_large(labels[box], region, number, smoothing)
+            continue
         wide = tuple(
             slice(max(0, part.start - margin), min(part.stop + margin, side))
             for part, side in zip(box, labels.shape, strict=True)
@@ -123,6 +127,30 @@ def _separated(cell: Mask, scale: float) -> Labels:
             number += 1
             labels[wide][cut == part] = number
     return labels
+
+
+def _cut_large(labels: Labels, region: int, number: int, smoothing: float) -> int:
+    """Cut a region that is larger than a block, in place, at half the resolution, to limit time and memory.
+
+    Args:
+        labels: The box around the region.
+        region: Its number.
+        number: The largest number in use.
+        smoothing: As for ``_landscape``.
+
+    Returns:
+        The largest number in use now.
+    """
+    cut = _cut(labels[::2, ::2] == region, smoothing / 2)
+    near = ndimage.maximum_filter(cut, 3)  # for pixels that the sample missed
+    parts = int(cut.max())
+    for top in range(0, len(labels), BLOCK):
+        rows = labels[top : top + BLOCK]
+        half = slice(top // 2, top // 2 + BLOCK // 2)
+        part = np.where(cut[half] > 0, cut[half], near[half]).repeat(2, 0).repeat(2, 1)[: len(rows), : rows.shape[1]]
+        new = (rows == region) & (part > 1)
+        rows[new] = part[new] + (number - 1)
+    return number + parts - 1
 
 
 def _cut(region: Mask, smoothing: float) -> Labels:
@@ -161,15 +189,24 @@ def _landscape(cell: Mask, smoothing: float) -> tuple[NDArray[np.float32], Mask]
 
 
 def _without_pale_centres(cell: Mask) -> Mask:
-    """Fill the holes of regions that are one cell; holes between several cells stay, which form no convex region."""
+    """Fill the hole of regions that are one cell: with one hole, and convex without it.
+
+    Holes between several cells stay; those of a sheet of cells are many.
+    """
     filled = ndimage.binary_fill_holes(cell)
-    if np.array_equal(filled, cell):
+    holes, count = ndimage.label(filled & ~cell)
+    if not count:
         return cell
-    regions, _ = ndimage.label(filled, BY_SIDE_OR_CORNER)
+    sizes = np.bincount(holes.ravel())
+    regions, number = ndimage.label(filled, BY_SIDE_OR_CORNER)
     whole, boxes = cell.copy(), ndimage.find_objects(regions)
-    for number in np.unique(regions[filled & ~cell]):
-        box = boxes[number - 1]
-        inside = regions[box] == number
+    region_of = ndimage.maximum(regions, holes, np.arange(1, count + 1)).astype(int)
+    large = np.bincount(region_of, weights=sizes[1:] > PINHOLE, minlength=number + 1)
+    for region in np.unique(region_of):
+        box = boxes[region - 1]
+        inside = regions[box] == region
+        if large[region] > 1 or inside.size > BLOCK**2 // 4:
+            continue
         if measure.regionprops_table(inside.astype(np.uint8), properties=["solidity"])["solidity"][0] > CONVEX:
             whole[box] |= inside
     return whole
@@ -239,19 +276,17 @@ def measure_objects(
         if box is None:
             continue
         inside = labels[box] == number
-        seen = np.concatenate([probability[box][..., None] / full, picture[box]], axis=2, dtype=np.float64)
-        found = {
-            name: values[0]
-            for name, values in measure.regionprops_table(inside.astype(np.uint8), seen, properties=MEASURED).items()
-        }
+        step = math.ceil(2 * math.sqrt(inside.size) / BLOCK)  # above 1 for a large object, whose shape is then sampled
+        sample = inside[::step, ::step].astype(np.uint8)
+        found = {name: values[0] for name, values in measure.regionprops_table(sample, properties=MEASURED).items()}
         top, left = box[0].start, box[1].start
-        area, perimeter = float(found["area"]), float(found["perimeter"])
-        major, minor = float(found["axis_major_length"]), float(found["axis_minor_length"])
+        area, perimeter = int(np.count_nonzero(inside)), step * float(found["perimeter"])
+        major, minor = step * float(found["axis_major_length"]), step * float(found["axis_minor_length"])
         row = {
             "id": number,
-            "area": int(area),
-            "centre_x": left + float(found["centroid-1"]),
-            "centre_y": top + float(found["centroid-0"]),
+            "area": area,
+            "centre_x": left + step * float(found["centroid-1"]),
+            "centre_y": top + step * float(found["centroid-0"]),
             "left": left,
             "top": top,
             "width": inside.shape[1],
@@ -263,8 +298,11 @@ def measure_objects(
             "eccentricity": float(found["eccentricity"]),
             "solidity": float(found["solidity"]),
             "circularity": 4 * math.pi * area / perimeter**2 if perimeter else None,
-            "mean_probability": float(found["mean_intensity-0"]),
-            **{f"mean_{name}": float(found[f"mean_intensity-{n}"]) for n, name in enumerate(names, start=1)},
+            "mean_probability": float(np.mean(probability[box], where=inside, dtype=np.float64)) / full,
+            **{
+                f"mean_{name}": float(np.mean(picture[box][..., channel], where=inside, dtype=np.float64))
+                for channel, name in enumerate(names)
+            },
             "touches_border": top == 0 or left == 0 or box[0].stop == height or box[1].stop == width,
         }
         if pixel_size is not None:
@@ -289,7 +327,6 @@ MEASURED = (
     "axis_minor_length",
     "eccentricity",
     "solidity",
-    "mean_intensity",
 )
 
 

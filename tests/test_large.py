@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SIDE = 8000
-BYTES = 16  # of memory for a pixel of the picture, at most
+SIDE = 3000
+BYTES = 40  # of memory for a pixel of the picture, at most: the parts that do not grow with it count too
 
 PEAK = """
 import resource, sys

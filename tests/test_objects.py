@@ -122,10 +122,22 @@ def crowd(seed, size=300, cells=60):
 
 def test_a_large_mask_is_cut_in_blocks_as_in_one_piece(monkeypatch):
     mask = crowd(0)
-    whole = label_objects(mask)
+    whole = objects._cut(mask, 1.0)
     monkeypatch.setattr(objects, "BLOCK", 64)
     monkeypatch.setattr(objects, "HALO", 48)
-    assert np.array_equal(label_objects(mask), whole)
+    assert object_scores(objects._cut(mask, 1.0), whole)["panoptic_quality"] == 1
+
+
+def test_a_sheet_of_touching_cells_is_cut_too_at_half_the_resolution(monkeypatch):
+    mask = np.ones((230, 230), bool)
+    for row in range(7):
+        for column in range(7):
+            mask[4 + 32 * row : 36 + 32 * row, 4 + 32 * column : 36 + 32 * column] = ellipse(16, 16, 17, 17, 32)
+    monkeypatch.setattr(objects, "BLOCK", 64)
+    monkeypatch.setattr(objects, "HALO", 48)
+    labels = label_objects(mask)
+    assert np.array_equal(labels > 0, mask)
+    assert len({labels[20 + 32 * row, 20 + 32 * column] for row in range(7) for column in range(7)}) == 49
 
 
 def test_a_mask_enlarged_much_is_cut_as_before(monkeypatch):
