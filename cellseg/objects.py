@@ -20,6 +20,7 @@ BY_SIDE_OR_CORNER = np.ones((3, 3))
 SMOOTHING = 0.85  # pixels that the network sees; without it each step of an outline would make two cells of one
 NECK = 0.03  # two parts are two cells if the neck between them is thinner than both by this share of
 ROUGHNESS = 10.0  # pixels more than their half width, because an outline drawn in pixels has false necks
+LARGE = 512  # pixels; the shape of a larger object is sampled, because its convex hull would take minutes
 PINHOLE = 3  # pixels; smaller holes are noise
 CONVEX = 0.93  # share of its convex hull that a region fills if it is one cell; touching cells fill less
 REACH = 4  # standard deviations to which smoothing reaches
@@ -205,7 +206,7 @@ def _without_pale_centres(cell: Mask) -> Mask:
     for region in np.unique(region_of):
         box = boxes[region - 1]
         inside = regions[box] == region
-        if large[region] > 1 or inside.size > BLOCK**2 // 4:
+        if large[region] > 1 or inside.size > LARGE**2:
             continue
         if measure.regionprops_table(inside.astype(np.uint8), properties=["solidity"])["solidity"][0] > CONVEX:
             whole[box] |= inside
@@ -276,7 +277,7 @@ def measure_objects(
         if box is None:
             continue
         inside = labels[box] == number
-        step = math.ceil(2 * math.sqrt(inside.size) / BLOCK)  # above 1 for a large object, whose shape is then sampled
+        step = math.ceil(math.sqrt(inside.size) / LARGE)  # above 1 for a large object, whose shape is then sampled
         sample = inside[::step, ::step].astype(np.uint8)
         found = {name: values[0] for name, values in measure.regionprops_table(sample, properties=MEASURED).items()}
         top, left = box[0].start, box[1].start
