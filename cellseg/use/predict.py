@@ -168,7 +168,7 @@ def predict_files(
                 pictures = [picture for _, picture in some]
                 for (source, picture), bands in zip(some, predictor.bands(pictures), strict=True):
                     writer.write(source, picture, *_whole(bands, picture.shape[:2], advance))
-                writer.wait()  # before the network is busy again: both want every core
+                writer.wait(obey)  # before the network is busy again: both want every core
                 progress.update(task, completed=len(writer.rows) + len(writer.failures))
                 del some[:], pictures[:]  # before the next are read
     except OSError as error:
@@ -221,7 +221,9 @@ class _Writer:
     def __enter__(self) -> "_Writer":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:  # who asks to stop does not wait for what is not begun
+            self._writing = deque((source, job) for source, job in self._writing if not job.cancel())
         with self._file, self._pool:
             self.wait()
         if self.rows:
@@ -245,9 +247,10 @@ class _Writer:
         )
         self._writing.append((source, job))
 
-    def wait(self) -> None:
+    def wait(self, obey: Callable[[], None] = lambda: None) -> None:
         """Wait until all results are written, and keep their rows."""
         while self._writing:
+            obey()
             source, job = self._writing.popleft()
             try:
                 row, objects, annotations = job.result()
