@@ -50,7 +50,7 @@ def label_objects(
         Shape (H, W), int32: the number of the object, 0 for background.
     """
     cell = np.asarray(mask) > 0
-    labels = _separated(cell, scale) if split else ndimage.label(cell, BY_SIDE_OR_CORNER, output=np.int32)[0]
+    labels = _separated(cell, scale, smallest) if split else ndimage.label(cell, BY_SIDE_OR_CORNER, output=np.int32)[0]
     return number_objects(labels, smallest)
 
 
@@ -68,21 +68,12 @@ def number_objects(labels: Labels, smallest: float) -> Labels:
 
     An object that the image border cuts is only part of a cell, so ``AT_BORDER`` of the pixels suffice.
     """
-    most = int(labels.max(initial=0)) + 1
-    areas = np.zeros(most, np.int64)
-    for rows in _bands(labels):
-        areas += np.bincount(rows.ravel(), minlength=most)
-    boxes = ndimage.find_objects(labels)
-
-    def cut(number: int) -> bool:
-        return any(
-            part.start == 0 or part.stop == side for part, side in zip(boxes[number - 1], labels.shape, strict=True)
-        )
-
+    areas, boxes = _areas(labels), ndimage.find_objects(labels)
     kept = [
         number
         for number in range(1, len(areas))
-        if areas[number] and areas[number] >= smallest * (AT_BORDER if cut(number) else 1)
+        if areas[number]
+        and areas[number] >= smallest * (AT_BORDER if _at_border(boxes[number - 1], labels.shape) else 1)
     ]
 
     def first_pixel(number: int) -> tuple[int, int]:
@@ -96,17 +87,29 @@ def number_objects(labels: Labels, smallest: float) -> Labels:
     return labels
 
 
+def _areas(labels: Labels) -> NDArray[np.int64]:
+    areas = np.zeros(int(labels.max(initial=0)) + 1, np.int64)
+    for rows in _bands(labels):
+        areas += np.bincount(rows.ravel(), minlength=len(areas))
+    return areas
+
+
+def _at_border(box: Window, shape: tuple[int, ...]) -> bool:
+    """Return whether the image border may cut the object in this box."""
+    return any(part.start == 0 or part.stop == side for part, side in zip(box, shape, strict=True))
+
+
 def _bands(labels: Labels) -> Iterator[Labels]:
     """Yield bands of rows, to limit the memory of what is computed from them."""
     for top in range(0, len(labels), BLOCK):
         yield labels[top : top + BLOCK]
 
 
-def _separated(cell: Mask, scale: float) -> Labels:
+def _separated(cell: Mask, scale: float, smallest: float) -> Labels:
     """Cut regions at their necks. Every cell pixel gets a number."""
     step = max(1, int(scale / COARSEST))
     if step > 1:
-        coarse = _separated(cell[::step, ::step], scale / step)
+        coarse = _separated(cell[::step, ::step], scale / step, smallest / step**2)
         # the largest number near a pixel that its own sample missed
         near = ndimage.maximum_filter(coarse, 3)
         labels = np.where(coarse, coarse, near).repeat(step, 0).repeat(step, 1)[: cell.shape[0], : cell.shape[1]]
@@ -114,7 +117,10 @@ def _separated(cell: Mask, scale: float) -> Labels:
     smoothing = SMOOTHING * max(1.0, scale)
     labels, number = ndimage.label(cell, BY_SIDE_OR_CORNER, output=np.int32)
     margin = math.ceil(REACH * smoothing) + 1  # so that a region in its box is cut as in the whole image
+    areas = _areas(labels)
     for region, box in enumerate(ndimage.find_objects(labels), start=1):
+        if areas[region] < smallest and not _at_border(box, labels.shape):
+            continue  # no object, whole or cut; noise has hundreds of thousands
         if max(part.stop - part.start for part in box) > BLOCK + HALO:
             number = _cut_large(labels[box], region, number, smoothing)
             continue

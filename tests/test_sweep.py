@@ -330,7 +330,8 @@ def test_the_report_is_refreshed_as_runs_finish(tmp_path, monkeypatch):
     assert sorted(watch.outcomes()) == sorted(path.name for path in study.glob("unet*"))
 
 
-@pytest.mark.parametrize("n_jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("n_jobs", [1, 2])
 def test_runs_end_when_their_sweep_is_killed(smears, tmp_path, n_jobs):
     overrides = ("seed=0,1", f"data.root={smears}", "study=s", "trainer.max_epochs=20000", f"n_jobs={n_jobs}", QUICK)
     sweep = start(tmp_path, "-m", *overrides)

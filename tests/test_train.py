@@ -393,6 +393,7 @@ def command(folder, *overrides, succeeds=True):
     return result
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_named_folders_and_the_weights_of_the_runs_alone(smears, tmp_path, capsys, caplog):
     command(tmp_path, "-m", "model=potinet,xopinet", "seed=1", "study=two", f"data.root={smears}")
     names = sorted(path.parent.name for path in (tmp_path / "logs" / "two").glob("*/summary.json"))
