@@ -179,6 +179,7 @@ def test_masks_are_no_network(own, numbered, tmp_path):
         ("remove", "has no mask for 1 test image of the study, for example smear_3"),
         ("twice", "smear_3 has several masks"),
         ("small", "the mask is 20x10 pixels, but its image is"),
+        ("unjudged", "the value 255 beside values of at most 2 would mark pixels without annotation"),
         ("none", "is not a folder"),
         ("name", "has a configuration UNet already"),
         ("empty", "--name must be a name of 1 to 60 characters"),
@@ -193,10 +194,13 @@ def test_what_cannot_be_scored_is_refused_and_leaves_nothing(own, numbered, smea
         shutil.copy(masks / "smear_3.png", masks / "smear_3_mask.png")
     if change == "small":
         Image.new("L", (20, 10)).save(masks / "smear_3.png")
+    if change == "unjudged":
+        with Image.open(masks / "smear_3.png") as opened:
+            pixels = np.array([0, 1, 2, 255], np.uint8)[np.asarray(opened) % 4]
+        Image.fromarray(pixels).save(masks / "smear_3.png")
     folder = tmp_path / "no" if change == "none" else masks
     data = smears if change == "data" else numbered
     name = {"name": "UNet", "empty": " "}.get(change, "Tool")
     before = sorted(path.name for path in own.iterdir())
     assert message in invoke("score", folder, data, "--name", name, "--study", own, code=1)
-    left = {path.name for path in own.iterdir()} - set(before)
-    assert not left or change == "small"
+    assert sorted(path.name for path in own.iterdir()) == before

@@ -7,6 +7,7 @@ import platform
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,12 +102,11 @@ def score_masks(
         if folder.exists():
             raise InputError(f"{folder} already exists and is not overwritten; choose another --name")
     numbered = scored = 0
-    for run, folder in zip(models, folders, strict=True):
-        with new_folder(folder) as unfinished:
-            numbered += _write_run(
-                unfinished, run, decoded, tested[run.path], files, masks=masks, name=name, command=command
-            )
-            scored += len(tested[run.path])
+    with ExitStack() as unfinished:  # all folders or none, so that a mended mask can be scored under the same name
+        for run, folder in zip(models, folders, strict=True):
+            new, tests = unfinished.enter_context(new_folder(folder)), tested[run.path]
+            numbered += _write_run(new, run, decoded, tests, files, masks=masks, name=name, command=command)
+            scored += len(tests)
     rest = "" if numbered == scored else "; touching cells of the others are separated at their necks"
     return folders, f"{numbered} of {count(scored, 'mask')} number their objects{rest}"
 
@@ -185,6 +185,12 @@ def _read(files: Sequence[Path], how: Reading, size: tuple[int, int]) -> Foreign
         raise InputError(
             f"{files[0]}: the mask is {width}x{height} pixels, but its image is {size[0]}x{size[1]}; export it at the "
             "size of the image"
+        )
+    if reading.not_judged:
+        raise InputError(
+            f"{files[0]}: the value {reading.not_judged} beside values of at most {reading.second:g} would mark pixels "
+            "without annotation, but a mask to score has none; set them to 0, or give an object with this value the "
+            "next free number"
         )
     mask, ids = reading.cell, reading.ids
     if how.image_size:

@@ -29,8 +29,12 @@ FAR_SCALE = 1.5  # warn if cells are this many times larger or smaller than in t
 FIRST_LAYER = "encoder1.enc1conv1.weight"
 
 
-def _times(factor: float) -> str:
-    return f"{factor:.1f} times larger" if factor > 1 else f"{1 / factor:.1f} times smaller"
+def _times(factors: Sequence[float]) -> str:
+    """Say factors in words; all are above 1, or all below."""
+    larger = factors[0] > 1
+    known = sorted({f"{factor if larger else 1 / factor:.1f}" for factor in factors}, key=float)
+    span = known[0] if len(known) == 1 else f"{known[0]} to {known[-1]}"
+    return f"{span} times {'larger' if larger else 'smaller'}"
 
 
 @dataclass(frozen=True)
@@ -103,14 +107,12 @@ class Trained:
         far = [factor for factor in ([in_tiles] if tiles else whole) if not 1 / FAR_SCALE < factor < FAR_SCALE]
         if not far:
             return None
-        where = "cells" if tiles else f"cells in {len(far)} of {count(len(sizes), 'image')}"
-        most = max(far, key=lambda factor: abs(math.log(factor)))
-        other = f"seen whole, {_times(statistics.median(whole))}" if tiles else f"with --tiles, {_times(in_tiles)}"
+        kinds = [kind for kind in ([f for f in far if f < 1], [f for f in far if f > 1]) if kind]
+        look = " and ".join(f"{_times(kind)} in {len(kind)}" for kind in kinds)
+        where = f"cells look {_times(far)}" if tiles else f"cells look {look} of {count(len(sizes), 'image')}"
+        other = f"seen whole, {_times([statistics.median(whole)])}" if tiles else f"with --tiles, {_times([in_tiles])}"
         resized = f"{width:g}x{height:g} pixels were resized to {self.image_size}x{self.image_size}"
-        return (
-            f"{where} look {_times(most)} than in training, where images of about {resized}, "
-            f"if a pixel shows as much in both; {other}"
-        )
+        return f"{where} than in training, where images of about {resized}, if a pixel shows as much in both; {other}"
 
     def in_words(self, predictor: Predictor) -> str:
         """The network, and how it predicts images."""
