@@ -19,6 +19,8 @@ AT_BORDER = 0.16  # share of these pixels that suffices where the image border c
 BY_SIDE_OR_CORNER = np.ones((3, 3))
 SMOOTHING = 0.85  # pixels that the network sees; without it each step of an outline would make two cells of one
 NECK = 0.03  # two parts are two cells if the neck between them is thinner than both by this share of
+SHALLOW = 0.012  # a shallower neck counts too, down to this, between two convex parts of a region that is not convex:
+CONVEX_PART, NOT_CONVEX = 0.85, 0.915  # share of the convex hull that each part fills at least, and the region at most
 ROUGHNESS = 10.0  # pixels more than their half width, because an outline drawn in pixels has false necks
 LARGE = 512  # pixels; the shape of a larger object is sampled, because its convex hull would take minutes
 PINHOLE = 3  # pixels; smaller holes are noise
@@ -162,27 +164,54 @@ def _cut_large(labels: Labels, region: int, number: int, smoothing: float) -> in
 
 def _cut(region: Mask, smoothing: float) -> Labels:
     """Number the cells of one region, shape (H, W)."""
-    blocks = list(_blocks(region.shape))
-    if len(blocks) == 1:
-        land, tops = _landscape(region, smoothing)
-        markers, count = ndimage.label(tops, BY_SIDE_OR_CORNER, output=np.int32)
-        if count < 2:
-            return region.astype(np.int32)
-        return _completed(segmentation.watershed(-land, markers, mask=land > 0, connectivity=BY_SIDE_OR_CORNER), region)
+    fine = _cut_at(region, smoothing, SHALLOW)
+    if fine.max() < 2:
+        return fine
+    cut = _cut_at(region, smoothing, NECK)
+    number = int(cut.max())
+    fine_areas = np.bincount(fine.ravel())
+    for part, box in enumerate(ndimage.find_objects(cut), start=1):
+        inside = cut[box] == part
+        shared = zip(*np.unique(fine[box][inside], return_counts=True), strict=True)
+        smaller = [(fine[box] == n) & inside for n, area in shared if 2 * area > fine_areas[n]]
+        if len(smaller) < 2 or _solidity(inside) > NOT_CONVEX or min(map(_solidity, smaller)) < CONVEX_PART:
+            continue
+        for one in smaller[1:]:
+            number += 1
+            cut[box][one] = number
+    return cut
+
+
+def _solidity(inside: Mask) -> float:
+    """Return the share of its convex hull that an object fills."""
+    sample = inside[:: (step := _step(inside)), ::step].astype(np.uint8)
+    return float(measure.regionprops_table(sample, properties=["solidity"])["solidity"][0])
+
+
+def _step(inside: Mask) -> int:
+    """Return the step between the rows and columns of an object that are looked at: more than 1 if it is large."""
+    return max(1, math.ceil(math.sqrt(inside.size) / LARGE))
+
+
+def _cut_at(region: Mask, smoothing: float, neck: float) -> Labels:
+    """Number the parts of one region between which a neck is as deep as ``neck``."""
+    blocks = [block for block in _blocks(region.shape) if region[block[1]].any()]
     tops, labels = np.zeros(region.shape, bool), np.zeros(region.shape, np.int32)
     for wide, core, inner in blocks:
-        if region[core].any():
-            tops[core] = _landscape(region[wide], smoothing)[1][inner]
-    markers, _ = ndimage.label(tops, BY_SIDE_OR_CORNER, output=np.int32)
+        land, found = _landscape(region[wide], smoothing, neck)
+        tops[core] = found[inner]
+    markers, count = ndimage.label(tops, BY_SIDE_OR_CORNER, output=np.int32)
+    if count < 2:
+        return region.astype(np.int32)
     for wide, core, inner in blocks:
-        if region[core].any():
-            land, _ = _landscape(region[wide], smoothing)
-            found = segmentation.watershed(-land, markers[wide], mask=land > 0, connectivity=BY_SIDE_OR_CORNER)
-            labels[core] = found[inner]
+        if len(blocks) > 1:  # not kept, to limit memory
+            land, _ = _landscape(region[wide], smoothing, neck)
+        found = segmentation.watershed(-land, markers[wide], mask=land > 0, connectivity=BY_SIDE_OR_CORNER)
+        labels[core] = found[inner]
     return _completed(labels, region)
 
 
-def _landscape(cell: Mask, smoothing: float) -> tuple[NDArray[np.float32], Mask]:
+def _landscape(cell: Mask, smoothing: float, neck: float) -> tuple[NDArray[np.float32], Mask]:
     """Return the logarithm of the smoothed distance to the background, -1 there, and its maxima, which are cells."""
     from skimage.morphology import local_maxima, reconstruction  # takes 0.4 s, and most commands do not need it
 
@@ -191,7 +220,7 @@ def _landscape(cell: Mask, smoothing: float) -> tuple[NDArray[np.float32], Mask]
     distance = ndimage.distance_transform_edt(np.pad(whole, 1, mode="edge"))[1:-1, 1:-1].astype(np.float32)
     smooth = ndimage.gaussian_filter(distance, smoothing)
     land = np.where(whole, np.log(smooth + ROUGHNESS), np.float32(-1)).astype(np.float32)
-    flooded = reconstruction(land - NECK, land, method="dilation", footprint=BY_SIDE_OR_CORNER)
+    flooded = reconstruction(land - neck, land, method="dilation", footprint=BY_SIDE_OR_CORNER)
     return land, local_maxima(flooded, BY_SIDE_OR_CORNER) & whole
 
 
@@ -214,7 +243,7 @@ def _without_pale_centres(cell: Mask) -> Mask:
         inside = regions[box] == region
         if large[region] > 1 or inside.size > LARGE**2:
             continue
-        if measure.regionprops_table(inside.astype(np.uint8), properties=["solidity"])["solidity"][0] > CONVEX:
+        if _solidity(inside) > CONVEX:
             whole[box] |= inside
     return whole
 
@@ -283,7 +312,7 @@ def measure_objects(
         if box is None:
             continue
         inside = labels[box] == number
-        step = math.ceil(math.sqrt(inside.size) / LARGE)  # above 1 for a large object, whose shape is then sampled
+        step = _step(inside)  # above 1 for a large object, whose shape is then sampled
         sample = inside[::step, ::step].astype(np.uint8)
         found = {name: values[0] for name, values in measure.regionprops_table(sample, properties=MEASURED).items()}
         top, left = box[0].start, box[1].start

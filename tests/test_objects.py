@@ -85,6 +85,8 @@ SHAPES = {
     "two discs that overlap by a third": (ellipse(60, 40, 18, 18) | ellipse(60, 64, 18, 18), 2),
     "a small one beside a large one": (ellipse(60, 40, 25, 25) | ellipse(60, 72, 10, 10), 2),
     "three in a row": (ellipse(60, 30, 12, 12) | ellipse(60, 52, 12, 12) | ellipse(60, 74, 12, 12), 3),
+    "three in a clump": (ellipse(60, 60, 10, 10) | ellipse(74, 68.4, 10, 10) | ellipse(74, 51.6, 10, 10), 3),
+    "two at a right angle": (ellipse(60, 60, 8, 14) | ellipse(66, 72.6, 14, 8), 2),
     "two at the border": (ellipse(40, 0, 16, 16) | ellipse(70, 0, 16, 16), 2),
 }
 
