@@ -105,6 +105,23 @@ Channels = Annotated[
 ]
 
 
+IgnoreValue = Annotated[
+    str | None,
+    typer.Option(help="Value of mask pixels that nobody judged, for example 255, or red, green and blue: 255,0,0."),
+]
+
+
+def _ignore_value(typed: str | None) -> int | tuple[int, int, int] | None:
+    from cellseg.data.facts import checked_ignore_value
+
+    if typed is None:
+        return None
+    if not re.fullmatch(r"\d{1,5}(,\d{1,5})*", typed):
+        raise InputError(f"--ignore-value is {typed}, but must be a value such as 255, or a colour such as 255,0,0")
+    parts = [int(part) for part in typed.split(",")]
+    return checked_ignore_value(parts[0] if len(parts) == 1 else parts, "--ignore-value")
+
+
 def _channels(typed: str | None) -> tuple[int, ...] | None:
     if typed is None:
         return None
@@ -152,6 +169,7 @@ def check(
     groups: Groups = None,
     mask_threshold: Threshold = 20,
     channels: Channels = None,
+    ignore_value: IgnoreValue = None,
     image_size: Annotated[
         int, typer.Option(min=1, max=2**16, help="Side in pixels to which training resizes images.")
     ] = 224,
@@ -168,7 +186,7 @@ def check(
     from cellseg.data.groups import write_groups as write
     from cellseg.data.montage import save_montage
 
-    how = Reading(mask_threshold, _channels(channels), image_size)
+    how = Reading(mask_threshold, _channels(channels), image_size, _ignore_value(ignore_value))
     report = check_data(data, groups, how, regroup=write_groups is not None, tiles=montage is not None)
     print_check(report, next_command(report, data, write_groups or groups, how))
     if write_groups and report.groups:
@@ -188,13 +206,15 @@ def clean(
     groups: Groups = None,
     mask_threshold: Threshold = 20,
     channels: Channels = None,
+    ignore_value: IgnoreValue = None,
 ) -> None:
     """Write a cleaned copy of a data set: PNG files, masks of 0 and 255, and changes.csv."""
     from cellseg.data.clean import write_cleaned
     from cellseg.data.facts import Reading
     from cellseg.data.findings import count
 
-    pairs, meaning, warnings = write_cleaned(data, out, groups, Reading(mask_threshold, _channels(channels)))
+    how = Reading(mask_threshold, _channels(channels), ignore_value=_ignore_value(ignore_value))
+    pairs, meaning, warnings = write_cleaned(data, out, groups, how)
     typer.echo(meaning)
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)

@@ -6,6 +6,27 @@ from torch import Tensor, nn
 
 from cellseg.storage.errors import InputError
 
+SURE = -30.0  # a logit of background
+
+
+def without_ignored(logits: Tensor, target: Tensor, ignored: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Replace logits and target of pixels that nobody judged by sure background, so that any loss learns nothing there.
+
+    A loss then has a constant part for these pixels: about 0 for the losses here, which averages over all pixels
+    dilute a little.
+
+    Args:
+        logits: Shape (N, 1, H, W).
+        target: Same shape, 0 or 1.
+        ignored: Same shape, true where nobody judged; None if every pixel was judged.
+
+    Returns:
+        Both; no gradient flows through the replaced logits.
+    """
+    if ignored is None:
+        return logits, target
+    return logits.masked_fill(ignored, SURE), target.masked_fill(ignored, 0)
+
 
 def soft_dice(probability: Tensor, target: Tensor) -> Tensor:
     """Compute the Dice of unthresholded probabilities, one value in [0, 1] per image.

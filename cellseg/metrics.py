@@ -25,6 +25,7 @@ from cellseg.objects import (
     label_objects,
     label_truth,
     object_scores,
+    without_unjudged,
 )
 from cellseg.storage.errors import InputError
 
@@ -89,7 +90,7 @@ OBJECT_SCORES = (  # of test images only; runs of early versions have none
         unit="objects per image",
     ),
 )
-OBJECT_COUNTS = ("true_objects", "predicted_objects")
+OBJECT_COUNTS = ("true_objects", "predicted_objects", "ignored_objects")
 PER_IMAGE = tuple(score.name for score in SCORES if not score.pooled)
 POOLED = {"dice_pooled": "dice", "iou_pooled": "iou"}  # the score per image that each corresponds to
 NOT_NAMES = frozenset(  # of other columns of the tables
@@ -194,7 +195,14 @@ def image_scores(probability: Tensor, target: Tensor, vanished: Tensor | None = 
 
 
 def score_objects(
-    probability: Tensor, target: Tensor, ids: Tensor, numbered: Tensor, vanished: Tensor, scale: float = 1.0
+    probability: Tensor,
+    target: Tensor,
+    ids: Tensor,
+    numbered: Tensor,
+    vanished: Tensor,
+    scale: float = 1.0,
+    *,
+    ignored: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Score the objects and outlines of every image by themselves.
 
@@ -208,24 +216,28 @@ def score_objects(
         numbered: Shape (N,), whether the label files number their objects; ``ids`` is not used where they do not.
         vanished: Shape (N,), the number of objects of images that lost all cells when they were resized, else 0.
         scale: Pixels of the images, along a side, for one pixel that the network saw.
+        ignored: Shape of the target, true where nobody judged; None if every pixel was judged.
 
     Returns:
         Tensors of shape (N,): the scores of ``OBJECT_SCORES`` and the counts of ``OBJECT_COUNTS``.
     """
     rows = []
-    parts = (probability.float(), target.float(), ids, numbered, vanished)  # NumPy has no bfloat16
+    unjudged = torch.zeros_like(target, dtype=torch.bool) if ignored is None else ignored
+    parts = (probability.float(), target.float(), ids, numbered, vanished, unjudged)  # NumPy has no bfloat16
     seen = zip(*(part.cpu().numpy() for part in parts), strict=True)
-    for likely, cell, numbers, has_ids, lost in seen:
-        found, true = likely[0] > THRESHOLD, cell[0] > 0
+    for likely, cell, numbers, has_ids, lost, left_out in seen:
+        found, true = (likely[0] > THRESHOLD) & ~left_out[0], cell[0] > 0
         smallest = max(1.0, SMALLEST_OBJECT * scale**2)
         labels = label_objects(found, smallest=smallest, split=bool(has_ids), scale=scale)
         labelled = label_truth(true, numbers if has_ids else None, smallest)
-        rows.append(score_labels(labels, found, labelled, true, int(lost)))
+        rows.append(score_labels(labels, found, labelled, true, int(lost), left_out[0]))
     return {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]}
 
 
-def score_labels(labels: Labels, found: Mask, labelled: Labels, true: Mask, lost: int = 0) -> dict[str, float]:
-    """Score the numbered objects and the mask of a prediction, all of shape (H, W).
+def score_labels(
+    labels: Labels, found: Mask, labelled: Labels, true: Mask, lost: int = 0, ignored: Mask | None = None
+) -> dict[str, float]:
+    """Score the numbered objects and the mask of a prediction, all of shape (H, W), 0 where nobody judged.
 
     Args:
         labels: The objects of the prediction.
@@ -233,11 +245,16 @@ def score_labels(labels: Labels, found: Mask, labelled: Labels, true: Mask, lost
         labelled: The objects of the label.
         true: Its mask.
         lost: Number of objects of a label that lost all cells when it was resized, else 0.
+        ignored: Pixels that nobody judged. A predicted object that reaches into them and is no hit does not count.
 
     Returns:
         The scores of ``OBJECT_SCORES`` and the counts of ``OBJECT_COUNTS``.
     """
-    row = object_scores(labels, labelled) | {"boundary_dice": boundary_dice(found, true)}
+    left_out = 0
+    if ignored is not None and ignored.any():
+        labels, left_out = without_unjudged(labels, labelled, ignored)
+    row = object_scores(labels, labelled) | {"boundary_dice": boundary_dice(found, true, ignored)}
+    row["ignored_objects"] = float(left_out)
     if lost:
         error = row["predicted_objects"] - lost
         nothing = dict.fromkeys(("boundary_dice", "object_f1", "panoptic_quality"), 0.0)
@@ -252,6 +269,18 @@ def describe_objects(numbered: int, images: int) -> str:
     if 0 < numbered < images:
         return f"objects: {ids}, in {numbered} of {images} images; in the others {regions}"
     return f"objects: {ids if numbered else regions}"
+
+
+def describe_ignored(pixels: Sequence[int], objects: Sequence[float]) -> dict[str, str]:
+    """Say what was left out because nobody judged it: pixels and predicted objects of each image; nothing if none."""
+    if not any(pixels):
+        return {}
+    images = sum(each > 0 for each in pixels)
+    return {
+        "not judged": f"{sum(pixels)} pixels in {images} of {len(pixels)} images count in no score",
+        "not judged objects": f"{sum(map(int, objects))} predicted objects that reach into these pixels and are no hit "
+        "do not count",
+    }
 
 
 class AddedScores:

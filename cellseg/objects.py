@@ -376,13 +376,9 @@ def object_scores(found: Labels, truth: Labels) -> dict[str, float]:
         over half the objects of both (Kirillov et al., 2019); both 1 if there are no objects. ``count_error``, found
         minus labelled objects, and its absolute value ``count_error_abs``; ``true_objects`` and ``predicted_objects``.
     """
-    numbers, found_areas = np.unique(found[found > 0], return_counts=True)
-    labelled, true_areas = np.unique(truth[truth > 0], return_counts=True)
-    both = (found > 0) & (truth > 0)
-    pairs, shared = np.unique(np.stack([found[both], truth[both]]), axis=1, return_counts=True)
-    union = found_areas[np.searchsorted(numbers, pairs[0])] + true_areas[np.searchsorted(labelled, pairs[1])] - shared
-    overlap = shared / union
+    overlap, _ = _overlaps(found, truth)
     hits = overlap[overlap > OVERLAP]
+    numbers, labelled = (np.unique(labels[labels > 0]) for labels in (found, truth))
     objects, error = len(numbers) + len(labelled), len(numbers) - len(labelled)
     return {
         "object_f1": 2 * len(hits) / objects if objects else 1.0,
@@ -394,35 +390,69 @@ def object_scores(found: Labels, truth: Labels) -> dict[str, float]:
     }
 
 
-def boundary_dice(found: Mask, truth: Mask) -> float:
+def without_unjudged(labels: Labels, labelled: Labels, ignored: Mask) -> tuple[Labels, int]:
+    """Leave out predicted objects that reach into pixels nobody judged and are no hit: nobody can say what they are.
+
+    Args:
+        labels: Numbered objects of the prediction on the judged pixels, shape (H, W).
+        labelled: Those of the label, same shape.
+        ignored: The pixels that nobody judged, same shape.
+
+    Returns:
+        The other objects, and the number of those left out.
+    """
+    reach = np.unique(labels[ndimage.binary_dilation(ignored, BY_SIDE_OR_CORNER)])
+    overlap, numbers = _overlaps(labels, labelled)
+    doubtful = np.setdiff1d(reach[reach > 0], numbers[overlap > OVERLAP])
+    return np.where(np.isin(labels, doubtful), 0, labels), len(doubtful)
+
+
+def _overlaps(found: Labels, truth: Labels) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Return the IoU of each predicted object with each labelled object that it meets, and the number of the former."""
+    numbers, found_areas = np.unique(found[found > 0], return_counts=True)
+    labelled, true_areas = np.unique(truth[truth > 0], return_counts=True)
+    both = (found > 0) & (truth > 0)
+    pairs, shared = np.unique(np.stack([found[both], truth[both]]), axis=1, return_counts=True)
+    union = found_areas[np.searchsorted(numbers, pairs[0])] + true_areas[np.searchsorted(labelled, pairs[1])] - shared
+    return shared / union, pairs[0]
+
+
+def boundary_dice(found: Mask, truth: Mask, ignored: Mask | None = None) -> float:
     """Return the share of the outlines of two masks, shape (H, W), that lie within 2 pixels of the other outline.
 
     This is the normalised surface Dice of Nikolov et al., 2018 (https://arxiv.org/abs/1809.04430); an outline is the
     pixels of a mask that touch another value, or the image border, by a side. 1 if both masks are empty, 0 if only one
-    is.
+    is. Outlines beside or in ``ignored``, pixels that nobody judged, do not count.
     """
     outlines = [mask & ~ndimage.binary_erosion(mask) for mask in (found, truth)]
-    total = sum(int(outline.sum()) for outline in outlines)
+    counted = outlines
+    if ignored is not None and ignored.any():
+        beside = ndimage.binary_dilation(ignored)
+        counted = [outline & ~beside for outline in outlines]
+    total = sum(int(outline.sum()) for outline in counted)
     if not total:
         return 1.0
     if not all(outline.any() for outline in outlines):
         return 0.0
     near = sum(
         int((ndimage.distance_transform_edt(~other)[outline] <= TOLERANCE).sum())
-        for outline, other in zip(outlines, reversed(outlines), strict=True)
+        for outline, other in zip(counted, reversed(outlines), strict=True)
     )
     return near / total
 
 
-def count_unlabelled(prediction: Mask, truth: Mask) -> int:
-    """Count predicted objects of at least 20 pixels that overlap no labelled pixel.
+def count_unlabelled(prediction: Mask, truth: Mask, ignored: Mask | None = None) -> int:
+    """Count predicted objects of at least 20 pixels that overlap no labelled pixel and none that nobody judged.
 
     They are unlabelled cells that the network found, or false positives.
 
     Args:
         prediction: Predicted mask, shape (H, W).
         truth: Label, same shape.
+        ignored: Pixels that nobody judged, same shape.
     """
+    if ignored is not None and ignored.any():
+        prediction, truth = prediction & ~ignored, truth | ndimage.binary_dilation(ignored, BY_SIDE_OR_CORNER)
     objects = label_objects(prediction)
     touched = np.bincount(objects[truth], minlength=int(objects.max()) + 1)[1:]
     return int((touched == 0).sum())
@@ -452,6 +482,7 @@ def find_disagreements(
     truth: Mask,
     seen: Mask,
     ids: NDArray[np.generic] | None = None,
+    ignored: Mask | None = None,
     *,
     split: bool = True,
 ) -> Iterator[Disagreement]:
@@ -463,9 +494,15 @@ def find_disagreements(
         seen: Mask in which to search for unlabelled cells; the prediction, or one at a lower threshold.
         ids: Number of each labelled object, same shape. Without them touching cells are one object of the label, and
             then of the prediction too, except where it has no label.
+        ignored: Pixels that nobody judged, same shape; an unlabelled object that reaches into them is left out.
         split: Whether to separate touching cells of the prediction.
     """
     near_label = ndimage.binary_dilation(truth, iterations=RIM)
+    if ignored is not None and ignored.any():
+        prediction, seen = prediction & ~ignored, seen & ~ignored
+        known = ndimage.label(seen & ~near_label, BY_SIDE_OR_CORNER)[0]
+        doubtful = np.unique(known[ndimage.binary_dilation(ignored, BY_SIDE_OR_CORNER)])
+        seen = seen & ~np.isin(known, doubtful[doubtful > 0])
     for where in _objects(label_objects(seen & ~near_label, split=split)):
         if ndimage.binary_erosion(np.pad(where, 1, mode="edge"), BY_SIDE_OR_CORNER).any():  # thinner: a rim of a label
             yield Disagreement(UNLABELLED, where)

@@ -35,8 +35,8 @@ from cellseg.data.progress import with_progress
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, require_bounded
 
-VERSION = 6  # increase it when decoding or the stored facts change: entries of other versions are not read
-PARTS = ("images", "masks", "ids", "looks")  # files of an entry, besides facts.json
+VERSION = 7  # increase it when decoding or the stored facts change: entries of other versions are not read
+PARTS = ("images", "masks", "ids", "ignored", "looks")  # files of an entry, besides facts.json
 AT_ONCE = 256  # pairs in memory at once: enough to keep all cores busy
 REMEDY = "cellseg keeps decoded images there; free disk space, or set data.cache=PATH to a writable folder"
 
@@ -88,8 +88,10 @@ class DecodedPairs:
         images: Rows of shape (C, S, S), or (C, H, W) if not resized, uint8.
         masks: Rows of shape (1, S, S) or (1, H, W), uint8, 0 or 1.
         ids: Numbers of the objects, rows of shape (S, S) or (H, W), int32; empty rows where labels do not number them.
+        ignored: Rows of shape (1, S, S) or (1, H, W), uint8, 1 for pixels that nobody judged, which are 0 in ``masks``;
+            empty rows where there are none.
         looks: Rows that ``Likeness.unpacked`` reads.
-        row: The row of each pair in ``images``, ``masks``, ``ids`` and ``looks``.
+        row: The row of each pair in the others.
     """
 
     pairs: Sequence[Pair]
@@ -98,6 +100,7 @@ class DecodedPairs:
     images: StoredRows
     masks: StoredRows
     ids: StoredRows
+    ignored: StoredRows
     looks: StoredRows
     row: Sequence[int]
 
@@ -168,6 +171,10 @@ def load_pairs(pairs: Sequence[Pair], how: Reading, folder: Path | None = None) 
             [side if facts["numbered"] else (0, 0) for side, facts in zip(sides, stored["facts"], strict=True)],
             np.int32,
         ),
+        ignored=StoredRows(
+            entry / "ignored",
+            [(1, *side) if facts["ignored"] else (0, 0, 0) for side, facts in zip(sides, stored["facts"], strict=True)],
+        ),
         looks=StoredRows(entry / "looks", [(LIKENESS_BYTES,)] * count),
         row=row,
     )
@@ -192,9 +199,11 @@ def in_parallel(function: Callable[[Item], Result], items: Sequence[Item], doing
 def _digest(pair: Pair) -> str:
     """Return a hash of the bytes of a pair's files."""
     whole = hashlib.sha256()
-    for path in (pair.image, *pair.masks):
+    for path in pair.files:
         try:
             require_bounded(path, "a picture")
+            if path in pair.ignored:
+                whole.update(b"not judged")
             with path.open("rb", buffering=0) as file:
                 whole.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
@@ -253,7 +262,9 @@ def _write(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Read
         mask = resize_mask(clean.mask, size) if size else clean.mask
         ids = clean.ids if clean.ids is not None else np.empty((0, 0), np.int32)
         ids = resize_ids(ids, size) if size and ids.size else ids
-        parts = [image.tobytes(), mask.tobytes(), ids.tobytes(), clean.likeness.packed()]
+        ignored = clean.ignored if clean.ignored is not None else np.empty((0, 0), bool)
+        ignored = resize_mask(ignored, size) if size and ignored.size else ignored
+        parts = [image.tobytes(), mask.tobytes(), ids.tobytes(), ignored.tobytes(), clean.likeness.packed()]
         return parts, clean.facts, clean.likeness
 
     facts, likenesses = [], Likenesses(len(pairs))

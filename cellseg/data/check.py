@@ -164,7 +164,7 @@ def _merged(problems: Sequence[Problem], root: Path) -> list[Finding]:
 
 
 def _unusable(pair: Pair, error: InputError) -> Problem:
-    path = next((path for path in (pair.image, *pair.masks) if str(error).startswith(f"{path}: ")), pair.image)
+    path = next((path for path in pair.files if str(error).startswith(f"{path}: ")), pair.image)
     seen, _, remedy = str(error).removeprefix(f"{path}: ").partition("; ")
     return Problem(path, seen, remedy or "fix the file or remove the pair")
 
@@ -202,6 +202,9 @@ def next_command(check: Check, root: Path, groups: Path | None, how: Reading) ->
         "data.groups": None if groups == usual else groups,
         "data.mask_threshold": how.mask_threshold if how.mask_threshold != Reading.mask_threshold else None,
         "data.channels": how.channels and f"[{','.join(map(str, how.channels))}]",
+        "data.ignore_value": how.ignore_value
+        if isinstance(how.ignore_value, int | None)
+        else f"[{','.join(map(str, how.ignore_value))}]",
         "data.image_size": how.image_size if how.image_size != USUAL_SIZE else None,
     }
     words = [f"{key}={value}" for key, value in settings.items() if value is not None]

@@ -11,6 +11,7 @@ from cellseg.data.cache import in_parallel
 from cellseg.data.facts import PairFacts, Reading, inspect_pair
 from cellseg.data.findings import WARNING, Finding, describe_masks, look_at_pairs
 from cellseg.data.groups import write_groups
+from cellseg.data.ignored import place_of_ignored
 from cellseg.data.images import MOST_SHOWN, as_rgb
 from cellseg.data.masks import LABELS, RESIZED
 from cellseg.data.pairs import Pair, Scan, find_pairs, shown
@@ -56,17 +57,25 @@ def write_cleaned(
         def write(pair: Pair) -> tuple[PairFacts, list[tuple[str, ...]]]:
             clean = inspect_pair(pair, how)
             image_file, mask_file = files[pair.name]
-            for file, picture in ((image_file, as_rgb(clean.pixels)), (mask_file, _black_and_white(clean.mask))):
+            written = {image_file: as_rgb(clean.pixels), mask_file: _black_and_white(clean.mask)}
+            ignored_file = place_of_ignored(image_file, mask_file)
+            if clean.ignored is not None:
+                written[ignored_file] = _black_and_white(clean.ignored)
+            for file, picture in written.items():
                 (unfinished / file).parent.mkdir(parents=True, exist_ok=True)
                 picture.save(unfinished / file)
             labels = pair.masks[0].parent / "*" if len(pair.masks) > 1 else pair.masks[0]
             of_image, of_mask = (shown(path, scan.root) for path in (pair.image, labels))
             if scan.listed:
                 of_mask = ", ".join(shown(path, scan.root) for path in pair.masks)
-            return clean.facts, [
+            changes: list[tuple[str, ...]] = [
                 (pair.name, of_image, str(image_file), _image_change(clean.facts)),
                 (pair.name, of_mask, str(mask_file), _mask_change(clean.facts, len(pair.masks))),
             ]
+            if clean.ignored is not None:
+                of_ignored = ", ".join(shown(path, scan.root) for path in pair.ignored) or of_mask
+                changes.append((pair.name, of_ignored, str(ignored_file), "pixels that nobody judged set to 255"))
+            return clean.facts, changes
 
         if len(how.channels or ()) > MOST_SHOWN:
             raise InputError(f"a PNG file cannot hold {len(how.channels or ())} channels; choose at most {MOST_SHOWN}")
@@ -77,7 +86,9 @@ def write_cleaned(
             writer.writerows([as_text(cell) for cell in row] for rows in changes for row in rows)
         group_of = {pair.name: pair.group for pair in scan.pairs} if scan.grouped else {}
         if as_table:
-            write_pairs_table(unfinished / "pairs.csv", files, group_of)
+            unjudged = [pair.name for pair, fact in zip(scan.pairs, facts, strict=True) if fact.ignored]
+            ignored = {name: place_of_ignored(*files[name]) for name in unjudged}
+            write_pairs_table(unfinished / "pairs.csv", files, group_of, ignored)
         elif group_of:
             write_groups(unfinished / "groups.csv", group_of)
     found = look_at_pairs(scan.pairs, facts, scan.root)

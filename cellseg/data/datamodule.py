@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.dataset import Augmentation, CellDataset, EpochSampler
-from cellseg.data.facts import Reading
+from cellseg.data.facts import Reading, checked_ignore_value
 from cellseg.data.findings import WARNING, Leak, count, describe_masks, find_leaks, look_at_pairs, nothing_to_learn
 from cellseg.data.pairs import Scan, find_pairs, see_all
 from cellseg.data.splits import SplitEntry, SplitPlan, SplitRecord, Subsets, read_split
@@ -43,6 +43,8 @@ class CellDataModule(L.LightningDataModule):
         batch_size: Images in a training step on each device. Scoring uses one image at a time.
         mask_threshold: In a grey mask, pixels above this value are cell; in 0..254.
         channels: Which channels of the images to use, counted from 0; at most four. By default RGB, grey as RGB.
+        ignore_value: The value of mask pixels that nobody judged, or their red, green and blue; None for no such value.
+            Files that mark such pixels need no setting.
         origin: Where to get the data set; the error message names it if ``root`` does not exist.
         split: How to divide the pairs; see ``SplitPlan``.
         augmentation: A callable that takes a training image and its mask, both (C, S, S), and a generator for all
@@ -64,6 +66,7 @@ class CellDataModule(L.LightningDataModule):
         batch_size: int = 2,
         mask_threshold: int = 20,
         channels: Sequence[int] | None = None,
+        ignore_value: int | Sequence[int] | None = None,
         origin: str | None = None,
         split: SplitPlan = SplitPlan(),
         augmentation: Augmentation | None = None,
@@ -89,7 +92,12 @@ class CellDataModule(L.LightningDataModule):
         self.groups, self.cache = (_expanded(path) if path else None for path in (groups, cache))
         self.batch_size = batch_size
         self.image_size, self.resize = image_size, resize
-        self.reading = Reading(mask_threshold, _checked(channels), image_size if resize == "whole" else None)
+        self.reading = Reading(
+            mask_threshold,
+            _checked(channels),
+            image_size if resize == "whole" else None,
+            checked_ignore_value(ignore_value, "data.ignore_value"),
+        )
         self.origin = origin
         self.split, self.augmentation, self.seed = split, augmentation, seed
         self._decoded: DecodedPairs | None = None
@@ -129,7 +137,7 @@ class CellDataModule(L.LightningDataModule):
         try:
             decoded = load_pairs(pairs, self.reading, self.cache)
         except InputError as error:
-            if any(str(error).startswith(str(path)) for pair in pairs for path in (pair.image, *pair.masks)):
+            if any(str(error).startswith(str(path)) for pair in pairs for path in pair.files):
                 raise InputError(f"{error}{see_all(self.root)}") from error
             raise
         if path and recorded:
@@ -140,6 +148,9 @@ class CellDataModule(L.LightningDataModule):
         if leaks and not self.split.allow_leaks:
             raise InputError(_leak_message(leaks, scan, self.root, repeated=recorded is not None))
         log.info("%s", describe_masks(decoded.facts, self.reading.mask_threshold))
+        value = self.reading.ignore_value
+        if value is not None and not any(facts.ignored for facts in decoded.facts):
+            log.warning("no mask has the value data.ignore_value=%s, so every pixel counts as judged", value)
         if reason := nothing_to_learn([decoded.facts[index] for index in decoded.positions(subsets["train"])]):
             raise InputError(f"{self.root}: {reason}")
         for finding in look_at_pairs(decoded.pairs, decoded.facts, scan.root, resized=self.resize == "whole"):

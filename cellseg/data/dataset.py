@@ -16,10 +16,11 @@ Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]
 
 
 class CellDataset(Dataset[dict[str, Any]]):
-    """Return decoded pairs as samples ``{image, mask, name, group, vanished}``, and ``ids`` where objects are scored.
+    """Return decoded pairs as samples ``{image, mask, ignored, name, group, vanished}``, and ``ids`` for object scores.
 
     Image and mask are float, the image in [0, 1], the mask 0 or 1. ``vanished`` is the number of objects of a mask that
-    lost all its cells when it was resized, else 0. ``ids``, int32 of shape (H, W), numbers the
+    lost all its cells when it was resized, else 0. ``ignored``, bool, marks pixels that nobody judged, which are 0 in
+    the mask; samples have it if any image of the data set has such pixels. ``ids``, int32 of shape (H, W), numbers the
     labelled objects if ``numbered`` is true: if the label files do.
 
     The index of a sample is ``(position, epoch)``. Crop and augmentation depend only on seed, epoch and image, not on
@@ -46,6 +47,7 @@ class CellDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self._decoded, self._members = decoded, decoded.positions(names)
         self._augmentation, self._seed, self._crop, self._objects = augmentation, seed, crop, objects
+        self._judged = not any(facts.ignored for facts in decoded.facts)
 
     def __len__(self) -> int:
         return len(self._members)
@@ -54,18 +56,22 @@ class CellDataset(Dataset[dict[str, Any]]):
         position, epoch = key if isinstance(key, tuple) else (key, 0)
         index = self._members[position]
         row, pair = self._decoded.row[index], self._decoded.pairs[index]
+        facts = self._decoded.facts[index]
         pixels, cells = self._decoded.images[row], self._decoded.masks[row]
+        if facts.ignored:  # cropped and augmented as a second channel of the mask
+            cells = np.concatenate([cells, self._decoded.ignored[row]])
         generator = torch.Generator().manual_seed(derived_seed(self._seed, epoch, index))
         if self._crop:
             pixels, cells = random_crop(pixels, cells, self._crop, generator)
         image, mask = torch.from_numpy(pixels) / 255, torch.from_numpy(cells).float()
         if self._augmentation:
             image, mask = augmented(self._augmentation, image, mask, generator)
-        facts = self._decoded.facts[index]
         vanished = facts.objects if facts.vanishes else 0
-        sample = {"image": image, "mask": mask, "name": pair.name, "group": pair.group, "vanished": vanished}
+        sample = {"image": image, "mask": mask[:1], "name": pair.name, "group": pair.group, "vanished": vanished}
+        if not self._judged:
+            sample["ignored"] = mask[1:] > 0 if facts.ignored else torch.zeros(mask.shape, dtype=torch.bool)
         if self._objects:
-            ids = self._decoded.ids[row] if facts.numbered else np.zeros(cells.shape[1:], np.int32)
+            ids = self._decoded.ids[row] if facts.numbered else np.zeros(pixels.shape[1:], np.int32)
             sample |= {"ids": torch.from_numpy(ids), "numbered": facts.numbered}
         return sample
 

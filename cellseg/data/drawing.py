@@ -11,6 +11,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 Pixels = NDArray[np.uint8]
 RIGHT, FALSE, MISSED = (255, 255, 255), (230, 159, 0), (0, 114, 178)  # orange and blue: also for colour-blind eyes
+HATCH, HATCHED = 6, 120  # pixels from line to line, and their grey
 GAP = 4  # pixels between the parts
 OUTLINE = (255, 120, 0)
 TINT = 50  # opacity of the colour inside a cell, of 255
@@ -18,30 +19,41 @@ OVERLAY_SIDE = 4096  # maximum side of an overlay in pixels, enough to look at
 MOST_NUMBERS = 5000  # more would cover the image
 
 
-def draw_panel(image: Pixels, truth: NDArray[np.bool_], mask: NDArray[np.bool_]) -> Pixels:
+def draw_panel(
+    image: Pixels, truth: NDArray[np.bool_], mask: NDArray[np.bool_], ignored: NDArray[np.bool_] | None = None
+) -> Pixels:
     """Return image | truth | prediction side by side, shape (H, 3 W + gaps, 3).
 
     Args:
         image: Shape (H, W, 3).
         truth: The labelled mask, shape (H, W).
         mask: The network's mask, shape (H, W).
+        ignored: Pixels that nobody judged, shape (H, W); they are hatched.
     """
     gap = np.full((len(image), GAP, 3), 128, np.uint8)
-    return np.concatenate([image, gap, draw_truth(truth), gap, draw_prediction(truth, mask)], axis=1)
+    return np.concatenate([image, gap, draw_truth(truth, ignored), gap, draw_prediction(truth, mask, ignored)], axis=1)
 
 
-def draw_truth(truth: NDArray[np.bool_]) -> Pixels:
-    """Return a mask (H, W) as an image (H, W, 3), cells in white."""
-    return np.where(truth[..., None], np.array(RIGHT, np.uint8), np.uint8(0))
+def draw_truth(truth: NDArray[np.bool_], ignored: NDArray[np.bool_] | None = None) -> Pixels:
+    """Return a mask (H, W) as an image (H, W, 3), cells in white, pixels that nobody judged hatched."""
+    picture = np.where(truth[..., None], np.array(RIGHT, np.uint8), np.uint8(0))
+    if ignored is not None:
+        height, width = truth.shape
+        lines = np.add.outer(np.arange(height), np.arange(width)) % HATCH < HATCH // 2
+        picture[ignored & lines], picture[ignored & ~lines] = HATCHED, 0
+    return picture
 
 
-def draw_prediction(truth: NDArray[np.bool_], mask: NDArray[np.bool_]) -> Pixels:
+def draw_prediction(
+    truth: NDArray[np.bool_], mask: NDArray[np.bool_], ignored: NDArray[np.bool_] | None = None
+) -> Pixels:
     """Compare a predicted mask with the labelled mask, both (H, W), in an image (H, W, 3).
 
-    White: cell in both. Orange: cell in the prediction only. Blue: cell in the label only.
+    White: cell in both. Orange: cell in the prediction only. Blue: cell in the label only. Hatched: nobody judged.
     """
-    picture = draw_truth(truth & mask)
-    picture[truth & ~mask], picture[mask & ~truth] = MISSED, FALSE
+    picture = draw_truth(truth & mask, ignored)
+    judged = True if ignored is None else ~ignored
+    picture[truth & ~mask & judged], picture[mask & ~truth & judged] = MISSED, FALSE
     return picture
 
 

@@ -2,16 +2,19 @@
 
 import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from cellseg.data.decoded import Pixels
 from cellseg.data.images import MOST_SHOWN, ImageReading, as_rgb, content_hash, is_grey, read_image
 from cellseg.data.kinship import Likeness, measure_likeness
-from cellseg.data.masks import GREY, MaskReading, count_survivors, read_mask
+from cellseg.data.masks import GREY, IgnoreValue, MaskReading, count_survivors, read_mask
 from cellseg.data.pairs import Pair
 from cellseg.storage.errors import InputError
 
@@ -26,11 +29,30 @@ class Reading:
         mask_threshold: As for ``read_mask``.
         channels: As for ``read_image``.
         image_size: Side in pixels to which a run resizes; None for no resizing.
+        ignore_value: As for ``read_mask``.
     """
 
     mask_threshold: int = 20
     channels: tuple[int, ...] | None = None
     image_size: int | None = None
+    ignore_value: IgnoreValue = None
+
+
+def checked_ignore_value(value: Any, name: str) -> IgnoreValue:
+    """Return a value of mask pixels that nobody judged: a whole number, or red, green and blue; None for none.
+
+    Raises:
+        InputError: If it is neither; the message begins with ``name``.
+    """
+    if value is None or (type(value) is int and 1 <= value < 2**16):
+        return value
+    listed = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 3
+    if listed and all(type(part) is int and 0 <= part <= 255 for part in value) and any(value):
+        return value[0], value[1], value[2]
+    raise InputError(
+        f"{name} must be a value from 1 to 65535, or red, green and blue from 0 to 255 such as [255,0,0], but is "
+        f"{value!r}"
+    )
 
 
 @dataclass(frozen=True)
@@ -83,6 +105,8 @@ class PairFacts(ImageFacts):
         grey: Share of the cell pixels that are grey in the file.
         faint: Share of all pixels that were above 0 and became background.
         faint_areas: Share of all pixels that are faint and far from any cell.
+        ignored: Share of all pixels that nobody judged.
+        ignored_regions: Number of regions that they form.
         cells: Share of all pixels that are cell.
         border: Share of the pixels along the four sides that are cell.
         resized_to: Side in pixels to which a run resizes; 0 for no resizing.
@@ -108,6 +132,8 @@ class PairFacts(ImageFacts):
     grey: float
     faint: float
     faint_areas: float
+    ignored: float
+    ignored_regions: int
     cells: float
     border: float
     resized_to: int
@@ -130,6 +156,7 @@ class CleanPair:
         pixels: Shape (H, W, C).
         mask: Shape (H, W).
         ids: Numbers of the objects, shape (H, W); None if the label files do not number them.
+        ignored: Pixels that nobody judged, shape (H, W); None if there are none.
         facts: Measurements.
         likeness: Data for finding related images.
     """
@@ -137,6 +164,7 @@ class CleanPair:
     pixels: Pixels
     mask: NDArray[np.bool_]
     ids: NDArray[np.int32] | None
+    ignored: NDArray[np.bool_] | None
     facts: PairFacts
     likeness: Likeness
 
@@ -147,8 +175,9 @@ def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
     Raises:
         InputError: If a file cannot be used, or a mask and its image differ in size; the message names the file.
     """
-    image, reading = read_image(pair.image, how.channels), read_mask(pair.masks, how.mask_threshold)
-    mask = reading.cell
+    image = read_image(pair.image, how.channels)
+    reading = read_mask(pair.masks, how.mask_threshold, pair.ignored, how.ignore_value)
+    mask, ignored = reading.cell, reading.ignored
     if mask.shape != image.pixels.shape[:2]:
         raise InputError(_unequal(pair, image, reading))
     sides = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
@@ -156,7 +185,7 @@ def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
     facts = PairFacts(
         **vars(inspect_image(image, how)),
         sha256=content_hash(image.whole),
-        mask_sha256=content_hash(mask),
+        mask_sha256=content_hash(mask if ignored is None else mask + np.uint8(2) * ignored),
         mask_file_kind=reading.decoded.kind,
         mask_turned=reading.turned,
         mask_white_is_zero=reading.white_is_zero,
@@ -172,6 +201,8 @@ def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
         grey=reading.grey_pixels / max(int(mask.sum()), 1),
         faint=reading.faint_pixels / mask.size,
         faint_areas=reading.faint_areas / mask.size,
+        ignored=0.0 if ignored is None else float(ignored.mean()),
+        ignored_regions=0 if ignored is None else int(ndimage.label(ignored, np.ones((3, 3)))[1]),
         cells=float(mask.mean()),
         border=float(sides.mean()),
         resized_to=how.image_size or 0,
@@ -180,7 +211,7 @@ def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
         specks=survival.specks,
         keeps_all_at=survival.side,
     )
-    return CleanPair(image.pixels, mask, reading.ids, facts, measure_likeness(as_rgb(image.whole)))
+    return CleanPair(image.pixels, mask, reading.ids, ignored, facts, measure_likeness(as_rgb(image.whole)))
 
 
 def inspect_image(image: ImageReading, how: Reading) -> ImageFacts:

@@ -111,7 +111,10 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
         lambda facts: (
             f"value {facts[0].not_judged} beside labels up to {_second(facts):g}, which may mean 'not annotated'"
         ),
-        "it is cell, like every value above 0; if these pixels were not annotated, save them as 0",
+        lambda facts: (
+            "it is cell, like every value above 0; if nobody judged these pixels, set "
+            f"data.ignore_value={facts[0].not_judged} (check, clean: --ignore-value)"
+        ),
     ),
     Trait(
         WARNING,
@@ -241,7 +244,17 @@ def describe_masks(facts: Sequence[PairFacts], threshold: int) -> str:
     kinds = Counter(fact.mask_kind for fact in facts)
     described = "; ".join(f"{kinds[kind]} {meaning}" for kind, meaning in meanings.items() if kinds[kind])
     indexed = sum(fact.by_index for fact in facts)
-    return f"masks: {described}" + (f"; {indexed} read by palette index" if indexed else "")
+    unjudged = [fact for fact in facts if fact.ignored]
+    share = sum(fact.ignored * fact.width * fact.height for fact in unjudged) / max(
+        1, sum(fact.width * fact.height for fact in facts)
+    )
+    regions = sum(fact.ignored_regions for fact in unjudged)
+    left_out = f"; not judged: {share:.2%} of the pixels, {count(regions, 'region')} in {count(len(unjudged), 'mask')}"
+    return (
+        f"masks: {described}"
+        + (f"; {indexed} read by palette index" if indexed else "")
+        + (left_out if unjudged else "")
+    )
 
 
 def _shared_traits(
@@ -398,7 +411,10 @@ def find_leaks(pairs: Sequence[Pair], kin: Sequence[Kin], subsets: Subsets) -> l
 def nothing_to_learn(training: Sequence[PairFacts]) -> str | None:
     """Return why no network can learn from these masks, or None."""
     if not any(fact.objects for fact in training):
-        return "none of the training masks contains a cell; check the masks"
+        unjudged = any(fact.ignored for fact in training)
+        return f"none of the training masks contains a cell{' among the judged pixels' * unjudged}; check the masks" + (
+            " and data.ignore_value" if unjudged else ""
+        )
     if not any(fact.kept for fact in training):
         size, side = training[0].resized_to, max(fact.keeps_all_at for fact in training)
         return (

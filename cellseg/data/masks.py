@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,8 @@ SIDE_STEP, SIDE_GROWTH = 32, 1.2  # sides to try: multiples of 32, for pooling, 
 NOT_JUDGED = {255, 65535}  # may mark pixels without annotation if all other values are below NOT_JUDGED_SHARE of it
 NOT_JUDGED_SHARE = 0.45
 
+IgnoreValue = int | tuple[int, int, int] | None
+
 
 @dataclass(frozen=True)
 class MaskReading:
@@ -60,6 +63,7 @@ class MaskReading:
         ids: The number of the object at each pixel, shape (H, W), int32, 0 for background; None if values or files do
             not number objects.
         pieces: Number of regions of one value.
+        ignored: Pixels that nobody judged, shape (H, W); they are neither cell nor background. None if there are none.
     """
 
     cell: NDArray[np.bool_]
@@ -79,9 +83,12 @@ class MaskReading:
     inverted: bool = False
     ids: NDArray[np.int32] | None = None
     pieces: int = 0
+    ignored: NDArray[np.bool_] | None = None
 
 
-def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
+def read_mask(
+    paths: Sequence[Path], threshold: int, ignored: Sequence[Path] = (), ignore_value: IgnoreValue = None
+) -> MaskReading:
     """Read a mask, interpreted by its values; several files give their union.
 
     If each value fills separate areas (0 and 1, 0 and 255, classes, instance ids, palette colours), every value above 0
@@ -94,12 +101,36 @@ def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
     Args:
         paths: The label files, 0 for background.
         threshold: In 0..254, on the scale of 8-bit files.
+        ignored: Files that mark, as a mask marks cells, the pixels that nobody judged.
+        ignore_value: The value, or red, green and blue, of pixels in the label files that nobody judged.
 
     Raises:
         InputError: As for ``read_image``; also if a grey mask has values but none above the threshold, nothing tells
             which value is background, or the files differ in size.
     """
-    readings = [_read_mask(path, threshold) for path in paths]
+    reading = _united(paths, [_read_mask(path, threshold, ignore_value) for path in paths])
+    none = np.zeros_like(reading.cell)
+    marked = [_marked(path, threshold, reading) for path in ignored]
+    unjudged = reduce(np.logical_or, marked, none if reading.ignored is None else reading.ignored)
+    if not unjudged.any():
+        return replace(reading, ignored=None)
+    ids = None if reading.ids is None else np.where(unjudged, 0, reading.ids)
+    return replace(reading, cell=reading.cell & ~unjudged, ids=ids, ignored=unjudged)
+
+
+def _marked(path: Path, threshold: int, mask: MaskReading) -> NDArray[np.bool_]:
+    """Read a file that marks pixels which nobody judged."""
+    marks = _read_mask(path, threshold, None)
+    if marks.cell.shape != mask.cell.shape:
+        raise InputError(
+            f"{path}: marks not-judged pixels of a mask of {mask.decoded.size} pixels, but is {marks.decoded.size}; "
+            "export both at the same size"
+        )
+    return marks.cell
+
+
+def _united(paths: Sequence[Path], readings: Sequence[MaskReading]) -> MaskReading:
+    """Return the union of what the files of one mask hold."""
     first = readings[0]
     if len(readings) == 1:
         objects = 0 if first.ids is None else int(first.ids.max(initial=0))
@@ -111,6 +142,7 @@ def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
                 "export all masks of an image at the same size"
             )
     kinds = [reading.kind for reading in readings]
+    unjudged = [reading.ignored for reading in readings if reading.ignored is not None]
     return MaskReading(
         cell=np.logical_or.reduce([reading.cell for reading in readings]),
         decoded=first.decoded,
@@ -128,6 +160,7 @@ def read_mask(paths: Sequence[Path], threshold: int) -> MaskReading:
         by_index=any(reading.by_index for reading in readings),
         inverted=any(reading.inverted for reading in readings),
         ids=_ids_of_files(readings),
+        ignored=reduce(np.logical_or, unjudged) if unjudged else None,
     )
 
 
@@ -186,8 +219,35 @@ def count_survivors(mask: NDArray[np.bool_], size: int | None, *, noisy: bool = 
     return Survival(objects, left, min(side, whole), specks)
 
 
-def _read_mask(path: Path, threshold: int) -> MaskReading:
+def _read_mask(path: Path, threshold: int, ignore_value: IgnoreValue) -> MaskReading:
     decoded = decode(path)
+    if ignore_value is None:
+        return _interpreted(path, threshold, decoded)
+    ignored = _of_value(path, decoded, ignore_value)
+    if not ignored.any():
+        return _interpreted(path, threshold, decoded)
+    judged = np.where(ignored[..., None], decoded.values.dtype.type(0), decoded.values)
+    return replace(_interpreted(path, threshold, replace(decoded, values=judged)), ignored=ignored)
+
+
+def _of_value(path: Path, decoded: Decoded, value: int | tuple[int, int, int]) -> NDArray[np.bool_]:
+    """Return which pixels have a value, or a colour."""
+    if decoded.lossy == "yes":
+        raise InputError(
+            f"{path}: is a JPEG image, whose values are not exact, so data.ignore_value cannot be found in it; save "
+            "the mask as PNG, or mark not-judged pixels in a file of their own"
+        )
+    values, palette = decoded.values, decoded.palette
+    colours = values.shape[2] - decoded.alpha
+    if isinstance(value, int):
+        return (values[..., :colours] == value).all(axis=2)
+    if palette is not None:
+        return np.isin(values[..., 0], np.flatnonzero((palette[:, :3] == value).all(axis=1)))
+    return (values[..., :colours] == np.array(value)).all(axis=2) if colours == 3 else np.zeros(values.shape[:2], bool)
+
+
+def _interpreted(path: Path, threshold: int, decoded: Decoded) -> MaskReading:
+    """Return what the values of a label file mean."""
     if decoded.white_is_zero == "unknown":
         raise InputError(
             f"{path}: its tag PhotometricInterpretation is 0 (white is zero), so cell may be 0 or the largest value; "

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cellseg.data.formats import ANNOTATIONS, IMAGE_SUFFIXES, foreign_suffix
-from cellseg.data.words import CHANNEL, folder_role, image_keys, is_preview, mask_keys, preview_base, stem_of
+from cellseg.data.words import (
+    CHANNEL,
+    IGNORE,
+    folder_role,
+    image_keys,
+    is_ignore,
+    is_preview,
+    mask_keys,
+    preview_base,
+    stem_of,
+)
 from cellseg.storage.errors import InputError
 
 SYSTEM_NAMES = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
@@ -28,7 +38,10 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Folder:
-    """The images, folders and files of other formats in a folder, without hidden and system files."""
+    """The images, folders and files of other formats in a folder.
+
+    Hidden and system files are left out, and what marks pixels that nobody judged (see ``ignored``).
+    """
 
     path: Path
     pictures: list[Path]
@@ -50,7 +63,10 @@ class Folder:
                         continue
                     refuse_name(path, entry.name)
                     if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
-                        pictures.append(path / entry.name)
+                        if not is_ignore(path / entry.name):
+                            pictures.append(path / entry.name)
+                    elif entry.name.lower() == IGNORE:
+                        continue
                     elif entry.is_dir() and not entry.name.lower().endswith(".zarr"):
                         folders.append(path / entry.name)
                     elif foreign_suffix(entry.name) or entry.name.lower().endswith(ANNOTATIONS):
@@ -75,6 +91,7 @@ class Found:
     problems: list[Problem] = field(default_factory=list)
     mentioned: set[str] = field(default_factory=set)  # images that need no further message
     left_out: list[Path] = field(default_factory=list)  # images and other files that are ignored
+    ignored: dict[str, tuple[Path, ...]] = field(default_factory=dict)  # files of not-judged pixels, by pair
     failure: tuple[Path, str] | None = None  # the first image without a mask, and the reason
     parts: dict[str, int] = field(
         default_factory=dict

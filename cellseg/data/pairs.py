@@ -8,10 +8,11 @@ from pathlib import Path
 
 from cellseg.data.formats import ANNOTATIONS, BYSTANDERS, describe_foreign, refuse_foreign
 from cellseg.data.groups import natural, read_groups
+from cellseg.data.ignored import find_ignored
 from cellseg.data.layouts import EXACT, RECOGNISERS
 from cellseg.data.matching import Folder, Found, Problem, names, refuse_name
 from cellseg.data.table import HEADER, find_table, read_pairs_table
-from cellseg.data.words import MASK_WORD, PREVIEW, WEAK_WORD, folder_role, part_of, preview_base
+from cellseg.data.words import IGNORE, MASK_WORD, PREVIEW, WEAK_WORD, folder_role, is_ignore, part_of, preview_base
 from cellseg.storage.errors import InputError
 
 LAYOUTS = (
@@ -25,12 +26,21 @@ MOST = 6  # maximum number of data sets that a message lists
 
 @dataclass(frozen=True)
 class Pair:
-    """An image file, its mask files (their union is the mask), and its group: a split never separates a group."""
+    """An image file, its mask files (their union is the mask), and its group: a split never separates a group.
+
+    ``ignored`` are files that mark, by any value above 0, the pixels that nobody judged.
+    """
 
     name: str
     group: str
     image: Path
     masks: tuple[Path, ...]
+    ignored: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of its files."""
+        return (self.image, *self.masks, *self.ignored)
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,9 @@ def scan_pairs(root: Path, groups: Path | None = None) -> Scan:
     folder = root.parent if is_table else root
     listed = root if is_table else find_table(root)
     found, group_of = read_pairs_table(listed) if listed else (_read_folder(root), {})
+    if not listed:
+        found.ignored, unclear = find_ignored(folder, found.pairs)
+        found.problems += unclear
     for name, _, _ in found.pairs:
         refuse_name(folder, name)
     table = _group_table(folder, groups)
@@ -111,7 +124,9 @@ def scan_pairs(root: Path, groups: Path | None = None) -> Scan:
     called = [name for name, _, _ in found.pairs]
     grouped = bool(table or group_of)
     group_of = read_groups(table, called) if table else group_of or {name: name for name in called}
-    pairs = [Pair(name, group_of[name], image, masks) for name, image, masks in found.pairs]
+    pairs = [
+        Pair(name, group_of[name], image, masks, found.ignored.get(name, ())) for name, image, masks in found.pairs
+    ]
     pairs.sort(key=lambda pair: natural(pair.name))
     return Scan(found.layout, pairs, found.problems, found.left_out, grouped, folder, listed is not None)
 
@@ -135,8 +150,9 @@ def looks_like_mask(path: Path) -> bool:
     role = folder_role(path.parent.name) or folder_role(place.name)
     base = preview_base(path)
     shows = PREVIEW.search(path.stem) and base and any(other.stem == base for other in path.parent.iterdir())
-    named = MASK_WORD.search(path.stem) or WEAK_WORD.search(path.stem)
-    return bool((role and role.mask) or named or drawn or shows)
+    named = MASK_WORD.search(path.stem) or WEAK_WORD.search(path.stem) or is_ignore(path)
+    inside = IGNORE in (path.parent.name.lower(), place.name.lower())
+    return bool((role and role.mask) or named or drawn or shows or inside)
 
 
 def _read_folder(root: Path) -> Found:

@@ -16,7 +16,7 @@ from cellseg.storage.files import read_bounded
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("image", "mask", "group")
+COLUMNS = ("image", "mask", "group", "ignore")
 HEADER = "image,mask"
 SEPARATORS = (",", ";", "\t")
 
@@ -27,6 +27,7 @@ class _Row:
     image: Path
     mask: Path
     group: str
+    ignored: Path | None
 
 
 def find_table(folder: Path) -> Path | None:
@@ -47,8 +48,9 @@ def find_table(folder: Path) -> Path | None:
 def read_pairs_table(path: Path) -> tuple[Found, dict[str, str]]:
     """Read a table of pairs, and the group of each pair by name; no groups if the table has none.
 
-    Columns are ``image``, ``mask`` and optionally ``group``; paths are absolute or relative to the folder of the table.
-    An image with several mask files has a row for each. Rows that cannot be used become problems.
+    Columns are ``image``, ``mask`` and optionally ``group`` and ``ignore``, a file that marks pixels that nobody
+    judged; paths are absolute or relative to the folder of the table. An image with several mask files has a row for
+    each. Rows that cannot be used become problems.
 
     Raises:
         InputError: If the table cannot be read, lacks a column, or holds no pair.
@@ -57,25 +59,30 @@ def read_pairs_table(path: Path) -> tuple[Found, dict[str, str]]:
     lines = _read(path)
     grouped = any(cells[2] for _, cells in lines)
     rows: list[_Row] = []
-    for line, (image, mask, group) in lines:
-        files = [_file(path.parent, text) for text in (image, mask)]
-        faults = [_fault(column, text, file) for column, text, file in zip(COLUMNS, (image, mask), files, strict=False)]
+    for line, (image, mask, group, ignored) in lines:
+        named = {"image": image, "mask": mask} | ({"ignore": ignored} if ignored else {})
+        files = {column: _file(path.parent, text) for column, text in named.items()}
+        faults = [_fault(column, text, files[column]) for column, text in named.items()]
         if grouped and not group:
             faults.append("has no group")
         if any(faults):
             fault = next(fault for fault in faults if fault)
             found.complain(path, f"row {line} {fault}", "correct the row or remove it")
         else:
-            rows.append(_Row(line, files[0], files[1], group))
+            rows.append(_Row(line, files["image"], files["mask"], group, files.get("ignore")))
     found.problems += _clashes(path, rows)
     images = list(dict.fromkeys(row.image for row in rows))
     masks: dict[Path, tuple[Path, ...]] = dict.fromkeys(images, ())
+    ignored_of: dict[Path, tuple[Path, ...]] = dict.fromkeys(images, ())
     for row in rows:
         masks[row.image] += (row.mask,)
+        if row.ignored and row.ignored not in ignored_of[row.image]:
+            ignored_of[row.image] += (row.ignored,)
     called = told_apart(images)
     for name in called:
         refuse_name(path, name)
     found.pairs = [(name, image, masks[image]) for name, image in zip(called, images, strict=True)]
+    found.ignored = {name: ignored_of[image] for name, image, _ in found.pairs if ignored_of[image]}
     if not found.pairs:
         first = f"; {found.problems[0].seen}" if found.problems else ""
         raise InputError(f"{path} lists no usable pair{first}; give each pair a row under the header {HEADER}")
@@ -83,17 +90,19 @@ def read_pairs_table(path: Path) -> tuple[Found, dict[str, str]]:
     return found, {name: group_of[image] for name, image, _ in found.pairs} if grouped else {}
 
 
-def write_pairs_table(path: Path, files: Mapping[str, tuple[Path, Path]], groups: Mapping[str, str]) -> None:
-    """Write a row for each pair: paths relative to the table, and the group if there are groups."""
+def write_pairs_table(
+    path: Path, files: Mapping[str, tuple[Path, Path]], groups: Mapping[str, str], ignored: Mapping[str, Path]
+) -> None:
+    """Write a row for each pair: paths relative to the table, and its group and file of not-judged pixels, if any."""
     rows = []
     for name, (image, mask) in files.items():
-        row = {"image": image.as_posix(), "mask": mask.as_posix()}
-        rows.append(row | ({"group": groups[name]} if groups else {}))
+        row = {"image": image.as_posix(), "mask": mask.as_posix()} | ({"group": groups[name]} if groups else {})
+        rows.append(row | ({"ignore": ignored[name].as_posix() if name in ignored else ""} if ignored else {}))
     write_csv(path, rows)
 
 
-def _read(path: Path) -> list[tuple[int, tuple[str, str, str]]]:
-    """Return line, image, mask and group of every row that is not empty."""
+def _read(path: Path) -> list[tuple[int, tuple[str, str, str, str]]]:
+    """Return the line of every row that is not empty, and its image, mask, group and file of not-judged pixels."""
     try:
         text = read_bounded(path, "a table").decode("utf-8-sig")
         header = text.partition("\n")[0]
@@ -119,8 +128,8 @@ def _read(path: Path) -> list[tuple[int, tuple[str, str, str]]]:
     rows = []
     for line, cells in enumerate(table[1:], start=2):
         if any(cell.strip() for cell in cells):
-            image, mask, group = (from_text(cells[at].strip()) if 0 <= at < len(cells) else "" for at in places)
-            rows.append((line, (image, mask, group)))
+            named = [from_text(cells[at].strip()) if 0 <= at < len(cells) else "" for at in places]
+            rows.append((line, (named[0], named[1], named[2], named[3])))
     return rows
 
 

@@ -21,6 +21,8 @@ PREVIEW = re.compile(  # drawings of a mask, and files that Cellpose writes besi
     r"(?:^|[-_. ])(?:viz|vis|visuali[sz]ations?|overlay(?:ed|s)?|previews?|(?:cp_)?(?:outlines?|flows?)|contours?)$",
     re.IGNORECASE,
 )
+IGNORE = "ignore"  # name of a file or folder that marks pixels which nobody judged
+IGNORE_SUFFIX = re.compile(rf"[-_. ]{IGNORE}$", re.IGNORECASE)
 COLOURED = re.compile(r"(?:^|[-_. ])colou?r(?:ed|s|map)?$", re.IGNORECASE)
 
 PARTS = {  # words that name a part of an exported data set
@@ -99,6 +101,11 @@ def named_as_mask(path: Path) -> bool:
 def is_preview(path: Path) -> bool:
     """Tell whether a file's name ends with a word for a drawing of a mask, such as overlay."""
     return any(word.search(path.stem) for word in (PREVIEW, COLOURED))
+
+
+def is_ignore(path: Path) -> bool:
+    """Tell whether a file marks pixels that nobody judged, by its name."""
+    return path.stem.lower() == IGNORE or IGNORE_SUFFIX.search(path.stem) is not None
 
 
 def preview_base(path: Path) -> str:

@@ -31,6 +31,8 @@ def baseline_rows(datamodule: CellDataModule) -> list[dict[str, Any]]:
         truth = batch["mask"][0]
         baselines = {ALL: torch.ones_like(truth), NOTHING: torch.zeros_like(truth), MEAN: _resized(mean, truth)}
         for baseline, guess in baselines.items():
+            if "ignored" in batch:
+                guess = guess.masked_fill(batch["ignored"][0], 0)
             scores = image_scores(guess[None], batch["mask"], batch["vanished"])
             row = {"baseline": baseline, "image": batch["name"][0], "group": batch["group"][0]}
             rows.append(row | {name: scores[name].item() for name in PER_IMAGE})

@@ -237,6 +237,7 @@ def _prediction(batch: dict[str, Any], outputs: dict[str, Tensor], index: int) -
         truth=(batch["mask"][index, 0] > 0).cpu().numpy(),
         mask=(outputs["probability"][index, 0] > THRESHOLD).cpu().numpy(),
         ids=_ids(batch, index),
+        ignored=batch["ignored"][index, 0].cpu().numpy() if "ignored" in batch else None,
     )
 
 
@@ -250,7 +251,7 @@ def _ids(batch: dict[str, Any], index: int) -> NDArray[np.int32] | None:
 
 def _panel(batch: dict[str, Any], outputs: dict[str, Tensor]) -> Pixels:
     drawn = _prediction(batch, outputs, 0)
-    return draw_panel(drawn.picture, drawn.truth, drawn.mask)
+    return draw_panel(drawn.picture, drawn.truth, drawn.mask, drawn.ignored)
 
 
 def _image_row(
@@ -269,8 +270,9 @@ def _image_row(
         "subset": subset,
         **{score: None if score in added and math.isnan(value) else value for score, value in values.items()},
         **{count: int(outputs[count][index]) for count in ("true_pixels", "predicted_pixels", *OBJECT_COUNTS)},
+        "ignored_pixels": 0 if prediction.ignored is None else int(prediction.ignored.sum()),
         "objects_from": "ids" if batch["numbered"][index] else "regions",
-        "unlabelled_objects": count_unlabelled(prediction.mask, prediction.truth),
+        "unlabelled_objects": count_unlabelled(prediction.mask, prediction.truth, prediction.ignored),
     }
 
 

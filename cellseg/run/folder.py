@@ -184,11 +184,15 @@ class _SplitSettings(Record):
     fold: Count | None = None
 
 
+_Byte = Annotated[int, Field(ge=0, le=255)]
+
+
 class _DataSettings(Record):
     image_size: Annotated[int, Field(ge=1, le=2**16)]
     resize: Literal["whole", "crop"] = "whole"
     mask_threshold: Annotated[int, Field(ge=0, le=254)]
     channels: Annotated[list[Count], Field(min_length=1, max_length=4)] | None = None
+    ignore_value: Annotated[int, Field(ge=1, lt=2**16)] | tuple[_Byte, _Byte, _Byte] | None = None
     split: _SplitSettings
 
 
@@ -204,7 +208,8 @@ class Settings(Record):
     def reading(self) -> Reading:
         """How its images were read."""
         channels, size = self.data.channels, None if self.data.resize == "crop" else self.data.image_size
-        return Reading(self.data.mask_threshold, None if channels is None else tuple(channels), size)
+        chosen = None if channels is None else tuple(channels)
+        return Reading(self.data.mask_threshold, chosen, size, self.data.ignore_value)
 
     @property
     def training(self) -> tuple[int, int | None]:
@@ -216,13 +221,20 @@ class Settings(Record):
 class Prediction:
     """A test image as it was scored: image (H, W, C), label and prediction (H, W).
 
-    ``ids``, shape (H, W), numbers the labelled objects; None if the label files do not.
+    ``ids``, shape (H, W), numbers the labelled objects; None if the label files do not. ``ignored``, same shape, marks
+    pixels that nobody judged, which are no cell in the label; None if there are none.
     """
 
     image: Pixels
     truth: Mask
     mask: Mask
     ids: NDArray[np.int32] | None = None
+    ignored: Mask | None = None
+
+    @property
+    def judged(self) -> Mask:
+        """The prediction without pixels that nobody judged."""
+        return self.mask if self.ignored is None else self.mask & ~self.ignored
 
     @property
     def picture(self) -> Pixels:
@@ -382,19 +394,24 @@ class RunFolder:
         ids = None
         if (numbers := folder / "ids" / f"{name}.png").exists():
             ids = _read_picture(numbers, "I;16", (width, height)).astype(np.int32)
-        return Prediction(image.reshape(height, width, -1), truth > 0, mask > 0, ids)
+        ignored = None
+        if (marks := folder / "ignored" / f"{name}.png").exists():
+            ignored = _read_picture(marks, "L", (width, height)) > 0
+        return Prediction(image.reshape(height, width, -1), truth > 0, mask > 0, ids, ignored)
 
 
 def write_prediction(folder: Path, name: str, prediction: Prediction) -> None:
     """Write a test image of a run: a panel to look at, and the data it was drawn from."""
     parts: dict[str, NDArray[Any]] = {
-        ".": draw_panel(prediction.picture, prediction.truth, prediction.mask),
+        ".": draw_panel(prediction.picture, prediction.truth, prediction.mask, prediction.ignored),
         "image": prediction.image.squeeze(2) if prediction.image.shape[2] == 1 else prediction.image,
         "truth": prediction.truth * np.uint8(255),
         "mask": prediction.mask * np.uint8(255),
     }
     if prediction.ids is not None:
         parts["ids"] = prediction.ids.astype(np.uint16)
+    if prediction.ignored is not None and prediction.ignored.any():
+        parts["ignored"] = prediction.ignored * np.uint8(255)
     for part, pixels in parts.items():
         (place := folder / "predictions" / part).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(place / f"{name}.png")

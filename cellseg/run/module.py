@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from cellseg.data.dataset import derived_seed
+from cellseg.losses import without_ignored
 from cellseg.metrics import OBJECT_SCORES, PER_IMAGE, AddedScores, SegmentationScores, image_scores, score_objects
 from cellseg.run.divergence import DIVERGED, FiniteWatch
 from cellseg.run.schedule import Schedule
@@ -92,7 +93,7 @@ class SegmentationModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss; logged as its mean over the epoch's images."""
         logits = self(batch["image"])
-        loss = self.loss(logits, batch["mask"])
+        loss = self.loss(*without_ignored(logits, batch["mask"], batch.get("ignored")))
         self._trained.see(batch["name"], logits, loss)
         size = len(batch["image"])
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
@@ -213,15 +214,21 @@ class SegmentationModule(L.LightningModule):
 
     def _score(self, batch: Batch, stage: str, scores: SegmentationScores) -> dict[str, Any]:
         """Log the loss, add to the scores, and return probabilities and scores per image for the callbacks."""
-        logits = self._scored_logits(batch["image"])
+        logits, ignored = self._scored_logits(batch["image"]), batch.get("ignored")
         probability = logits.float().sigmoid()
-        seen = probability, batch["mask"], batch.get("vanished")
+        seen = (
+            probability if ignored is None else probability.masked_fill(ignored, 0),
+            batch["mask"],
+            batch.get("vanished"),
+        )
         per_image = image_scores(*seen) | self.added_scores(*seen)
         if "ids" in batch:
-            objects = score_objects(probability, batch["mask"], batch["ids"], batch["numbered"], batch["vanished"])
+            objects = score_objects(
+                probability, batch["mask"], batch["ids"], batch["numbered"], batch["vanished"], ignored=ignored
+            )
             per_image |= {name: values.to(self.device, torch.float32) for name, values in objects.items()}
         scores.update(per_image)
-        loss = self.loss(logits, batch["mask"])
+        loss = self.loss(*without_ignored(logits, batch["mask"], ignored))
         self._scored.see(batch["name"], logits, loss)
         self.log(f"{stage}/loss", loss, on_epoch=True, batch_size=len(logits), add_dataloader_idx=False)
         return {"probability": probability, **per_image}

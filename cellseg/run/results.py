@@ -35,8 +35,9 @@ def print_results(summary: Summary, folder: Path) -> None:
     table.add_row("loss", f"{summary.metrics['test/loss']:.4f}", "mean over images")
     console = Console()
     console.print(table)
-    if objects := summary.averaging.get("objects"):
-        console.print(f"objects: {objects}", soft_wrap=True, highlight=False, markup=False)
+    for part in ("objects", "not judged", "not judged objects"):
+        if said := summary.averaging.get(part):
+            console.print(f"{part}: {said}", soft_wrap=True, highlight=False, markup=False)
     if leaks := summary.data.leaks:
         console.print(
             f"These scores are too high: {len(leaks)} leaks between training and test part were allowed.", style="red"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cellseg.data import CellDataModule
-from cellseg.metrics import OBJECT_SCORES, PER_IMAGE, Score, describe_objects
+from cellseg.metrics import OBJECT_SCORES, PER_IMAGE, Score, describe_ignored, describe_objects
 from cellseg.run.folder import SCHEMA, Counts, DataFacts, NetworkFacts, PeakMemory, Summary
 from cellseg.run.hardware import describe_device
 from cellseg.run.module import SegmentationModule
@@ -71,6 +71,7 @@ def summarise(
         metrics=_finite(metrics),
         averaging=AVERAGING
         | {"objects": describe_objects(numbered, len(tested)).removeprefix("objects: ")}
+        | describe_ignored([row["ignored_pixels"] for row in tested], [row["ignored_objects"] for row in tested])
         | {f"test/{score.name}": _averaging(score, tested) for score in added},
         spread_over_test_images={
             name: _spread([row[name] for row in tested if row[name] is not None]) for name in names

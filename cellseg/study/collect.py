@@ -342,6 +342,7 @@ def _facts(run: RunFolder, scores: Iterable[Score]) -> dict[str, Any]:
         "precision": summary.precision,
         "resize": run.settings.data.resize,
         "objects": summary.averaging.get("objects"),
+        "not judged": summary.averaging.get("not judged"),
     }
 
 

@@ -66,14 +66,17 @@ def _strip(study: Study, row: Row, *, votes: bool = False) -> Strip:
         if not seen:
             continue
         if not tiles:
-            tiles += [Tile(_jpeg(seen[0].picture), "image"), Tile(_png(draw_truth(seen[0].truth)), "label")]
+            tiles += [
+                Tile(_jpeg(seen[0].picture), "image"),
+                Tile(_png(draw_truth(seen[0].truth, seen[0].ignored)), "label"),
+            ]
         if votes:
             scores = ", ".join(f"{100 * score:.1f}" for score in runs["dice"])
             share = np.mean([prediction.mask for prediction in seen], axis=0)
             tiles.append(Tile(_png(_votes(share)), f"{configuration}: Dice {scores}"))
         else:
             [first] = runs.to_dict("records")
-            drawn = draw_prediction(seen[0].truth, seen[0].mask)
+            drawn = draw_prediction(seen[0].truth, seen[0].mask, seen[0].ignored)
             seed = "" if configuration in study.masks else f", seed {first['seed']}"
             caption = f"{configuration}{seed}: Dice {100 * first['dice']:.1f}"
             tiles.append(Tile(_png(drawn), caption))

@@ -169,6 +169,7 @@ def _provenance(study: Study) -> dict[str, str]:
         "device": values("device"),
         "precision": values("precision"),
     }
-    if runs["objects"].notna().any():
-        made["objects"] = "; ".join(sorted(set(runs["objects"].dropna())))
+    for part in ("objects", "not judged"):
+        if runs[part].notna().any():
+            made[part] = "; ".join(sorted(set(runs[part].dropna())))
     return made | {name: ", ".join(found) for name, found in study.origin.items() if name not in made}

@@ -26,6 +26,7 @@ from cellseg.metrics import (
     SCORES,
     AddedScores,
     Score,
+    describe_ignored,
     describe_objects,
     image_scores,
     score_objects,
@@ -107,9 +108,10 @@ def evaluate(
         sample = dataset[number]  # one at a time, as the test of the run did
         vanished = torch.tensor([sample["vanished"]])
         probability, mask = predictor.see_sample(sample["image"]), sample["mask"][None]
-        seen_as = probability, mask, vanished
+        ignored = sample["ignored"][None] if "ignored" in sample else None
+        seen_as = probability if ignored is None else probability.masked_fill(ignored, 0), mask, vanished
         ids, has_ids = sample["ids"][None], torch.tensor([sample["numbered"]])
-        own = image_scores(*seen_as) | score_objects(probability, mask, ids, has_ids, vanished)
+        own = image_scores(*seen_as) | score_objects(probability, mask, ids, has_ids, vanished, ignored=ignored)
         values = {name: value.item() for name, value in own.items()}
         if native:
             values |= _native_scores(predictor, pair, trained.reading)
@@ -119,6 +121,7 @@ def evaluate(
             except InputError as error:
                 missing.append(f"metrics.{name} is not computed: {error}")
                 del added[name]
+        values["ignored_pixels"] = 0 if ignored is None else int(ignored.sum())
         rows.append({"image": pair.name, "group": pair.group, "seen": seen.get(pair.name, "")} | values)
     failed = asked - set(added)
     caveats = [*missing, UNKNOWABLE, describe_masks(decoded.facts, trained.reading.mask_threshold)]
@@ -139,6 +142,8 @@ def evaluate(
     scored = [*SCORES, *OBJECT_SCORES, *(NATIVE if native else ()), *described]
     numbered = sum(facts.numbered for facts in decoded.facts)
     caveats.append(describe_objects(numbered, len(scan.pairs)))
+    left_out = describe_ignored(*([int(row[name]) for row in rows] for name in ("ignored_pixels", "ignored_objects")))
+    caveats += [f"{part}: {said}" for part, said in left_out.items()]
     images = pd.DataFrame([{name: value for name, value in row.items() if name not in failed} for row in rows])
     return Evaluation(images, scored, caveats, warnings)
 
@@ -163,8 +168,9 @@ def _native_scores(predictor: Predictor, pair: Pair, how: Reading) -> dict[str, 
     ids = np.zeros(clean.mask.shape, np.int32) if clean.ids is None else clean.ids
     numbered, none = torch.tensor([clean.ids is not None]), torch.tensor([0])
     scale = 1.0 if predictor.tiles else float(np.sqrt(clean.mask.size)) / predictor.image_size
-    objects = score_objects(probability, mask, torch.from_numpy(ids)[None], numbered, none, scale)
-    values = image_scores(probability, mask) | objects
+    ignored = None if clean.ignored is None else torch.from_numpy(clean.ignored)[None, None]
+    objects = score_objects(probability, mask, torch.from_numpy(ids)[None], numbered, none, scale, ignored=ignored)
+    values = image_scores(probability if ignored is None else probability.masked_fill(ignored, 0), mask) | objects
     return {score.name: values[score.name.removeprefix("native_")].item() for score in NATIVE}
 
 

@@ -288,7 +288,7 @@ def _in_folder(folder: Path) -> tuple[list[Source], list[Path]]:
     with suppress(InputError):  # it need not be a data set
         scan = scan_pairs(folder)
         named = {pair.image: pair.name for pair in scan.pairs}
-        taken = {mask for pair in scan.pairs for mask in pair.masks}
+        taken = {file for pair in scan.pairs for file in (*pair.masks, *pair.ignored)}
         if scan.layout.startswith("one folder"):
             homes = {pair.image.parent for pair in scan.pairs}
             taken |= {path for path in pictures if path.parent in homes and path not in named}

@@ -90,9 +90,10 @@ def review(trained: Trained, output: Path | None = None, *, split: bool = True) 
         kept = run.prediction(name)
         image = torch.from_numpy(kept.image.transpose(2, 0, 1).copy()) / 255
         probability = predictor.see_sample(image)[0, 0].numpy()
-        places = list(find_disagreements(kept.mask, kept.truth, probability > THRESHOLD, kept.ids, split=split))
+        seen = probability > THRESHOLD
+        places = list(find_disagreements(kept.mask, kept.truth, seen, kept.ids, kept.ignored, split=split))
         found.places.extend(_place(place, name, kept.picture, kept.truth, probability) for place in places)
-        found.images.append(_image_row(name, kept.truth, kept.mask, places))
+        found.images.append(_image_row(name, kept.truth, kept.judged, places))
     found.places.sort(key=_order)
     for number, place in enumerate(found.places, start=1):
         place.row["id"] = number

@@ -33,6 +33,7 @@ from cellseg.metrics import (
     PER_IMAGE,
     SCORES,
     SegmentationScores,
+    describe_ignored,
     describe_objects,
     image_scores,
     score_labels,
@@ -102,7 +103,7 @@ def score_masks(
         if folder.exists():
             raise InputError(f"{folder} already exists and is not overwritten; choose another --name")
     numbered = scored = 0
-    with ExitStack() as unfinished:  # all folders or none, so that a mended mask can be scored under the same name
+    with ExitStack() as unfinished:  # all folders or none, so that a corrected mask can be scored under the same name
         for run, folder in zip(models, folders, strict=True):
             new, tests = unfinished.enter_context(new_folder(folder)), tested[run.path]
             numbered += _write_run(new, run, decoded, tests, files, masks=masks, name=name, command=command)
@@ -160,7 +161,7 @@ def _reading(study: Study) -> Reading:
     if len(readings) != 1:
         raise InputError(
             f"the runs of {study.folder} read images in {len(readings)} ways (data.image_size, data.resize, "
-            "data.channels or data.mask_threshold), so it has no one size to score at"
+            "data.channels, data.mask_threshold or data.ignore_value), so it has no one size to score at"
         )
     return readings.pop()
 
@@ -224,12 +225,14 @@ def _write_run(
         truth = decoded.masks[row][0] > 0
         ids = decoded.ids[row] if facts.numbered else None
         numbered, own = numbered + facts.numbered, own + foreign.numbered
+        ignored = decoded.ignored[row][0] > 0 if facts.ignored else np.zeros_like(truth)
+        judged = foreign.mask & ~ignored
         lost = facts.objects if facts.vanishes else 0
-        both = [torch.from_numpy(mask)[None, None].float() for mask in (foreign.mask, truth)]
+        both = [torch.from_numpy(mask)[None, None].float() for mask in (judged, truth)]
         scores = image_scores(both[0], both[1], torch.tensor([lost]))
         # without ids touching cells are one object of the label, and so of the prediction
-        labels = foreign.labels if ids is not None else label_objects(foreign.mask, split=False)
-        objects = score_labels(labels, foreign.mask, label_truth(truth, ids), truth, lost)
+        labels = np.where(ignored, 0, foreign.labels) if ids is not None else label_objects(judged, split=False)
+        objects = score_labels(labels, judged, label_truth(truth, ids), truth, lost, ignored)
         scores |= {key: torch.tensor([value]) for key, value in objects.items()}
         pooled.update(scores)
         names = (*PER_IMAGE, *(score.name for score in OBJECT_SCORES))
@@ -237,12 +240,12 @@ def _write_run(
             {"image": entry.name, "group": entry.group, "subset": "test"}
             | {key: scores[key].item() for key in names}
             | {key: int(scores[key].item()) for key in ("true_pixels", "predicted_pixels", *OBJECT_COUNTS)}
-            | {"objects_from": "ids" if facts.numbered else "regions"}
+            | {"ignored_pixels": int(ignored.sum()), "objects_from": "ids" if facts.numbered else "regions"}
         )
         image: Pixels = decoded.images[row].transpose(1, 2, 0)
         kept = None if ids is None else number_objects(ids.copy(), 1)
         kept = None if kept is None or kept.max(initial=0) >= 2**16 else kept
-        write_prediction(folder, entry.name, Prediction(image, truth, foreign.mask, kept))
+        write_prediction(folder, entry.name, Prediction(image, truth, foreign.mask, kept, ignored))
     write_csv(folder / "per_image.csv", rows)
     if run.baselines is not None:
         (folder / BASELINES).write_bytes((run.path / BASELINES).read_bytes())
@@ -276,7 +279,8 @@ def _summary(
         date=datetime.now(UTC).replace(microsecond=0),
         metrics={f"test/{key}": float(value) for key, value in pooled.compute().items()},
         averaging={f"test/{score.name}": score.how for score in scores}
-        | {"objects": describe_objects(numbered, len(rows)).removeprefix("objects: ")},
+        | {"objects": describe_objects(numbered, len(rows)).removeprefix("objects: ")}
+        | describe_ignored([int(row["ignored_pixels"]) for row in rows], [row["ignored_objects"] for row in rows]),
         spread_over_test_images={key: stdev(each) if len(each) > 1 else None for key, each in values.items()},
         scored_weights="none: masks made elsewhere",
         validation=of.validation,
