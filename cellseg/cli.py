@@ -402,7 +402,8 @@ def score(
 
     folders, about = score_masks(masks, data, name, study, shlex.join(["cellseg", *sys.argv[1:]]))
     typer.echo(f"scored {name} in {count(len(folders), 'fold')}: {', '.join(str(folder) for folder in folders)}")
-    typer.echo(about)
+    for line in about:
+        typer.echo(line, err=line.startswith("warning"))
     typer.echo("note: what made these masks may have seen the test images before; nothing here can tell")
     typer.echo(f"compare: cellseg report {shlex.quote(str(study))}")
 

@@ -6,7 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
+from scipy import ndimage
 from typer.testing import CliRunner
 
 from cellseg import train
@@ -178,7 +180,7 @@ def test_masks_are_no_network(own, numbered, tmp_path):
     [
         ("remove", "has no mask for 1 test image of the study, for example smear_3"),
         ("twice", "smear_3 has several masks"),
-        ("small", "the mask is 20x10 pixels, but its image is"),
+        ("small", "the mask is 20x10 pixels, but its image smear_3.png is"),
         ("unjudged", "the value 255 beside values of at most 2 would mark pixels without annotation"),
         ("none", "is not a folder"),
         ("name", "has a configuration UNet already"),
@@ -204,3 +206,80 @@ def test_what_cannot_be_scored_is_refused_and_leaves_nothing(own, numbered, smea
     before = sorted(path.name for path in own.iterdir())
     assert message in invoke("score", folder, data, "--name", name, "--study", own, code=1)
     assert sorted(path.name for path in own.iterdir()) == before
+
+
+def copied(numbered, folder, change):
+    """Write the exact labels of the numbered smears, changed."""
+    folder.mkdir()
+    for file in (numbered / "masks").iterdir():
+        with Image.open(file) as opened:
+            change(np.asarray(opened).astype(np.int32), folder, file)
+    return folder
+
+
+def scored(own, numbered, masks, name):
+    said = invoke("score", masks, numbered, "--name", name, "--study", own)
+    return said, [row for fold in sorted(own.glob(f"{name}_masks_*")) for row in rows(fold / "per_image.csv")]
+
+
+def test_the_data_set_itself_and_copies_of_images_are_no_masks(own, numbered, tmp_path):
+    said, _ = scored(own, numbered, numbered, "itself")
+    assert "masks are the labels of the data set themselves" in said
+
+    def beside_a_copy(ids, folder, file):
+        (folder / file.stem).mkdir()
+        Image.fromarray(ids.astype(np.uint16)).save(folder / file.stem / "image_cp_masks.png")
+        shutil.copy(numbered / "images" / file.name, folder / file.stem / file.name)
+
+    _, table = scored(own, numbered, copied(numbered, tmp_path / "copies", beside_a_copy), "copies")
+    assert {row["object_f1"] for row in table} == {"1.0"}
+
+    def unnamed(ids, folder, file):
+        beside_a_copy(ids, folder, file)
+        (folder / file.stem / "image_cp_masks.png").rename(folder / file.stem / "result.png")
+
+    masks = copied(numbered, tmp_path / "unnamed", unnamed)
+    said = invoke("score", masks, numbered, "--name", "unnamed", "--study", own, code=1)
+    assert "has the name of the image" in said
+
+
+def test_probabilities_are_cut_at_one_half(own, numbered, tmp_path):
+    def blurred(ids, folder, file):
+        likely = ndimage.gaussian_filter((ids > 0).astype(np.float32), 1.5)
+        likely = np.where(ids > 0, np.maximum(likely, 0.51), np.minimum(likely, 0.49))
+        tifffile.imwrite(folder / f"{file.stem}.tif", likely.astype(np.float32))
+
+    said, table = scored(own, numbered, copied(numbered, tmp_path / "maps", blurred), "maps")
+    assert "masks of continuous values: above half of their range is cell" in said
+    assert all(float(row["dice"]) > 0.98 for row in table)
+
+
+def test_inverted_masks_are_warned_of(own, numbered, tmp_path):
+    def inverted(ids, folder, file):
+        Image.fromarray((ids == 0) * np.uint8(255)).save(folder / file.name)
+
+    said, _ = scored(own, numbered, copied(numbered, tmp_path / "inverted", inverted), "inverted")
+    assert "warning: " in said
+    assert "inver" in said
+
+
+def test_numbers_are_kept_in_spite_of_stray_pixels_and_of_one_cell_alone(own, numbered, tmp_path):
+    def strayed(ids, folder, file):
+        changed = ids.copy()
+        free = np.argwhere(ndimage.maximum_filter(ids, 5) == 0)
+        for number in range(1, int(ids.max()) + 1):
+            changed[tuple(free[(number * 37) % len(free)])] = number
+        Image.fromarray(changed.astype(np.uint16)).save(folder / file.name)
+
+    said, table = scored(own, numbered, copied(numbered, tmp_path / "strayed", strayed), "strayed")
+    assert f"{len(table)} of {len(table)} masks number their objects" in said
+    assert {row["count_error"] for row in table} == {"0.0"}
+
+    def alone(ids, folder, file):
+        if file.stem == "smear_3":  # two cells with a neck, as one
+            ids = np.zeros_like(ids)
+            ids[20:30, 10:60] = ids[10:40, 10:30] = ids[10:40, 40:60] = 1
+        Image.fromarray(ids.astype(np.uint16)).save(folder / file.name)
+
+    said, table = scored(own, numbered, copied(numbered, tmp_path / "alone", alone), "alone")
+    assert {row["predicted_objects"] for row in table if row["image"] == "smear_3"} == {"1"}

@@ -217,10 +217,15 @@ def look_at_pairs(
     pairs: Sequence[Pair], facts: Sequence[PairFacts], root: Path, *, resized: bool = True
 ) -> Iterator[Finding]:
     """Yield findings about masks and images; one finding for all files with the same property."""
-    masks, images = [pair.masks[0] for pair in pairs], [pair.image for pair in pairs]
+    yield from look_at_masks(pairs, facts, root)
+    yield from look_at_images([pair.image for pair in pairs], facts, root, resized=resized)
+
+
+def look_at_masks(pairs: Sequence[Pair], facts: Sequence[PairFacts], root: Path) -> Iterator[Finding]:
+    """Yield findings about masks; one finding for all files with the same property."""
+    masks = [pair.masks[0] for pair in pairs]
     yield from _shared_traits((*MASK_TRAITS, *_mask_file_traits(facts)), masks, facts, root)
     yield from _contradictions(masks, facts, root)
-    yield from look_at_images(images, facts, root, resized=resized)
 
 
 def look_at_images(

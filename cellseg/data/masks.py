@@ -19,6 +19,7 @@ from cellseg.storage.errors import InputError
 EMPTY, LABELS, GREY, RESIZED = "empty", "labels", "grey", "resized labels"
 
 PIECES = 2.0  # pieces of a label, on average; touching cells cut at corners have more than one
+SPECK_SHARE = 0.1  # of an object's pixels, above which so small a piece is part of it
 PIECES_OF_OBJECT = 1.2  # pieces of a numbered object, on average; a class of cells has more
 WHITE = 200  # a mask of 0 and 255 has at least this somewhere
 FEW = 8  # a file with at most 8 values, all flat, holds labels, whatever their numbers
@@ -423,7 +424,15 @@ def _with_ids(found: MaskReading, values: Values) -> MaskReading:
     ids: NDArray[np.int32] = np.asarray(rank.reshape(values.shape) + int(present[0] > 0), np.int32)
     if found.not_judged:
         ids[values == found.not_judged] = 0
-    return replace(found, ids=ids, pieces=int(measure.label(ids, connectivity=2).max()))
+    return replace(found, ids=ids, pieces=_pieces_of_objects(ids))
+
+
+def _pieces_of_objects(ids: NDArray[np.int32]) -> int:
+    """Count the pieces of numbered objects, without specks: a few pixels, and a small part of the object."""
+    pieces = measure.label(ids, connectivity=2)
+    areas, of_object = np.bincount(pieces.ravel())[1:], np.bincount(ids.ravel())
+    first = ndimage.maximum(ids, pieces, np.arange(1, len(areas) + 1)).astype(int) if len(areas) else np.empty(0, int)
+    return int(((areas > SPECK) | (areas >= SPECK_SHARE * of_object[first])).sum())
 
 
 def _ids_of_files(readings: Sequence[MaskReading]) -> NDArray[np.int32] | None:
@@ -432,7 +441,7 @@ def _ids_of_files(readings: Sequence[MaskReading]) -> NDArray[np.int32] | None:
     objects = pieces = 0
     for reading in readings:
         own = reading.cell.astype(np.int32) if reading.ids is None else reading.ids
-        pieces += reading.pieces or int(measure.label(reading.cell, connectivity=2).max())
+        pieces += reading.pieces or _pieces_of_objects(reading.cell.astype(np.int32))
         ids = np.where(own > 0, own + objects, ids)
         objects = int(max(ids.max(), objects))
     return ids if pieces <= PIECES_OF_OBJECT * objects else None

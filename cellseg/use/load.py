@@ -144,8 +144,9 @@ def load_run(path: Path | str, *, trust: bool = False, network: nn.Module | None
 def own_facts(network: UNet) -> NetworkFacts:
     """Return what is known of a network of this package without trying it."""
     step = 2**network.depth
+    least = 2 * step if network.norm == "instance" else step  # of one value there is no variance
     return NetworkFacts(
-        target="cellseg.UNet", place=None, side_multiple=step, side_least=step, side_fixed=False, least_batch=1
+        target="cellseg.UNet", place=None, side_multiple=step, side_least=least, side_fixed=False, least_batch=1
     )
 
 

@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import stdev
@@ -19,14 +19,14 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from cellseg.data.cache import DecodedPairs, load_pairs
+from cellseg.data.cache import DecodedPairs, in_parallel, load_pairs
 from cellseg.data.decoded import Pixels
-from cellseg.data.facts import Reading
-from cellseg.data.findings import count
+from cellseg.data.facts import PairFacts, Reading, inspect_pair
+from cellseg.data.findings import WARNING, count, look_at_masks
 from cellseg.data.formats import IMAGE_SUFFIXES
-from cellseg.data.masks import read_mask, resize_ids, resize_mask
+from cellseg.data.masks import GREY, resize_ids, resize_mask
 from cellseg.data.pairs import Pair, find_pairs
-from cellseg.data.words import image_keys, is_preview, mask_keys
+from cellseg.data.words import MASK_WORD, folder_role, image_keys, is_ignore, is_preview, mask_keys, named_as_mask
 from cellseg.metrics import (
     OBJECT_COUNTS,
     OBJECT_SCORES,
@@ -46,6 +46,7 @@ from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, write_text
 from cellseg.study.collect import Study, read_study
 
+HALF = 127  # of 255
 LONGEST_NAME = 60  # characters; it heads columns of the report, and begins the name of a folder
 
 Row = dict[str, Any]
@@ -62,7 +63,7 @@ class Foreign:
 
 def score_masks(
     masks: Path, data: Path, name: str, study_folder: Path, command: str | None = None
-) -> tuple[list[Path], str]:
+) -> tuple[list[Path], list[str]]:
     """Score a folder of masks on the test images of each fold of a study, and write a run folder for each fold.
 
     Args:
@@ -74,7 +75,7 @@ def score_masks(
         command: The command that was typed.
 
     Returns:
-        The run folders, and how many of the masks number their objects.
+        The run folders; and how the masks were read, with warnings.
 
     Raises:
         InputError: If the masks do not cover the test images, or the data set or the study cannot be used.
@@ -97,19 +98,43 @@ def score_masks(
         )
     known = {(facts.sha256, facts.mask_sha256): index for index, facts in enumerate(decoded.facts)}
     tested = {run.path: [known[entry.sha256, entry.mask_sha256] for entry in run.split.test] for run in models}
-    files = match_masks(masks, [scan.pairs[index] for index in sorted({n for some in tested.values() for n in some})])
+    images = [scan.pairs[index] for index in sorted({n for some in tested.values() for n in some})]
+    files = match_masks(masks, images)
     folders = [study.folder / _folder_name(name, run) for run in models]
     for folder in folders:
         if folder.exists():
             raise InputError(f"{folder} already exists and is not overwritten; choose another --name")
-    numbered = scored = 0
+    foreign = [_as_pair(pair, files[pair.name]) for pair in images]
+    facts = list(in_parallel(lambda pair: inspect_pair(pair, _halved(how)).facts, foreign, "reading masks"))
+    numbers = any(known.numbered for known in facts)
     with ExitStack() as unfinished:  # all folders or none, so that a corrected mask can be scored under the same name
         for run, folder in zip(models, folders, strict=True):
             new, tests = unfinished.enter_context(new_folder(folder)), tested[run.path]
-            numbered += _write_run(new, run, decoded, tests, files, masks=masks, name=name, command=command)
-            scored += len(tests)
-    rest = "" if numbered == scored else "; touching cells of the others are separated at their necks"
-    return folders, f"{numbered} of {count(scored, 'mask')} number their objects{rest}"
+            _write_run(new, run, decoded, tests, files, masks=masks, name=name, command=command, numbers=numbers)
+    return folders, _about(masks, foreign, images, facts, numbers=numbers)
+
+
+def _about(
+    masks: Path, foreign: Sequence[Pair], images: Sequence[Pair], facts: Sequence[PairFacts], *, numbers: bool
+) -> list[str]:
+    """Say how masks were read, and warn of those that probably mean something else."""
+    without = [
+        pair for pair, known in zip(foreign, facts, strict=True) if known.cells and not _is_numbered(known, numbers)
+    ]
+    said = [f"{len(foreign) - len(without)} of {count(len(foreign), 'mask')} number their objects"]
+    if without:
+        said[0] += f"; touching cells of the others, such as {without[0].masks[0]}, are separated at their necks"
+    if grey := sum(known.mask_kind == GREY for known in facts):
+        said.append(f"{count(grey, 'mask')} of continuous values: above half of their range is cell")
+    if labels := sum({*pair.masks} <= {*label.masks} for pair, label in zip(foreign, images, strict=True)):
+        said.append(f"warning: {count(labels, 'mask')} are the labels of the data set themselves")
+    found = look_at_masks(foreign, facts, masks)
+    return said + [f"warning: {finding}" for finding in found if finding.severity == WARNING]
+
+
+def _is_numbered(known: PairFacts, numbers: bool) -> bool:
+    """Return whether a mask numbers its objects: the value 1 alone is a number if other masks have numbers."""
+    return known.numbered or (numbers and known.mask_values == known.mask_smallest == 1)
 
 
 def match_masks(folder: Path, pairs: Sequence[Pair]) -> dict[str, list[Path]]:
@@ -124,10 +149,13 @@ def match_masks(folder: Path, pairs: Sequence[Pair]) -> dict[str, list[Path]]:
         folder = folder / "labels"
     by_key: dict[str, list[Path]] = defaultdict(list)
     by_folder: dict[str, list[Path]] = defaultdict(list)
+    images = {pair.image.resolve() for pair in pairs}  # the masks may lie beside them
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in inside.parts)
-        if hidden or not path.name.lower().endswith(IMAGE_SUFFIXES) or not path.is_file() or is_preview(path):
+        if hidden or not path.name.lower().endswith(IMAGE_SUFFIXES) or not path.is_file() or path.resolve() in images:
+            continue
+        if is_preview(path) or is_ignore(path):
             continue
         for key in mask_keys(path):
             by_key[key.casefold()].append(path)
@@ -136,11 +164,11 @@ def match_masks(folder: Path, pairs: Sequence[Pair]) -> dict[str, list[Path]]:
     found, missing = {}, []
     for pair in pairs:
         keys = dict.fromkeys([pair.name.casefold(), *(key.casefold() for key in image_keys(pair.image))])
-        named = next((by_key[key] for key in keys if key in by_key), None)
-        inside_own = by_folder.get(pair.name.casefold())
+        named = _without_labels(next((by_key[key] for key in keys if key in by_key), []), pair)
+        inside_own = _masks_of_folder(_without_labels(by_folder.get(pair.name.casefold(), []), pair), pair)
         if inside_own:  # a folder of the image's name may hold one mask, or a file for each object
             found[pair.name] = inside_own
-        elif named and len(named) == 1:
+        elif len(named) == 1:
             found[pair.name] = named
         elif named:
             raise InputError(
@@ -149,11 +177,44 @@ def match_masks(folder: Path, pairs: Sequence[Pair]) -> dict[str, list[Path]]:
         else:
             missing.append(pair.name)
     if missing:
+        arrays = next(folder.rglob("*.npy"), None)
+        remedy = (
+            f"{arrays.name} is a NumPy file, which is not read: save masks as PNG or TIFF (in Cellpose: File, Save "
+            "masks as PNG/tif)"
+            if arrays
+            else f"name each mask like its image, such as {missing[0]}.png"
+        )
         raise InputError(
             f"{folder} has no mask for {count(len(missing), 'test image')} of the study, for example {missing[0]}; "
-            f"name each mask like its image, such as {missing[0]}.png"
+            f"{remedy}"
         )
     return found
+
+
+def _without_labels(files: Sequence[Path], pair: Pair) -> list[Path]:
+    """Leave out the labels of the data set, if other masks lie beside them."""
+    others = [path for path in files if path.resolve() not in {mask.resolve() for mask in pair.masks}]
+    return others or list(files)
+
+
+def _masks_of_folder(files: Sequence[Path], pair: Pair) -> list[Path]:
+    """Return the masks among the files in the folder of an image: those named as masks, or a file for each object.
+
+    Raises:
+        InputError: If a file has the name of the image, so that it may be a copy of it, and nothing tells them apart.
+    """
+    in_masks = [path for path in files if (role := folder_role(path.parent.name)) and role.mask]
+    named = [path for path in files if named_as_mask(path) or MASK_WORD.search(path.stem)]
+    chosen = in_masks or named
+    if chosen:
+        return chosen
+    copies = [path for path in files if path.stem.casefold() == pair.image.stem.casefold()]
+    if copies and len(files) > 1:
+        raise InputError(
+            f"{copies[0]} has the name of the image, and other files lie beside it, so nothing tells which are masks; "
+            f"keep only the masks in {copies[0].parent}"
+        )
+    return list(files)
 
 
 def _reading(study: Study) -> Reading:
@@ -174,31 +235,42 @@ def _folder_name(name: str, run: RunFolder) -> str:
     )
 
 
-def _read(files: Sequence[Path], how: Reading, size: tuple[int, int]) -> Foreign:
+def _as_pair(pair: Pair, files: Sequence[Path]) -> Pair:
+    """Return the image with the masks to score in place of its label."""
+    return replace(pair, masks=tuple(files), ignored=())
+
+
+def _read(pair: Pair, how: Reading, *, numbers: bool) -> Foreign:
     """Read a mask at the size at which the study scores.
 
+    Args:
+        pair: The image and the mask to score.
+        how: How the study reads files.
+        numbers: Whether the masks number their objects, so that the value 1 alone is the number of one object.
+
     Raises:
-        InputError: If it cannot be read, or has another size than its image (width, height).
+        InputError: If it cannot be read, has another size than its image, or marks pixels without annotation.
     """
-    reading = read_mask(files, how.mask_threshold)
-    height, width = reading.cell.shape
-    if (width, height) != size:
+    clean = inspect_pair(pair, _halved(how))
+    facts, mask, ids = clean.facts, clean.mask, clean.ids
+    if facts.not_judged:
         raise InputError(
-            f"{files[0]}: the mask is {width}x{height} pixels, but its image is {size[0]}x{size[1]}; export it at the "
-            "size of the image"
+            f"{pair.masks[0]}: the value {facts.not_judged} beside values of at most {facts.mask_second:g} would mark "
+            "pixels without annotation, but a mask to score has none; set them to 0, or give an object with this value "
+            "the next free number"
         )
-    if reading.not_judged:
-        raise InputError(
-            f"{files[0]}: the value {reading.not_judged} beside values of at most {reading.second:g} would mark pixels "
-            "without annotation, but a mask to score has none; set them to 0, or give an object with this value the "
-            "next free number"
-        )
-    mask, ids = reading.cell, reading.ids
+    if ids is None and _is_numbered(facts, numbers):
+        ids = mask.astype(np.int32)
     if how.image_size:
         mask = resize_mask(mask, how.image_size)[0] > 0
         ids = None if ids is None else resize_ids(ids, how.image_size)
     labels = label_objects(mask) if ids is None else number_objects(ids.copy(), 1)
     return Foreign(mask, labels, ids is not None)
+
+
+def _halved(how: Reading) -> Reading:
+    """Return how to read masks to score: continuous values, such as probabilities, are cut at half of their range."""
+    return replace(how, mask_threshold=HALF, ignore_value=None)
 
 
 def _write_run(
@@ -211,17 +283,14 @@ def _write_run(
     masks: Path,
     name: str,
     command: str | None,
-) -> int:
-    """Write the run folder of one fold; split, baselines and settings are those of a run of the study.
-
-    Returns:
-        How many of the masks number their objects.
-    """
+    numbers: bool,
+) -> None:
+    """Write the run folder of one fold; split, baselines and settings are those of a run of the study."""
     rows, pooled = [], SegmentationScores([score.name for score in OBJECT_SCORES])
-    numbered = own = 0
+    numbered = own = 0  # labels, and masks, that number their objects
     for index, entry in zip(tested, run.split.test, strict=True):
         pair, facts, row = decoded.pairs[index], decoded.facts[index], decoded.row[index]
-        foreign = _read(files[pair.name], run.settings.reading, (facts.width, facts.height))
+        foreign = _read(_as_pair(pair, files[pair.name]), run.settings.reading, numbers=numbers)
         truth = decoded.masks[row][0] > 0
         ids = decoded.ids[row] if facts.numbered else None
         numbered, own = numbered + facts.numbered, own + foreign.numbered
@@ -252,17 +321,16 @@ def _write_run(
     run.split.write(folder / "split.json")
     settings = {"seed": None, "margin": run.settings.margin, "model": {"masks": name}, "data": run.config["data"]}
     write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-    _summary(run.summary, rows, pooled, numbered, masks=masks, name=name, command=command).write(
+    _summary(run.summary, rows, pooled, (numbered, own), masks=masks, name=name, command=command).write(
         folder / "summary.json"
     )
-    return own
 
 
 def _summary(
     of: Summary,
     rows: Sequence[Row],
     pooled: SegmentationScores,
-    numbered: int,
+    numbered: tuple[int, int],
     *,
     masks: Path,
     name: str,
@@ -279,7 +347,10 @@ def _summary(
         date=datetime.now(UTC).replace(microsecond=0),
         metrics={f"test/{key}": float(value) for key, value in pooled.compute().items()},
         averaging={f"test/{score.name}": score.how for score in scores}
-        | {"objects": describe_objects(numbered, len(rows)).removeprefix("objects: ")}
+        | {
+            "objects": describe_objects(numbered[0], len(rows)).removeprefix("objects: "),
+            "masks": f"{numbered[1]} of {len(rows)} number their own objects",
+        }
         | describe_ignored([int(row["ignored_pixels"]) for row in rows], [row["ignored_objects"] for row in rows]),
         spread_over_test_images={key: stdev(each) if len(each) > 1 else None for key, each in values.items()},
         scored_weights="none: masks made elsewhere",
