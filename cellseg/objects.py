@@ -22,7 +22,8 @@ NECK = 0.03  # two parts are two cells if the neck between them is thinner than 
 SHALLOW = 0.012  # a shallower neck counts too, down to this, between two convex parts of a region that is not convex:
 CONVEX_PART, NOT_CONVEX = 0.85, 0.915  # share of the convex hull that each part fills at least, and the region at most
 ROUGHNESS = 10.0  # pixels more than their half width, because an outline drawn in pixels has false necks
-LARGE = 512  # pixels; the shape of a larger object is sampled, because its convex hull would take minutes
+LARGE = 512  # pixels a side; the convex hull of a larger object is measured on a sample, as it would take minutes
+LARGEST = 4096  # pixels a side; all of the shape of a larger object is, to limit memory
 PINHOLE = 3  # pixels; smaller holes are noise
 CONVEX = 0.93  # share of its convex hull that a region fills if it is one cell; touching cells fill less
 REACH = 4  # standard deviations to which smoothing reaches
@@ -184,13 +185,21 @@ def _cut(region: Mask, smoothing: float) -> Labels:
 
 def _solidity(inside: Mask) -> float:
     """Return the share of its convex hull that an object fills."""
-    sample = inside[:: (step := _step(inside)), ::step].astype(np.uint8)
-    return float(measure.regionprops_table(sample, properties=["solidity"])["solidity"][0])
+    sample, _ = _sampled(inside, LARGE)
+    return float(measure.regionprops_table(sample.astype(np.uint8), properties=["solidity"])["solidity"][0])
 
 
-def _step(inside: Mask) -> int:
-    """Return the step between the rows and columns of an object that are looked at: more than 1 if it is large."""
-    return max(1, math.ceil(math.sqrt(inside.size) / LARGE))
+def _sampled(inside: Mask, side: int) -> tuple[Mask, int]:
+    """Return every pixel of an object in its box, or every second, third... if the box is larger, and the step."""
+    step = max(1, math.ceil(math.sqrt(inside.size) / side))
+    sample = inside[::step, ::step]
+    if not sample.any():  # thinner than the step
+        sample = np.logical_or.reduceat(
+            np.logical_or.reduceat(inside, range(0, inside.shape[0], step), axis=0),
+            range(0, inside.shape[1], step),
+            axis=1,
+        )
+    return sample, step
 
 
 def _cut_at(region: Mask, smoothing: float, neck: float) -> Labels:
@@ -312,9 +321,9 @@ def measure_objects(
         if box is None:
             continue
         inside = labels[box] == number
-        step = _step(inside)  # above 1 for a large object, whose shape is then sampled
-        sample = inside[::step, ::step].astype(np.uint8)
-        found = {name: values[0] for name, values in measure.regionprops_table(sample, properties=MEASURED).items()}
+        sample, step = _sampled(inside, LARGEST)
+        found = measure.regionprops_table(sample.astype(np.uint8), properties=MEASURED)
+        found = {name: values[0] for name, values in found.items()}
         top, left = box[0].start, box[1].start
         area, perimeter = int(np.count_nonzero(inside)), step * float(found["perimeter"])
         major, minor = step * float(found["axis_major_length"]), step * float(found["axis_minor_length"])
@@ -332,7 +341,7 @@ def measure_objects(
             "minor_axis": minor,
             "elongation": major / minor if minor else None,
             "eccentricity": float(found["eccentricity"]),
-            "solidity": float(found["solidity"]),
+            "solidity": _solidity(inside),
             "circularity": 4 * math.pi * area / perimeter**2 if perimeter else None,
             "mean_probability": float(np.mean(probability[box], where=inside, dtype=np.float64)) / full,
             **{
@@ -362,7 +371,6 @@ MEASURED = (
     "axis_major_length",
     "axis_minor_length",
     "eccentricity",
-    "solidity",
 )
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from skimage import measure
 
 from cellseg import objects
 from cellseg.objects import (
@@ -60,6 +61,25 @@ def test_an_object_is_measured_as_one_would_by_hand():
     assert second["solidity"] == 1
     deep = np.round(probability * 65535).astype(np.uint16)
     assert rows(mask, deep)[1]["mean_probability"] == pytest.approx(second["mean_probability"], abs=1e-5)
+
+
+def test_a_large_object_is_measured_as_a_small_one():
+    down, across = np.mgrid[:1300, :1300]
+    ring = (abs(np.hypot(down - 640, across - 650) - 600) < 3).astype(np.int32)
+    [row] = measure_objects(ring, ring.astype(float), np.zeros((1300, 1300, 3), np.uint8))
+    own = measure.regionprops(ring)[0]
+    for name, value in (
+        ("perimeter", own.perimeter),
+        ("major_axis", own.axis_major_length),
+        ("centre_y", own.centroid[0]),
+        ("centre_x", own.centroid[1]),
+    ):
+        assert row[name] == pytest.approx(value)
+    assert row["solidity"] == pytest.approx(own.solidity, rel=0.02)
+    line = np.eye(1300, dtype=np.int32)[::-1].copy()
+    line[0] = 0  # so that no pixel is at a multiple of the step
+    [row] = measure_objects(line, line.astype(float), np.zeros((1300, 1300, 3), np.uint8))
+    assert row["area"] == 1299
 
 
 def test_objects_touch_by_corners_and_specks_are_left_out():

@@ -238,6 +238,14 @@ def test_a_scale_that_training_did_not_know_is_told(finished, tmp_path):
     assert "than in training" not in said
 
 
+def test_images_of_a_few_pixels_are_seen_in_tiles_too(smears, tmp_path):
+    train.run(smoke(f"data.root={smears}", "model.norm=instance", "trainer.max_epochs=1"), tmp_path / "run")
+    for size in ((1, 1), (8, 3), (16, 16), (16, 40)):
+        Image.new("RGB", size, "white").save(tmp_path / f"{size[0]}x{size[1]}.png")
+    said = invoke("predict", tmp_path / "run", *tmp_path.glob("*.png"), "--output", tmp_path / "out", "--tiles")
+    assert "wrote 4 masks" in said
+
+
 def test_what_is_no_run_is_told_for_what_it_is(finished, study, smears, tmp_path):
     image = smears / "cell_1" / "source.jpg"
     for named, message in (

@@ -134,7 +134,7 @@ def evaluate(
     if predictor.precision != trained.precision:
         caveats.append(f"computed in precision {predictor.precision}, but the run was tested in {trained.precision}")
     sizes = [(facts.width, facts.height) for facts in decoded.facts]
-    if warning := trained.scale_warning(sizes, tiles=False):
+    if warning := trained.scale_warning(sizes, tiles=False, choice=False):
         caveats.append(warning)
     found = look_at_pairs(scan.pairs, decoded.facts, scan.root, resized=not predictor.tiles)
     warnings = [str(finding) for finding in found if finding.severity == WARNING]

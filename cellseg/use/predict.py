@@ -150,7 +150,9 @@ def predict_files(
         InputError: If the folder is not empty, or cannot be written.
         Interrupted: If ``obey`` raises it; finished predictions are kept.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output} is a file, which is not overwritten; name a new folder")
+    if output.exists() and any(output.iterdir()):
         raise InputError(f"{output} is not empty, and files are not overwritten; name a new folder")
     try:
         output.mkdir(parents=True, exist_ok=True)

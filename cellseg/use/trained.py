@@ -91,12 +91,13 @@ class Trained:
         """Median width and height of its training images; None if unknown."""
         return self.runs[0].files.summary.data.typical_size if self.runs else None
 
-    def scale_warning(self, sizes: Sequence[tuple[int, int]], *, tiles: bool) -> str | None:
+    def scale_warning(self, sizes: Sequence[tuple[int, int]], *, tiles: bool, choice: bool = True) -> str | None:
         """Return a warning if images have another scale than in training, otherwise None.
 
         Args:
             sizes: Width and height of the images.
             tiles: Whether they are seen in tiles at native scale.
+            choice: Whether the command has the other way too, which is then described.
         """
         if self.typical_size is None or not sizes or self.crops:
             return None
@@ -112,7 +113,7 @@ class Trained:
         where = f"cells look {_times(far)}" if tiles else f"cells look {look} of {count(len(sizes), 'image')}"
         other = f"seen whole, {_times([statistics.median(whole)])}" if tiles else f"with --tiles, {_times([in_tiles])}"
         resized = f"{width:g}x{height:g} pixels were resized to {self.image_size}x{self.image_size}"
-        return f"{where} than in training, where images of about {resized}, if a pixel shows as much in both; {other}"
+        return f"{where} than in training, where images of about {resized}, if a pixel shows as much in both{f'; {other}' if choice else ''}"
 
     def in_words(self, predictor: Predictor) -> str:
         """The network, and how it predicts images."""
