@@ -113,7 +113,8 @@ class Trained:
         where = f"cells look {_times(far)}" if tiles else f"cells look {look} of {count(len(sizes), 'image')}"
         other = f"seen whole, {_times([statistics.median(whole)])}" if tiles else f"with --tiles, {_times([in_tiles])}"
         resized = f"{width:g}x{height:g} pixels were resized to {self.image_size}x{self.image_size}"
-        return f"{where} than in training, where images of about {resized}, if a pixel shows as much in both{f'; {other}' if choice else ''}"
+        said = f"{where} than in training, where images of about {resized}, if a pixel shows as much in both"
+        return f"{said}; {other}" if choice else said
 
     def in_words(self, predictor: Predictor) -> str:
         """The network, and how it predicts images."""
