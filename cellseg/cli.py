@@ -221,6 +221,38 @@ def clean(
     typer.echo(f"wrote {count(pairs, 'cleaned pair')} and changes.csv to {out}")
 
 
+@app.command(epilog="Example: cellseg correct data/mine data/corrected --decisions anna.csv ben.csv")
+def correct(
+    data: Data,
+    out: Annotated[Path, typer.Argument(help="New folder, outside of DATA.")],
+    more: Annotated[list[Path] | None, typer.Argument(help="Further files of decisions.", show_default=False)] = None,
+    *,
+    decisions: Annotated[
+        list[Path],
+        typer.Option(help="Table of decisions (image,id,decision,person,outline), such as review.html saves."),
+    ],
+    groups: Groups = None,
+    mask_threshold: Threshold = 20,
+    channels: Channels = None,
+    ignore_value: IgnoreValue = None,
+) -> None:
+    """Write a new data set with labels corrected by decisions: cells added, removed, or marked as not judged."""
+    from cellseg.data.correct import write_corrected
+    from cellseg.data.facts import Reading
+    from cellseg.data.findings import count
+
+    how = Reading(mask_threshold, _channels(channels), ignore_value=_ignore_value(ignore_value))
+    done = write_corrected(data, out, [*decisions, *(more or [])], how, groups)
+    for change, number in sorted(done.counts.items()):
+        typer.echo(f"{change}: {count(number, 'place')}")
+    if done.shared:
+        typer.echo(
+            f"several people decided about {count(done.shared, 'place')} and agreed about {done.agreed} "
+            f"({done.agreed / done.shared:.0%}); the others are not judged"
+        )
+    typer.echo(f"wrote {out} and {out / 'changes.csv'}; {data} is unchanged")
+
+
 @app.command(epilog="Example: cellseg synthesize data/synthetic --pairs 50")
 def synthesize(
     out: Annotated[Path, typer.Argument(help="New folder.")],
