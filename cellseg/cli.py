@@ -443,21 +443,23 @@ def score(
 @app.command(epilog="Example: cellseg review logs/first --output review")
 def review(
     run: RunFolder,
-    output: Annotated[Path | None, typer.Option(help="New folder for the results.", show_default="RUN/review")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="New folder for the results.", show_default="review/ in RUN")
+    ] = None,
     no_split: NoSplit = False,
     trust: Trust = False,
 ) -> None:
-    """Show cells on which predictions and masks of the test images differ, with a table for your decisions."""
+    """Show cells on which predictions and masks of the test images differ, and take your decisions about them."""
     from cellseg.use.review import KINDS
     from cellseg.use.review import review as look
-    from cellseg.use.trained import find_runs
+    from cellseg.use.trained import find_runs, is_study
 
-    trained = find_runs(run, trust=trust)
-    typer.echo(trained.name)
+    trained = find_runs(run, ensemble=is_study(run), trust=trust)
     found = look(trained, output, split=not no_split)
+    typer.echo(found.name)
     for kind, title in KINDS.items():
         typer.echo(f"{title}: {sum(place.row['kind'] == kind for place in found.places)}")
-    typer.echo(f"wrote {found.folder / 'review.html'}, objects.csv and images.csv")
+    typer.echo(f"wrote {found.folder / 'review.html'}, decisions.csv, objects.csv and images.csv")
 
 
 @app.command(epilog="Example: cellseg export logs/first network.onnx")

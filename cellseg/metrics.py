@@ -118,6 +118,8 @@ NOT_NAMES = frozenset(  # of other columns of the tables
         "probability",
         "unlabelled_objects",
         "objects_from",
+        "width",
+        "height",
         "configuration",
         "network",
         "model",

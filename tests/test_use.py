@@ -25,6 +25,7 @@ from cellseg.objects import UNLABELLED
 from cellseg.run.folder import RunFolder
 from cellseg.storage.csv_files import write_csv
 from cellseg.storage.errors import InputError
+from cellseg.study.collect import read_study
 from cellseg.use.evaluate import estimate_scores
 from cellseg.use.inference import Predictor
 from cellseg.use.predict import find_sources
@@ -539,7 +540,9 @@ def test_a_review_shows_every_disagreement_once_and_scores_with_and_without(fini
     invoke("review", finished, "--output", tmp_path / "review")
     places, images = (rows(tmp_path / "review" / name) for name in ("objects.csv", "images.csv"))
     assert [int(place["id"]) for place in places] == list(range(1, len(places) + 1))
-    assert {place["is_cell"] for place in places} <= {""}
+    open_ = rows(tmp_path / "review" / "decisions.csv")
+    assert [(row["image"], row["id"]) for row in open_] == [(place["image"], place["id"]) for place in places]
+    assert {row["decision"] + row["person"] for row in open_} <= {""}
     scored = {row["image"]: row for row in rows(finished / "per_image.csv") if row["subset"] == "test"}
     assert {row["image"] for row in images} == scored.keys()
     for row in images:
@@ -556,6 +559,24 @@ def test_a_review_shows_every_disagreement_once_and_scores_with_and_without(fini
     assert page.count("<img ") == len(places)
     assert "A reading aid, not a score" in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_a_review_of_a_study_judges_every_image_by_a_run_that_has_not_seen_it(smears, tmp_path):
+    for fold in (0, 1):
+        split = ("data.split.folds=2", f"data.split.fold={fold}", "trainer.max_epochs=1")
+        train.run(smoke(f"data.root={smears}", *split), tmp_path / "study" / f"unet_fold-{fold}")
+    said = invoke("review", tmp_path / "study")
+    assert "each image is judged by one that has not seen it" in said
+    assert len(rows(tmp_path / "study" / "review" / "images.csv")) == 10
+    places = rows(tmp_path / "study" / "review" / "objects.csv")
+    for place, row in zip(places, rows(tmp_path / "study" / "review" / "decisions.csv"), strict=True):
+        corners = np.array([corner.split(",") for corner in row["outline"].split()], float)
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        scale = np.array([96, 72]) / 64  # of the image to what the network saw
+        assert low == pytest.approx(np.array([int(place["left"]), int(place["top"])]) * scale, abs=0.02)
+        size = np.array([int(place["width"]), int(place["height"])])
+        assert high - low == pytest.approx(size * scale, abs=0.02)
+    assert read_study(tmp_path / "study").configurations == ["UNet"]  # the review is no run
 
 
 def test_a_review_that_a_person_has_ticked_is_not_written_over(finished, tmp_path):

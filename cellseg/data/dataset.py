@@ -18,6 +18,8 @@ Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]
 class CellDataset(Dataset[dict[str, Any]]):
     """Return decoded pairs as samples ``{image, mask, ignored, name, group, vanished}``, and ``ids`` for object scores.
 
+    With ``ids`` come ``width`` and ``height``, the size of the image file in pixels.
+
     Image and mask are float, the image in [0, 1], the mask 0 or 1. ``vanished`` is the number of objects of a mask that
     lost all its cells when it was resized, else 0. ``ignored``, bool, marks pixels that nobody judged, which are 0 in
     the mask; samples have it if any image of the data set has such pixels. ``ids``, int32 of shape (H, W), numbers the
@@ -73,6 +75,7 @@ class CellDataset(Dataset[dict[str, Any]]):
         if self._objects:
             ids = self._decoded.ids[row] if facts.numbered else np.zeros(pixels.shape[1:], np.int32)
             sample |= {"ids": torch.from_numpy(ids), "numbered": facts.numbered}
+            sample |= {"width": facts.width, "height": facts.height}
         return sample
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage import draw
+from skimage import draw, measure
 
 from cellseg.storage.csv_files import from_text
 from cellseg.storage.errors import InputError
@@ -122,6 +122,19 @@ def _corners(text: str, source: str) -> NDArray[np.float64]:
 def write_outline(corners: NDArray[np.float64]) -> str:
     """Return corners (N, 2) as ``x,y x,y ...``."""
     return " ".join(f"{x:g},{y:g}" for x, y in corners.round(2))
+
+
+def trace(where: Mask, width: int, height: int) -> NDArray[np.float64]:
+    """Return the outer outline of a region, as corners (N, 2) in pixels of an image of which the mask is a small copy.
+
+    Args:
+        where: Shape (H, W).
+        width: Of the image in pixels.
+        height: The same.
+    """
+    contours = measure.find_contours(np.pad(where, 1).astype(float), 0.5, fully_connected="high")
+    corners = max(contours, key=len)[:-1, ::-1] - 0.5  # the last is the first again
+    return corners * (width / where.shape[1], height / where.shape[0])
 
 
 def fill(decision: Decision, shape: tuple[int, int]) -> Mask:

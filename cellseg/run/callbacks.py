@@ -270,6 +270,8 @@ def _image_row(
         "subset": subset,
         **{score: None if score in added and math.isnan(value) else value for score, value in values.items()},
         **{count: int(outputs[count][index]) for count in ("true_pixels", "predicted_pixels", *OBJECT_COUNTS)},
+        "width": int(batch["width"][index]),
+        "height": int(batch["height"][index]),
         "ignored_pixels": 0 if prediction.ignored is None else int(prediction.ignored.sum()),
         "objects_from": "ids" if batch["numbered"][index] else "regions",
         "unlabelled_objects": count_unlabelled(prediction.mask, prediction.truth, prediction.ignored),

@@ -309,6 +309,7 @@ def _write_run(
             {"image": entry.name, "group": entry.group, "subset": "test"}
             | {key: scores[key].item() for key in names}
             | {key: int(scores[key].item()) for key in ("true_pixels", "predicted_pixels", *OBJECT_COUNTS)}
+            | {"width": facts.width, "height": facts.height}
             | {"ignored_pixels": int(ignored.sum()), "objects_from": "ids" if facts.numbered else "regions"}
         )
         image: Pixels = decoded.images[row].transpose(1, 2, 0)

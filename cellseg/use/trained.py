@@ -175,7 +175,7 @@ def find_runs(path: Path, *, ensemble: bool = False, trust: bool = False) -> Tra
             f"{path} is only a file of weights; its training images are unknown, so its scores would not be reliable; "
             "name its run folder"
         )
-    if path.is_dir() and not (path / "config.yaml").exists() and any(path.glob("*/config.yaml")):
+    if is_study(path):
         return _best_of(read_study(path), ensemble=ensemble, trust=trust)
     if ensemble:
         raise InputError(
@@ -183,6 +183,11 @@ def find_runs(path: Path, *, ensemble: bool = False, trust: bool = False) -> Tra
         )
     run = load_run(path, trust=trust)
     return _together(f"{run.files.summary.model} of {path}", [run])
+
+
+def is_study(path: Path) -> bool:
+    """Return whether a folder holds runs."""
+    return path.is_dir() and not (path / "config.yaml").exists() and any(path.glob("*/config.yaml"))
 
 
 def _run_of(path: Path) -> Path:
