@@ -125,15 +125,17 @@ def write_outline(corners: NDArray[np.float64]) -> str:
 
 
 def trace(where: Mask, width: int, height: int) -> NDArray[np.float64]:
-    """Return the outer outline of a region, as corners (N, 2) in pixels of an image of which the mask is a small copy.
+    """Return the outer outline of a region, or of its largest part, as corners (N, 2) in pixels of an image of which the mask is a small copy.
 
     Args:
         where: Shape (H, W).
         width: Of the image in pixels.
         height: The same.
     """
-    contours = measure.find_contours(np.pad(where, 1).astype(float), 0.5, fully_connected="high")
-    corners = max(contours, key=len)[:-1, ::-1] - 0.5  # the last is the first again
+    parts = measure.label(where, connectivity=2)
+    largest = np.pad(parts == np.bincount(parts.ravel())[1:].argmax() + 1, 1).astype(float)
+    contours = measure.find_contours(largest, 0.5, fully_connected="high")
+    corners = max(contours, key=lambda contour: np.ptp(contour[:, 0]))[:-1, ::-1] - 0.5  # the last is the first again
     return corners * (width / where.shape[1], height / where.shape[0])
 
 
