@@ -574,7 +574,7 @@ def test_a_review_of_a_study_judges_every_image_by_a_run_that_has_not_seen_it(sm
         low, high = corners.min(axis=0), corners.max(axis=0)
         scale = np.array([96, 72]) / 64  # of the image to what the network saw
         first = np.array([int(place["left"]), int(place["top"])])
-        beyond = first + (int(place["width"]), int(place["height"]))
+        beyond = first + np.array([int(place["width"]), int(place["height"])])
         assert (low > first * scale - 0.02).all()  # of the largest part, if the place has several
         assert (high < beyond * scale + 0.02).all()
         assert (high - low > 0.5 * (beyond - first).min() * scale.min()).any()

@@ -125,12 +125,15 @@ def write_outline(corners: NDArray[np.float64]) -> str:
 
 
 def trace(where: Mask, width: int, height: int) -> NDArray[np.float64]:
-    """Return the outer outline of a region, or of its largest part, as corners (N, 2) in pixels of an image of which the mask is a small copy.
+    """Return the outer outline of a region, or of its largest part, in pixels of an image resized to the mask.
 
     Args:
         where: Shape (H, W).
         width: Of the image in pixels.
         height: The same.
+
+    Returns:
+        Corners x, y, shape (N, 2).
     """
     parts = measure.label(where, connectivity=2)
     largest = np.pad(parts == np.bincount(parts.ravel())[1:].argmax() + 1, 1).astype(float)
