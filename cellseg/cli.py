@@ -290,11 +290,19 @@ def synthesize(
 @app.command(epilog="Example: cellseg report logs/first")
 def report(
     study: Annotated[Path, typer.Argument(help="Folder of runs, for example logs/first.")],
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="Score the stored masks on the labels of this data set, in a new folder STUDY-on-TRUTH."),
+    ] = None,
 ) -> None:
     """Compare the configurations of a study. Write report.html, report.md, CSV tables and PNG figures."""
     from cellseg.study.collect import read_study
     from cellseg.study.report import write_report
 
+    if truth is not None:
+        from cellseg.use.truth import score_on
+
+        study = score_on(study, truth)
     sentences = write_report(read_study(study))
     typer.echo("Differences in points (0.01 of Dice), with intervals of 95 % unless a line says otherwise:")
     for sentence in sentences:

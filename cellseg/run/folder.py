@@ -114,6 +114,8 @@ class Summary(Record):
         score_places: The folders from which their classes were imported.
         masks: The folder of masks of another tool, or person, that were scored in place of a network, as ``model``;
             such a run has no seed, and no keys of training.
+        scored_on: The data set on whose labels its stored masks were scored anew; None if it was tested on its own.
+        fitted: Whether the network was trained on the labels of that data set.
     """
 
     schema_version: Literal[1]
@@ -144,13 +146,15 @@ class Summary(Record):
     added_scores: dict[Line, Direction | None] = Field(default_factory=dict)
     score_places: list[Line] = Field(default_factory=list)
     masks: Line | None = None
+    scored_on: Line | None = None
+    fitted: bool = False
 
     @model_validator(mode="after")
     def _trained(self) -> "Summary":
         """Require what every trained run has."""
         of_training = {
             "seed": self.seed,
-            "metrics: test/loss": self.metrics.get("test/loss"),
+            "metrics: test/loss": self.metrics.get("test/loss", self.scored_on),
             "seconds: train": self.seconds.get("train"),
             "counts: epochs": self.counts.epochs or None,
             "counts: steps": self.counts.steps or None,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -211,8 +212,9 @@ def _one_fingerprint(runs: Sequence[RunFolder]) -> str:
     for run in runs:
         if run.summary.data.fingerprint != first.summary.data.fingerprint:
             raise InputError(
-                f"{run.path} and {first.path.name} used different data, so their scores cannot be compared; "
-                "move one of the two runs to another study folder"
+                f"{run.path} and {first.path.name} used different data, so their scores cannot be compared; move one "
+                "of the two runs to another study folder, or, if only labels differ, name the labels to score both on: "
+                f"cellseg report {shlex.quote(str(run.path.parent))} --truth DATA"
             )
     return first.summary.data.fingerprint
 
@@ -343,6 +345,8 @@ def _facts(run: RunFolder, scores: Iterable[Score]) -> dict[str, Any]:
         "resize": run.settings.data.resize,
         "objects": summary.averaging.get("objects"),
         "not judged": summary.averaging.get("not judged"),
+        "scored_on": summary.scored_on,
+        "fitted": summary.fitted,
     }
 
 

@@ -306,6 +306,12 @@ def _percent(share: float) -> str:
 def caveats(study: Study, progress: Progress | None = None) -> list[str]:
     """Return the limits of this study that a reader must know before using any verdict."""
     runs, found = study.runs, list((progress or find_progress(study)).remarks)
+    for data in sorted(set(runs["scored_on"].dropna())):
+        fitted = sorted(set(runs.loc[runs["fitted"].astype(bool), "configuration"]))
+        found.append(
+            f"all masks are scored on the labels of {data}"
+            + (f", on which {', '.join(fitted)} was trained, which favours it" if fitted else "")
+        )
     if runs["fold"].nunique() == 1:
         found.append(
             "all runs share one training set, so no interval includes the variation between training sets; "

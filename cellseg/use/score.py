@@ -273,6 +273,47 @@ def _halved(how: Reading) -> Reading:
     return replace(how, mask_threshold=HALF, ignore_value=None)
 
 
+def score_image(
+    decoded: DecodedPairs, index: int, mask: NDArray[np.bool_], labels: Labels | None = None
+) -> tuple[dict[str, torch.Tensor], Row, Prediction]:
+    """Score a mask on the label of an image.
+
+    Args:
+        decoded: The data set of the label.
+        index: Position of the image there.
+        mask: Shape (H, W), at the size at which the labels are decoded.
+        labels: Its numbered objects, if they are known; else they are found as those of a prediction.
+
+    Returns:
+        Tensors of shape (1,) as ``SegmentationScores`` takes them; the values of a row of ``per_image.csv``; and what
+        ``predictions/`` keeps.
+    """
+    facts, row = decoded.facts[index], decoded.row[index]
+    truth = decoded.masks[row][0] > 0
+    ids = decoded.ids[row] if facts.numbered else None
+    ignored = decoded.ignored[row][0] > 0 if facts.ignored else np.zeros_like(truth)
+    judged = mask & ~ignored
+    lost = facts.objects if facts.vanishes else 0
+    both = [torch.from_numpy(part)[None, None].float() for part in (judged, truth)]
+    scores = image_scores(both[0], both[1], torch.tensor([lost]))
+    if ids is None:  # touching cells are one object of the label, and so of the prediction
+        found = label_objects(judged, split=False)
+    else:
+        found = label_objects(judged) if labels is None else np.where(ignored, 0, labels)
+    objects = score_labels(found, judged, label_truth(truth, ids), truth, lost, ignored)
+    scores |= {key: torch.tensor([value]) for key, value in objects.items()}
+    values = (
+        {key: scores[key].item() for key in (*PER_IMAGE, *(score.name for score in OBJECT_SCORES))}
+        | {key: int(scores[key].item()) for key in ("true_pixels", "predicted_pixels", *OBJECT_COUNTS)}
+        | {"width": facts.width, "height": facts.height}
+        | {"ignored_pixels": int(ignored.sum()), "objects_from": "ids" if facts.numbered else "regions"}
+    )
+    image: Pixels = decoded.images[row].transpose(1, 2, 0)
+    kept = None if ids is None else number_objects(ids.copy(), 1)
+    kept = None if kept is None or kept.max(initial=0) >= 2**16 else kept
+    return scores, values, Prediction(image, truth, mask, kept, ignored)
+
+
 def _write_run(
     folder: Path,
     run: RunFolder,
@@ -289,33 +330,13 @@ def _write_run(
     rows, pooled = [], SegmentationScores([score.name for score in OBJECT_SCORES])
     numbered = own = 0  # labels, and masks, that number their objects
     for index, entry in zip(tested, run.split.test, strict=True):
-        pair, facts, row = decoded.pairs[index], decoded.facts[index], decoded.row[index]
+        pair, facts = decoded.pairs[index], decoded.facts[index]
         foreign = _read(_as_pair(pair, files[pair.name]), run.settings.reading, numbers=numbers)
-        truth = decoded.masks[row][0] > 0
-        ids = decoded.ids[row] if facts.numbered else None
         numbered, own = numbered + facts.numbered, own + foreign.numbered
-        ignored = decoded.ignored[row][0] > 0 if facts.ignored else np.zeros_like(truth)
-        judged = foreign.mask & ~ignored
-        lost = facts.objects if facts.vanishes else 0
-        both = [torch.from_numpy(mask)[None, None].float() for mask in (judged, truth)]
-        scores = image_scores(both[0], both[1], torch.tensor([lost]))
-        # without ids touching cells are one object of the label, and so of the prediction
-        labels = np.where(ignored, 0, foreign.labels) if ids is not None else label_objects(judged, split=False)
-        objects = score_labels(labels, judged, label_truth(truth, ids), truth, lost, ignored)
-        scores |= {key: torch.tensor([value]) for key, value in objects.items()}
+        scores, values, prediction = score_image(decoded, index, foreign.mask, foreign.labels)
         pooled.update(scores)
-        names = (*PER_IMAGE, *(score.name for score in OBJECT_SCORES))
-        rows.append(
-            {"image": entry.name, "group": entry.group, "subset": "test"}
-            | {key: scores[key].item() for key in names}
-            | {key: int(scores[key].item()) for key in ("true_pixels", "predicted_pixels", *OBJECT_COUNTS)}
-            | {"width": facts.width, "height": facts.height}
-            | {"ignored_pixels": int(ignored.sum()), "objects_from": "ids" if facts.numbered else "regions"}
-        )
-        image: Pixels = decoded.images[row].transpose(1, 2, 0)
-        kept = None if ids is None else number_objects(ids.copy(), 1)
-        kept = None if kept is None or kept.max(initial=0) >= 2**16 else kept
-        write_prediction(folder, entry.name, Prediction(image, truth, foreign.mask, kept, ignored))
+        rows.append({"image": entry.name, "group": entry.group, "subset": "test"} | values)
+        write_prediction(folder, entry.name, prediction)
     write_csv(folder / "per_image.csv", rows)
     if run.baselines is not None:
         (folder / BASELINES).write_bytes((run.path / BASELINES).read_bytes())
@@ -325,6 +346,13 @@ def _write_run(
     _summary(run.summary, rows, pooled, (numbered, own), masks=masks, name=name, command=command).write(
         folder / "summary.json"
     )
+
+
+def spread(rows: Sequence[Row]) -> dict[str, float | None]:
+    """Return the standard deviation of each score over images."""
+    scores = [score.name for score in (*SCORES, *OBJECT_SCORES) if not score.pooled]
+    values = {name: [float(row[name]) for row in rows] for name in scores}
+    return {name: stdev(each) if len(each) > 1 else None for name, each in values.items()}
 
 
 def _summary(
@@ -338,7 +366,6 @@ def _summary(
     command: str | None,
 ) -> Summary:
     scores = [*SCORES, *OBJECT_SCORES]
-    values = {score.name: [float(row[score.name]) for row in rows] for score in scores if not score.pooled}
     return Summary(
         schema_version=SCHEMA,
         status="finished",
@@ -353,7 +380,7 @@ def _summary(
             "masks": f"{numbered[1]} of {len(rows)} number their own objects",
         }
         | describe_ignored([int(row["ignored_pixels"]) for row in rows], [row["ignored_objects"] for row in rows]),
-        spread_over_test_images={key: stdev(each) if len(each) > 1 else None for key, each in values.items()},
+        spread_over_test_images=spread(rows),
         scored_weights="none: masks made elsewhere",
         validation=of.validation,
         counts=of.counts.model_copy(update={"epochs": 0, "steps": 0}),
