@@ -37,13 +37,13 @@ CELLSEG = sorted(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_training_command_composes(command):
-    words = [word for word in shlex.split(command)[2:] if word not in ("-m", "--help")]
+    words = [word for word in shlex.split(command)[2:] if word != "--help"]
     own = ROOT / words[words.index("--config-dir") + 1] if "--config-dir" in words else None
     overrides = [word for word in words if word != "--config-dir" and (not own or ROOT / word != own)]
     if own:  # Hydra finds its options where it is told of the folder
         overrides.insert(0, f"hydra.searchpath=[file://{own}]")
     first = [
-        word if "=[" in word else word.partition(",")[0] for word in as_typed(overrides)
+        word if "=[" in word else word.partition(",")[0] for word in as_typed(overrides) if word != "-m"
     ]  # of a sweep, its first run
     composed(*first)
 

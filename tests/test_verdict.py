@@ -33,7 +33,14 @@ def study_of(scores, *, plans=(), looks=(), unfinished=(), baseline=None, margin
             if baseline is not None:
                 baselines += [row | {"baseline": "all cell", "dice": baseline} for row in each]
     frame = pd.DataFrame(runs).assign(
-        leaks=0, device="cpu", precision="32-true", scored_weights="final", resize="whole", masks=None
+        leaks=0,
+        device="cpu",
+        precision="32-true",
+        scored_weights="final",
+        resize="whole",
+        masks=None,
+        scored_on=None,
+        fitted=False,
     )
     study = Study(
         folder=Path("s"),
