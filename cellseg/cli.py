@@ -219,6 +219,8 @@ def clean(
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"wrote {count(pairs, 'cleaned pair')} and changes.csv to {out}")
+    if ignore_value is not None:
+        typer.echo("not-judged pixels are marked in files there, so leave out data.ignore_value")
 
 
 @app.command(epilog="Example: cellseg correct data/mine data/corrected --decisions anna.csv ben.csv")
@@ -251,6 +253,8 @@ def correct(
             f"({done.agreed / done.shared:.0%}); the others are not judged"
         )
     typer.echo(f"wrote {out} and {out / 'changes.csv'}; {data} is unchanged")
+    if ignore_value is not None:
+        typer.echo("not-judged pixels are marked in files there, so leave out data.ignore_value")
 
 
 @app.command(epilog="Example: cellseg synthesize data/synthetic --pairs 50")

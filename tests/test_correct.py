@@ -98,6 +98,35 @@ def test_a_neighbour_that_touches_stays(tmp_path):
         assert clean.mask[large & ~small].all() == (decided == "cell")
 
 
+@pytest.mark.parametrize("numbered", [True, False])
+def test_loose_and_tight_outlines_mean_the_cell_that_they_are_about(tmp_path, numbered):
+    root = write(tmp_path / "data", "parallel", ignored=False)
+    cell, other = circle(20, 15, 8, 50)[:40], circle(20, 40, 6, 50)[:40]
+    for path in (root / "masks").iterdir():
+        Image.fromarray((cell + 2 * other).astype(np.uint8) if numbered else (cell | other) * np.uint8(255)).save(path)
+    loose = np.zeros_like(cell)
+    loose[8:32, 3:28] = True
+    for name, where in {"loose": loose, "tight": circle(20, 15, 6, 50)[:40]}.items():
+        for decided in ("no cell", "unsure", "cell"):
+            out = tmp_path / f"{name} {decided}"
+            write_corrected(root, out, [table(tmp_path / "d.csv", [["n1", 1, decided, "", around(where)]])])
+            clean = inspect_pair(find_pairs(out).pairs[0], Reading())
+            assert clean.mask[other].all()
+            if decided == "cell":
+                assert np.array_equal(clean.mask & ~other, where)
+                assert clean.ids is None or clean.ids.max() == 2
+            else:
+                assert not (clean.mask & ~other).any()
+            assert (clean.ignored is not None) == (decided == "unsure")
+
+
+def test_what_nobody_judged_can_be_decided_later(tmp_path):
+    root = write(tmp_path / "data", "parallel")
+    where = inspect_pair(find_pairs(root).pairs[0], Reading()).ignored
+    write_corrected(root, tmp_path / "out", [table(tmp_path / "d.csv", [["n1", 1, "no cell", "", around(where)]])])
+    assert inspect_pair(find_pairs(tmp_path / "out").pairs[0], Reading()).ignored is None
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_layout_is_kept_and_each_decision_does_what_it_says(tmp_path, layout):
     root = write(tmp_path / "data", layout, ignored=False)
@@ -168,6 +197,7 @@ def test_several_people_agree_or_leave_it_open(tmp_path):
         ([["n1", 1, "cell", "", "1,1 9,1"]], "row 2: the outline is '1,1 9,1', but must be at least three corners"),
         ([["n1", 1, "cell", "", "1,1 9,1 nan,9"]], "must be at least three corners"),
         ([["n1", 1, "cell", "", "90,90 99,90 99,99"]], "row 2: the outline contains no pixel of n1, which has 50x40"),
+        ([["", 1, "cell", "", "1,1 9,1 9,9"]], "row 2: names no image"),
         ([["m1", 1, "cell", "", "1,1 9,1 9,9"]], "has no image m1; its names are such as n1"),
         ([["n1", 1, "", "", "1,1 9,1 9,9"]], "has no decision; fill its column decision"),
     ],

@@ -199,13 +199,59 @@ def test_a_table_names_them(tmp_path):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_one_that_belongs_to_no_image_is_a_problem(tmp_path, layout):
     root = write(tmp_path / "data", layout)
-    stray = (root / LAYOUTS[layout][2].format(1)).with_name("elsewhere_ignore.png")
-    shutil.copy(root / LAYOUTS[layout][2].format(1), stray)
+    marks = root / LAYOUTS[layout][2].format(1)
+    stray = marks.with_name("elsewhere_ignore.png")
+    shutil.copy(marks, stray)
     said = [str(problem) for problem in scan_pairs(root).problems]
-    if layout == "one folder an image" or layout == "parallel, a folder each":  # every file there belongs to the image
+    if layout in ("one folder an image", "parallel, a folder each"):  # every file there belongs to the image
         assert not said
     else:
         assert any("belongs to no image" in problem and stray.name in problem for problem in said)
+
+
+@pytest.mark.parametrize(
+    ("layout", "place"),
+    [
+        ("one folder an image", "ignore/ID1.png"),
+        ("one folder an image", "ID1/ignore.png"),
+        ("parallel", "ignore.png"),
+        ("parallel", "masks/ignore/n1.png"),
+        ("parallel", "ignore/n1.npy"),
+        ("parallel, below", "ignore/n1.png"),
+        ("one folder a pair", "ignore/cell_9.png"),
+    ],
+)
+def test_marks_in_a_wrong_place_are_a_problem_and_not_silently_unused(tmp_path, layout, place):
+    root = write(tmp_path / "data", layout, ignored=False)
+    rows = [f"{pair.image.relative_to(root)},{pair.masks[0].relative_to(root)}" for pair in scan_pairs(root).pairs]
+    (root / place).parent.mkdir(exist_ok=True)
+    Image.new("L", (50, 40), 255).save(root / place, "PNG")
+    assert any("belongs to no image" in str(problem) for problem in scan_pairs(root).problems)
+    (root / "pairs.csv").write_text("\n".join(["image,mask", *rows]))
+    assert any("belongs to no image" in str(problem) for problem in scan_pairs(root).problems)
+
+
+def test_marks_belong_to_the_image_of_exactly_their_name(tmp_path):
+    root = write(tmp_path / "data", "parallel", ignored=False)
+    for part in ("images", "masks"):
+        shutil.copy(root / part / "n1.png", root / part / "img_n1.png")
+    (root / "ignore").mkdir()
+    Image.new("L", (50, 40)).save(root / "ignore" / "n1.png")
+    assert [pair.name for pair in find_pairs(root).pairs if pair.ignored] == ["n1"]
+
+
+def test_photographs_and_marks_of_everything_are_refused(tmp_path):
+    root = write(tmp_path / "data", "parallel")
+    shutil.copy(root / "images" / "n1.png", root / "ignore" / "n1.png")
+    with pytest.raises(InputError, match=r"n1\.png: "):
+        inspect_pair(find_pairs(root).pairs[0], Reading())
+    Image.new("L", (50, 40), 255).save(root / "ignore" / "n1.png")
+    with pytest.raises(InputError, match=r"n1\.png: marks every pixel as not judged"):
+        inspect_pair(find_pairs(root).pairs[0], Reading())
+    rows = [f"images/n{n}.png,masks/n{n}.png,images/n{n}.png" for n in range(1, 5)]
+    (root / "pairs.csv").write_text("\n".join(["image,mask,ignore", *rows]))
+    with pytest.raises(InputError, match=r"in the column ignore, but it is an image or a mask|lists no usable pair"):
+        find_pairs(root)
 
 
 def test_another_size_is_refused(tmp_path):
@@ -233,6 +279,7 @@ def test_a_value_or_colour_marks_them(tmp_path, value):
         assert clean.mask.sum() == 150
         assert clean.ignored.sum() == 250
         assert inspect_pair(pair, Reading()).mask.sum() == 400
+    assert "no pixel has data.ignore_value=7" in invoke("check", root, "--ignore-value", "7")
     if value == 255:
         assert any("data.ignore_value=255" in finding.effect for finding in check_data(root).findings)  # as a remedy
 

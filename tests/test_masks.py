@@ -140,7 +140,7 @@ def test_what_masks_were_taken_for_is_one_line(tmp_path):
         path = save(tmp_path / f"m{number}.png", mask.astype(np.uint8))
         image = save(tmp_path / "i.png", np.zeros(ids.shape, np.uint8))
         facts.append(inspect_pair(Pair("a", "a", image, (path,)), Reading()).facts)
-    assert describe_masks(facts, 20) == "masks: 2 labels, every value above 0 is cell; 1 empty"
+    assert describe_masks(facts, Reading()) == "masks: 2 labels, every value above 0 is cell; 1 empty"
 
 
 def indexed(path, index, palette, **options):

@@ -95,7 +95,7 @@ def check_data(
     return Check(
         headline=f"found {count(len(scan.pairs), 'pair')}{_in_groups(scan)}, {scan.layout}",
         findings=sorted(findings, key=lambda finding: (ERROR, WARNING, NOTE).index(finding.severity)),
-        meaning=describe_masks(facts, how.mask_threshold) if facts else "",
+        meaning=describe_masks(facts, how) if facts else "",
         groups={pair.name: pair.group for pair in scan.pairs} | together,
         tiles=[look.tile for look in seen if look.tile],
     )

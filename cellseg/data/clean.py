@@ -93,7 +93,7 @@ def write_cleaned(
             write_groups(unfinished / "groups.csv", group_of)
     found = look_at_pairs(scan.pairs, facts, scan.root)
     warnings = [finding for finding in found if finding.severity == WARNING]
-    return len(scan.pairs), describe_masks(facts, how.mask_threshold), warnings
+    return len(scan.pairs), describe_masks(facts, how), warnings
 
 
 def _original_places(scan: Scan) -> dict[str, tuple[Path, Path]] | None:

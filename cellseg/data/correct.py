@@ -61,11 +61,15 @@ class _Labels:
     def decide(self, place: Place) -> str:
         """Change the label as a place was decided; return the change in words."""
         where, verdict = place.where, place.verdict
-        labelled = 2 * np.count_nonzero(self.cell & where) >= np.count_nonzero(where)
+        objects = self._objects(where)
+        labelled = bool(objects.any())
         if verdict == NO_CELL and labelled:
-            gone = self._objects(where)
-            self._set(gone, cell=False)
-            return f"cell removed: {np.count_nonzero(gone)} pixels"
+            self._set(objects, cell=False)
+            return f"cell removed: {np.count_nonzero(objects)} pixels"
+        if verdict == NO_CELL and (self.ignored & where).any():
+            number = np.count_nonzero(self.ignored & where)
+            self.ignored &= ~where
+            return f"background: {number} pixels that nobody had judged"
         if verdict == CELL and not labelled:
             new = where & ~self.cell
             if self.ids is not None:
@@ -73,17 +77,16 @@ class _Labels:
             self._set(new, cell=True)
             return f"cell added: {np.count_nonzero(new)} pixels"
         if verdict == CELL:  # labelled already: as decided, it has this outline
-            old = self._objects(where)
-            changed = old ^ where
+            changed = objects ^ where
             if self.ids is not None:
-                self.ids[where] = np.bincount(self.ids[old & where]).argmax()
-            self._set(old & ~where, cell=False)
+                self.ids[where] = np.bincount(self.ids[objects & where]).argmax()
+            self._set(objects & ~where, cell=False)
             self._set(where, cell=True)
             return (
                 f"outline changed: {np.count_nonzero(changed)} pixels" if changed.any() else f"{NOTHING}: it is a cell"
             )
         if verdict == UNSURE:
-            doubtful = self._objects(where) if labelled else where & ~self.cell
+            doubtful = objects | (where & ~self.cell)
             self._set(doubtful, cell=False)
             self.ignored |= doubtful
             return f"not judged: {np.count_nonzero(doubtful)} pixels"
@@ -95,20 +98,24 @@ class _Labels:
             self.ids[where] = 0
 
     def _objects(self, where: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return the labelled pixels of a place, and the rest of objects that lie mostly inside.
+        """Return the labelled objects that a place is about: those that lie mostly inside, or else the one around it.
 
-        Where labels do not number objects, an object is a region, of which the rest may be a neighbour that touches:
-        it belongs to the place only if it is a rim.
+        Where labels do not number objects, an object is a region, of which the rest may be a neighbour that touches.
+        It belongs to the place only if it is a rim; otherwise the part inside is the object, if it fills half of it.
         """
         objects = ndimage.label(self.cell, CORNERS)[0] if self.ids is None else self.ids
         number = int(objects.max()) + 1
         areas, inside = (np.bincount(part.ravel(), minlength=number) for part in (objects, objects[where]))
-        mostly = 2 * inside > areas
-        mostly[0] = False
+        mostly, half = 2 * inside > areas, np.count_nonzero(where) / 2
+        mostly[0], inside[0] = False, 0
         if self.ids is None:
-            reach = math.ceil(max(2, RIM * math.sqrt(np.count_nonzero(where))))
+            reach = math.ceil(max(2, RIM * math.sqrt(2 * half)))
             mostly[np.unique(objects[~ndimage.binary_dilation(where, CORNERS, iterations=reach)])] = False
-        return (self.cell & where) | mostly[objects]
+            part = self.cell & where
+            return mostly[objects] | (part if np.count_nonzero(part) >= half else np.zeros_like(part))
+        if not mostly.any() and inside.max() >= half:
+            mostly[inside.argmax()] = True
+        return mostly[objects]
 
 
 def write_corrected(

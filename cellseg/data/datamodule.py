@@ -147,7 +147,7 @@ class CellDataModule(L.LightningDataModule):
         leaks = find_leaks(decoded.pairs, decoded.kin, subsets)
         if leaks and not self.split.allow_leaks:
             raise InputError(_leak_message(leaks, scan, self.root, repeated=recorded is not None))
-        log.info("%s", describe_masks(decoded.facts, self.reading.mask_threshold))
+        log.info("%s", describe_masks(decoded.facts, self.reading))
         value = self.reading.ignore_value
         if value is not None and not any(facts.ignored for facts in decoded.facts):
             log.warning("no mask has the value data.ignore_value=%s, so every pixel counts as judged", value)

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from cellseg.storage.files import read_bounded
 CELL, NO_CELL, UNSURE = "cell", "no cell", "unsure"
 COLUMNS = ("image", "id", "decision", "person", "outline")
 SAME = 0.5  # outlines with a larger IoU are of one place
-MOST_POINTS = 100_000  # of an outline
+MOST_POINTS = 10_000  # of an outline
 
 Mask = NDArray[np.bool_]
 
@@ -76,10 +77,13 @@ def read_decisions(paths: Sequence[Path]) -> list[Decision]:
     Raises:
         InputError: If a file cannot be read, lacks a column, or has a row that cannot be understood.
     """
-    return [decision for path in paths for decision in _read(path)]
+    stems = Counter(path.stem for path in paths)
+    return [one for path in paths for one in _read(path, path.stem if stems[path.stem] == 1 else str(path))]
 
 
-def _read(path: Path) -> Iterator[Decision]:
+def _read(path: Path, unnamed: str) -> Iterator[Decision]:
+    if not path.exists():
+        raise InputError(f"{path} does not exist; name a table of decisions")
     try:
         text = read_bounded(path, "a table").decode("utf-8-sig")
         separator = max((",", ";", "\t"), key=text.partition("\n")[0].count)
@@ -102,7 +106,9 @@ def _read(path: Path) -> Iterator[Decision]:
         if decision not in (CELL, NO_CELL, UNSURE):
             raise InputError(f"{source}: the decision is {decision[:40]!r}, but must be cell, no cell or unsure")
         outline = _corners(row.get("outline", ""), source)
-        yield Decision(row["image"], row.get("id", ""), decision, row.get("person") or path.stem, outline, source)
+        if not row.get("image"):
+            raise InputError(f"{source}: names no image; fill the column image")
+        yield Decision(row["image"], row.get("id", ""), decision, row.get("person") or unnamed, outline, source)
 
 
 def _corners(text: str, source: str) -> NDArray[np.float64]:
@@ -165,7 +171,8 @@ def unite(decisions: Sequence[Decision], shape: tuple[int, int]) -> list[Place]:
         InputError: If one person decided twice about a place, and differently.
     """
     places: list[Place] = []
-    for decision in decisions:
+    in_order = sorted(decisions, key=lambda one: (*one.outline.mean(axis=0), one.person))  # whatever that of the files
+    for decision in in_order:
         where = fill(decision, shape)
         same = next((place for place in places if _overlap(place.where, where) > SAME), None)
         if same is None:

@@ -180,6 +180,11 @@ def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
     mask, ignored = reading.cell, reading.ignored
     if mask.shape != image.pixels.shape[:2]:
         raise InputError(_unequal(pair, image, reading))
+    if ignored is not None and ignored.all():
+        raise InputError(
+            f"{(*pair.ignored, *pair.masks)[0]}: marks every pixel as not judged, so the image can neither teach nor "
+            "be scored; remove the pair, or judge a part of it"
+        )
     sides = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     survival = count_survivors(mask, how.image_size, noisy=reading.kind == GREY)
     facts = PairFacts(

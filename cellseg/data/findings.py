@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Generic, TypeVar
 
-from cellseg.data.facts import ImageFacts, PairFacts
+from cellseg.data.facts import ImageFacts, PairFacts, Reading
 from cellseg.data.kinship import Kin, families
 from cellseg.data.masks import EMPTY, GREY, LABELS, RESIZED
 from cellseg.data.pairs import Pair, shown
@@ -238,8 +238,9 @@ def look_at_images(
     yield from _modalities(facts)
 
 
-def describe_masks(facts: Sequence[PairFacts], threshold: int) -> str:
+def describe_masks(facts: Sequence[PairFacts], how: Reading) -> str:
     """Describe in one line how the values of the masks are interpreted."""
+    threshold = how.mask_threshold
     meanings = {
         LABELS: "labels, every value above 0 is cell",
         RESIZED: "labels with soft edges, at least half of a label's value is cell",
@@ -259,6 +260,7 @@ def describe_masks(facts: Sequence[PairFacts], threshold: int) -> str:
         f"masks: {described}"
         + (f"; {indexed} read by palette index" if indexed else "")
         + (left_out if unjudged else "")
+        + ("" if unjudged or how.ignore_value is None else f"; no pixel has data.ignore_value={how.ignore_value}")
     )
 
 

@@ -1,11 +1,12 @@
 """Find the files that mark the pixels nobody judged, and their place in each layout."""
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from cellseg.data.formats import IMAGE_SUFFIXES
+from cellseg.data.formats import IMAGE_SUFFIXES, foreign_suffix
 from cellseg.data.matching import Problem
 from cellseg.data.words import IGNORE, IGNORE_SUFFIX, image_keys, is_ignore, mask_keys
 
@@ -24,36 +25,57 @@ def find_ignored(root: Path, pairs: Sequence[Files]) -> tuple[dict[str, tuple[Pa
     """
     listed = _Listing()
     in_folder = Counter(image.parent for _, image, _ in pairs)
+    exact = {key.casefold() for name, image, _ in pairs for key in (name, image.stem)}
     found: dict[str, tuple[Path, ...]] = {}
-    seen: dict[Path, None] = {}
     for name, image, masks in pairs:
         own: dict[Path, None] = {}
         keys = {name.casefold(), *(key.casefold() for key in image_keys(image))}
-        keys |= {key.casefold() for mask in masks[:1] for key in mask_keys(mask)} if len(masks) == 1 else set()
+        keys |= {key.casefold() for key in mask_keys(masks[0])} if len(masks) == 1 else set()
+        keys -= exact - {name.casefold(), image.stem.casefold()}  # of another image
         for folder in dict.fromkeys((image.parent, *(mask.parent for mask in masks[:1]))):
-            for path in listed.files(folder):
-                if is_ignore(path):
-                    seen[path] = None
-                    alone = path.stem.casefold() == IGNORE and in_folder[image.parent] == 1 and folder == image.parent
-                    if alone or IGNORE_SUFFIX.sub("", path.stem).casefold() in keys:
-                        own[path] = None
+            for path in filter(is_ignore, listed.files(folder)):
+                alone = path.stem.casefold() == IGNORE and in_folder[image.parent] == 1 and folder == image.parent
+                if alone or IGNORE_SUFFIX.sub("", path.stem).casefold() in keys:
+                    own[path] = None
         for folder, is_own in _folders(root, image.parent, listed):
-            seen.update(dict.fromkeys(path for path in listed.below(folder)))
             for path in listed.files(folder):
-                if (is_own and in_folder[image.parent] == 1) or not keys.isdisjoint(_keys(path)):
+                if (is_own and in_folder[image.parent] == 1) or _belongs(path, keys, exact):
                     own[path] = None
             for inner in listed.folders(folder):
                 if inner.name.casefold() in keys:
                     own.update(dict.fromkeys(listed.files(inner)))
         if own:
             found[name] = tuple(own)
-    used = {path for paths in found.values() for path in paths}
-    problems = [
-        Problem(path, "marks pixels that nobody judged, but belongs to no image", "give it the name of its image")
-        for path in seen
-        if path not in used
-    ]
-    return found, problems
+    return found, unused_marks(root, {path for paths in found.values() for path in paths})
+
+
+def unused_marks(root: Path, used: Collection[Path]) -> list[Problem]:
+    """Return a problem for each file that, by its name or folder, marks pixels nobody judged, and that is not used."""
+    problems = []
+    for home, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = IGNORE in (part.lower() for part in Path(home).relative_to(root).parts)
+        for name in sorted(files):
+            path = Path(home, name)
+            picture, foreign = (
+                name.lower().endswith(IMAGE_SUFFIXES),
+                foreign_suffix(name) or name.lower().endswith(".npy"),
+            )
+            if (
+                name.startswith(".")
+                or path in used
+                or not ((picture and (inside or is_ignore(path))) or (inside and foreign))
+            ):
+                continue
+            remedy = "save it as PNG" if foreign else "give it the name and place of its image's marks"
+            problems.append(Problem(path, "marks pixels that nobody judged, but belongs to no image", remedy))
+    return problems
+
+
+def _belongs(path: Path, keys: Collection[str], exact: Collection[str]) -> bool:
+    """Return whether a file is named like the image with these keys, and not exactly like another one."""
+    plain = IGNORE_SUFFIX.sub("", path.stem).casefold()
+    return plain in keys if plain in exact else not _keys(path).isdisjoint(keys)
 
 
 def place_of_ignored(image: Path, mask: Path) -> Path:
@@ -84,9 +106,6 @@ class _Listing:
 
     def folders(self, folder: Path) -> list[Path]:
         return self._list(folder)[1]
-
-    def below(self, folder: Path) -> list[Path]:
-        return [*self.files(folder), *(path for inner in self.folders(folder) for path in self.below(inner))]
 
 
 def _folders(root: Path, home: Path, listed: _Listing) -> Iterable[tuple[Path, bool]]:

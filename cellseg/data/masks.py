@@ -127,6 +127,11 @@ def _marked(path: Path, threshold: int, mask: MaskReading) -> NDArray[np.bool_]:
             f"{path}: marks not-judged pixels of a mask of {mask.decoded.size} pixels, but is {marks.decoded.size}; "
             "export both at the same size"
         )
+    if marks.kind == GREY and marks.decoded.lossy != "yes":
+        raise InputError(
+            f"{path}: marks not-judged pixels, but its values change gradually, as in a photograph; save it as 0 and "
+            "255"
+        )
     return marks.cell
 
 
@@ -240,11 +245,15 @@ def _of_value(path: Path, decoded: Decoded, value: int | tuple[int, int, int]) -
         )
     values, palette = decoded.values, decoded.palette
     colours = values.shape[2] - decoded.alpha
+    if isinstance(value, int) and palette is not None:
+        return np.asarray(_by_palette(values[..., 0], palette, path)[0] == value)
     if isinstance(value, int):
         return (values[..., :colours] == value).all(axis=2)
     if palette is not None:
         return np.isin(values[..., 0], np.flatnonzero((palette[:, :3] == value).all(axis=1)))
-    return (values[..., :colours] == np.array(value)).all(axis=2) if colours == 3 else np.zeros(values.shape[:2], bool)
+    if colours == 3:
+        return (values[..., :3] == np.array(value)).all(axis=2)
+    return values[..., 0] == value[0] if len(set(value)) == 1 else np.zeros(values.shape[:2], bool)
 
 
 def _interpreted(path: Path, threshold: int, decoded: Decoded) -> MaskReading:

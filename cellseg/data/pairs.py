@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cellseg.data.formats import ANNOTATIONS, BYSTANDERS, describe_foreign, refuse_foreign
 from cellseg.data.groups import natural, read_groups
-from cellseg.data.ignored import find_ignored
+from cellseg.data.ignored import find_ignored, unused_marks
 from cellseg.data.layouts import EXACT, RECOGNISERS
 from cellseg.data.matching import Folder, Found, Problem, names, refuse_name
 from cellseg.data.table import HEADER, find_table, read_pairs_table
@@ -113,7 +113,9 @@ def scan_pairs(root: Path, groups: Path | None = None) -> Scan:
     folder = root.parent if is_table else root
     listed = root if is_table else find_table(root)
     found, group_of = read_pairs_table(listed) if listed else (_read_folder(root), {})
-    if not listed:
+    if listed:
+        found.problems += unused_marks(folder, {path for paths in found.ignored.values() for path in paths})
+    else:
         found.ignored, unclear = find_ignored(folder, found.pairs)
         found.problems += unclear
     for name, _, _ in found.pairs:

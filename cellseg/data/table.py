@@ -167,6 +167,7 @@ def _clashes(path: Path, rows: list[_Row]) -> list[Problem]:
     problems = []
     image_lines: dict[str, _Row] = {}
     mask_lines: dict[str, _Row] = {}
+    taken = {os.path.realpath(path) for row in rows for path in (row.image, row.mask)}
     for row in rows:
         image_lines.setdefault(os.path.realpath(row.image), row)
     for row in rows:
@@ -178,6 +179,8 @@ def _clashes(path: Path, rows: list[_Row]) -> list[Problem]:
             seen = f"row {row.line} repeats row {before.line} ({row.image.name} and {row.mask.name})"
         elif before is not row:
             seen = f"rows {before.line} and {row.line} give one mask, {row.mask.name}, to two images"
+        elif row.ignored and os.path.realpath(row.ignored) in taken:
+            seen = f"row {row.line} names {row.ignored.name} in the column ignore, but it is an image or a mask"
         elif row.group != first.group:
             seen = f"rows {first.line} and {row.line} put {row.image.name} into two groups ({first.group}, {row.group})"
         elif row.image != first.image:

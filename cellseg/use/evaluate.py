@@ -124,7 +124,7 @@ def evaluate(
         values["ignored_pixels"] = 0 if ignored is None else int(ignored.sum())
         rows.append({"image": pair.name, "group": pair.group, "seen": seen.get(pair.name, "")} | values)
     failed = asked - set(added)
-    caveats = [*missing, UNKNOWABLE, describe_masks(decoded.facts, trained.reading.mask_threshold)]
+    caveats = [*missing, UNKNOWABLE, describe_masks(decoded.facts, trained.reading)]
     if not complete:
         caveats.insert(
             0,
