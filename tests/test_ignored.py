@@ -187,6 +187,22 @@ def test_each_layout_has_a_place_for_them(tmp_path, layout):
     assert [f.mask_sha256 for f in facts[0]] == [f.mask_sha256 for f in facts[1]]
 
 
+def test_what_lies_under_them_does_not_change_how_the_rest_is_read(tmp_path):
+    root = write(tmp_path / "data", "parallel")
+    ids = np.zeros((40, 50), np.uint8)
+    ids[2:8, 2:12], ids[2:8, 20:30], ids[32:38, 5:15] = 1, 2, 3
+    marked = np.zeros((40, 50), bool)
+    marked[10:30, 15:40] = True
+    rng = np.random.default_rng(0)
+    under = {"n1": 0, "n2": 0, "n3": 99 * (rng.random((40, 50)) > 0.5), "n4": rng.integers(0, 255, (40, 50))}
+    for name, content in under.items():
+        Image.fromarray(np.where(marked, content, ids).astype(np.uint8)).save(root / "masks" / f"{name}.png")
+    for name in ("n3", "n4"):
+        clean = inspect_pair(next(pair for pair in find_pairs(root).pairs if pair.name == name), Reading())
+        assert np.array_equal(clean.ids, ids)
+        assert np.array_equal(clean.ignored, marked)
+
+
 def test_a_table_names_them(tmp_path):
     root = write(tmp_path / "data", "parallel")
     rows = [f"images/n{n}.png,masks/n{n}.png,{'' if n == 2 else f'ignore/n{n}.png'}" for n in range(1, 5)]
@@ -257,9 +273,11 @@ def test_photographs_and_marks_of_everything_are_refused(tmp_path):
 def test_another_size_is_refused(tmp_path):
     root = write(tmp_path / "data", "parallel")
     Image.new("L", (50, 39)).save(root / "ignore" / "n3.png")
-    with pytest.raises(InputError, match=r"n3\.png: marks not-judged pixels of a mask of 50x40 pixels, but is 50x39"):
+    with pytest.raises(
+        InputError, match=r"n3\.png: the mask is 50x40 pixels, but its not-judged pixels are marked in 50x39"
+    ):
         train.run(smoke(f"data.root={root}"), tmp_path / "run")
-    assert "marks" in invoke("check", root, code=1)
+    assert "marked" in invoke("check", root, code=1)
 
 
 @pytest.mark.parametrize("value", [255, (255, 0, 0)])

@@ -109,30 +109,29 @@ def read_mask(
         InputError: As for ``read_image``; also if a grey mask has values but none above the threshold, nothing tells
             which value is background, or the files differ in size.
     """
-    reading = _united(paths, [_read_mask(path, threshold, ignore_value) for path in paths])
-    none = np.zeros_like(reading.cell)
-    marked = [_marked(path, threshold, reading) for path in ignored]
-    unjudged = reduce(np.logical_or, marked, none if reading.ignored is None else reading.ignored)
-    if not unjudged.any():
+    marked = _marked(ignored, threshold)
+    reading = _united(paths, [_read_mask(path, threshold, ignore_value, marked) for path in paths])
+    unjudged = reading.ignored
+    if unjudged is None or not unjudged.any():
         return replace(reading, ignored=None)
     ids = None if reading.ids is None else np.where(unjudged, 0, reading.ids)
     return replace(reading, cell=reading.cell & ~unjudged, ids=ids, ignored=unjudged)
 
 
-def _marked(path: Path, threshold: int, mask: MaskReading) -> NDArray[np.bool_]:
-    """Read a file that marks pixels which nobody judged."""
-    marks = _read_mask(path, threshold, None)
-    if marks.cell.shape != mask.cell.shape:
-        raise InputError(
-            f"{path}: marks not-judged pixels of a mask of {mask.decoded.size} pixels, but is {marks.decoded.size}; "
-            "export both at the same size"
-        )
-    if marks.kind == GREY and marks.decoded.lossy != "yes":
-        raise InputError(
-            f"{path}: marks not-judged pixels, but its values change gradually, as in a photograph; save it as 0 and "
-            "255"
-        )
-    return marks.cell
+def _marked(paths: Sequence[Path], threshold: int) -> NDArray[np.bool_] | None:
+    """Read the files that mark pixels which nobody judged; return their union, None without files."""
+    union: NDArray[np.bool_] | None = None
+    for path in paths:
+        marks = _read_mask(path, threshold, None, None)
+        if marks.kind == GREY and marks.decoded.lossy != "yes":
+            raise InputError(
+                f"{path}: marks not-judged pixels, but its values change gradually, as in a photograph; save it as 0 "
+                "and 255"
+            )
+        if union is not None and union.shape != marks.cell.shape:
+            raise InputError(f"{path}: has another size than {paths[0].name}; export both at the size of the mask")
+        union = marks.cell if union is None else union | marks.cell
+    return union
 
 
 def _united(paths: Sequence[Path], readings: Sequence[MaskReading]) -> MaskReading:
@@ -225,11 +224,18 @@ def count_survivors(mask: NDArray[np.bool_], size: int | None, *, noisy: bool = 
     return Survival(objects, left, min(side, whole), specks)
 
 
-def _read_mask(path: Path, threshold: int, ignore_value: IgnoreValue) -> MaskReading:
+def _read_mask(path: Path, threshold: int, ignore_value: IgnoreValue, marked: NDArray[np.bool_] | None) -> MaskReading:
+    """Read one file; what lies at pixels that nobody judged has no part in what its values mean."""
     decoded = decode(path)
-    if ignore_value is None:
-        return _interpreted(path, threshold, decoded)
-    ignored = _of_value(path, decoded, ignore_value)
+    shape = decoded.values.shape[:2]
+    if marked is not None and marked.shape != shape:
+        raise InputError(
+            f"{path}: the mask is {decoded.size} pixels, but its not-judged pixels are marked in "
+            f"{marked.shape[1]}x{marked.shape[0]}; export both at the same size"
+        )
+    ignored = np.zeros(shape, bool) if marked is None else marked
+    if ignore_value is not None:
+        ignored = ignored | _of_value(path, decoded, ignore_value)
     if not ignored.any():
         return _interpreted(path, threshold, decoded)
     judged = np.where(ignored[..., None], decoded.values.dtype.type(0), decoded.values)
