@@ -12,6 +12,7 @@ from conftest import smoke
 NOTEBOOK = Path(train.__file__).parents[1] / "notebooks" / "study.ipynb"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
 def test_the_notebook_runs_on_a_tiny_study(smears, tmp_path):
     study = tmp_path / "study"
