@@ -211,8 +211,10 @@ def test_what_cannot_be_understood_is_refused_and_writes_nothing(tmp_path, rows,
 
 def test_a_table_may_come_from_a_spreadsheet(tmp_path):
     path = tmp_path / "d.csv"
-    path.write_text("\ufeffimage;outline;decision\nn1;1,1 9,1 9,9;Unsure\n", encoding="utf-8")
-    [read] = read_decisions([path])
-    assert (read.image, read.decision, read.person) == ("n1", "unsure", "d")
+    for first in ("", "sep=;\n", "sep=;\r\n"):  # Excel writes and reads such a line
+        path.write_text(f"\ufeff{first}image;outline;decision\nn1;1,1 9,1 9,9;Unsure\n", encoding="utf-8")
+        [read] = read_decisions([path])
+        assert (read.image, read.decision, read.person) == ("n1", "unsure", "d")
+        assert read.source.endswith("row 3" if first else "row 2")
     with pytest.raises(InputError, match="has no column outline"):
         read_decisions([table(tmp_path / "e.csv", [], "image,decision")])

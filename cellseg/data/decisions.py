@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -86,7 +87,9 @@ def _read(path: Path, unnamed: str) -> Iterator[Decision]:
         raise InputError(f"{path} does not exist; name a table of decisions")
     try:
         text = read_bounded(path, "a table").decode("utf-8-sig")
-        separator = max((",", ";", "\t"), key=text.partition("\n")[0].count)
+        named = re.match(r"sep=(.)\r?\n", text)  # a line that Excel understands, and some programs write
+        text = text[named.end() :] if named else text
+        separator = named[1] if named else max((",", ";", "\t"), key=text.partition("\n")[0].count)
         table = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
@@ -97,7 +100,7 @@ def _read(path: Path, unnamed: str) -> Iterator[Decision]:
         raise InputError(
             f"{path}: has no column {' and no column '.join(missing)}; its first line must be {','.join(COLUMNS)}"
         )
-    for line, cells in enumerate(table[1:], start=2):
+    for line, cells in enumerate(table[1:], start=3 if named else 2):
         row = {name: from_text(cell.strip()) for name, cell in zip(header, cells, strict=False)}
         decision = " ".join(row.get("decision", "").lower().split())
         if not decision:
