@@ -41,10 +41,10 @@ KINDS = {
 ABOUT = {
     UNLABELLED: "A cell that the mask lacks, or a false prediction; highest probability first.",
     MISSED: "Less than half of the cell is predicted; lowest probability first.",
-    MERGED: "One predicted object covers most of each of them. Cell means: it is one cell. No cell removes all of them. "
-    "If the mask is right, leave it undecided.",
-    SPLIT: "Several predicted objects lie mostly inside it. Cell means: it is one cell, as in the mask. If it is several, "
-    "correct the mask by hand, or choose cannot say.",
+    MERGED: "One predicted object covers most of each of them. Cell means: it is one cell. No cell removes "
+    "all of them. If the mask is right, leave it undecided.",
+    SPLIT: "Several predicted objects lie mostly inside it. Cell means: it is one cell, as in the mask. If it is "
+    "several, correct the mask by hand, or choose cannot say.",
 }
 SHOWN = 300  # pictures of a kind on the page; the table has all
 ROOM = 16  # pixels around an object in its picture
