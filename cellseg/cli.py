@@ -314,6 +314,22 @@ def report(
     typer.echo(f"wrote {study / 'report.html'}")
 
 
+@app.command(epilog="Example: cellseg prune logs/first")
+def prune(
+    folder: Annotated[Path, typer.Argument(metavar="STUDY", help="Folder of runs, one run, or all of logs.")],
+) -> None:
+    """Delete the checkpoints of finished runs; their weights and results stay. Unfinished runs keep theirs."""
+    from cellseg.data.findings import count
+    from cellseg.run.checkpoints import prune as free
+
+    done = free(folder)
+    typer.echo(f"freed {done.freed / 1e9:.2f} GB: the checkpoints of {count(done.runs, 'finished run')}")
+    if done.unfinished:
+        typer.echo(f"{count(done.unfinished, 'unfinished run')}: checkpoints kept, to continue from")
+    for reason in done.kept:
+        typer.echo(f"checkpoints kept, because {reason}")
+
+
 @app.command(epilog="Example: cellseg predict logs/first images/ --output found")
 def predict(
     run: Weights,

@@ -39,7 +39,8 @@ def smears(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(smears: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of three epochs with a validation set; tests must not change it."""
     folder = tmp_path_factory.mktemp("logs") / "run"
-    train.run(smoke(f"data.root={smears}", "data.split.val_fraction=0.25", "trainer.max_epochs=3"), folder)
+    kept = ("callbacks.last.keep=true", "data.split.val_fraction=0.25", "trainer.max_epochs=3")
+    train.run(smoke(f"data.root={smears}", *kept), folder)
     return folder
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -175,7 +176,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(smears, tmp_
     train.run(config(), tmp_path / "undisturbed")
     assert same(weights(tmp_path / "run"), weights(tmp_path / "undisturbed"))
     assert epochs(tmp_path / "run") == list(range(4))
-    assert {path.name for path in kept.iterdir()} == {"last.ckpt"}  # the run is finished
+    assert not kept.exists()  # the run is finished
 
     caplog.clear()
     interrupted_at("cellseg.run.execution.summarise", config(), tmp_path / "again", monkeypatch)
@@ -235,7 +236,7 @@ def test_a_sweep_that_is_asked_to_stop_lets_its_runs_keep_their_epoch(smears, tm
 
 def test_an_interrupted_run_that_is_moved_still_knows_its_best_epoch(smears, tmp_path, monkeypatch):
     cfg = (f"data.root={smears}", "data.split.val_fraction=0.25", "trainer.max_epochs=6", "optimizer.lr=0.02", "seed=3")
-    cfg += ("callbacks.last.seconds=0",)
+    cfg += ("callbacks.last.seconds=0", "callbacks.last.keep=true")
     train.run(smoke(*cfg), tmp_path / "undisturbed")
     kept = torch.load(tmp_path / "undisturbed" / "checkpoints" / "best.ckpt", weights_only=True)
     request = StopRequest()
@@ -290,6 +291,11 @@ def test_a_sweep_survives_a_killed_and_a_refused_run_and_the_same_command_does_t
     assert "killed by SIGKILL" in said
     assert "2 of 3 runs failed; see " in said  # though the report failed too
     assert "3 of 3: " in said  # told as they end
+    foreseen = re.search(r"disk: up to ([\d.]+) MB for the weights of 3 runs, ([\d.]+) MB more while they train", said)
+    size = sum(tensor.nbytes for tensor in weights(next(study.glob("potinet_seed-1*"))).values()) / 1e6
+    assert foreseen, said
+    assert float(foreseen[1]) == pytest.approx(3 * size, abs=0.05)
+    assert float(foreseen[2]) == pytest.approx(2 * 3 * 4 * size, abs=0.05)
     assert "killed by SIGKILL" in (victim / "failure.txt").read_text()
     [refused] = study.glob("potinet_seed--1*")
     assert "seed must be a whole number" in (refused / "failure.txt").read_text()

@@ -15,8 +15,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from typer.testing import CliRunner
 
 from cellseg import UNet, load_run, train
+from cellseg.cli import app
 from cellseg.data.clean import write_cleaned
 from cellseg.data.dataset import derived_seed
 from cellseg.data.images import read_image, resize_image
@@ -82,6 +84,42 @@ def test_a_run_leaves_the_promised_files(finished):
     kept = {f"predictions/{part}{name}.png" for name in tested for part in ("", "image/", "truth/", "mask/")}
     assert kept == {name for name in left if name.startswith("predictions/")}
     assert not [name for name in left if "=" in name or "unfinished" in name]
+
+
+def test_a_finished_run_keeps_only_its_weights_and_checkpoints_that_a_user_added(smears, tmp_path):
+    own = ("+callbacks.mine._target_=lightning.pytorch.callbacks.ModelCheckpoint", "+callbacks.mine.filename=mine")
+    for name, overrides, left in (("plain", (), []), ("own", own, ["mine.ckpt"])):
+        train.run(smoke(f"data.root={smears}", "data.split.val_fraction=0.25", *overrides), tmp_path / name)
+        assert [path.name for path in tmp_path.glob(f"{name}/checkpoints/*")] == left
+        assert (tmp_path / name / "checkpoints").exists() == bool(left)
+        assert weights(tmp_path / name)
+
+
+def test_pruning_frees_finished_runs_and_no_others(finished, tmp_path):
+    study = tmp_path / "study"
+    for name in ("done", "begun", "damaged", "kept"):
+        shutil.copytree(finished, study / name)
+    for name in ("done", "begun", "damaged"):
+        file = study / name / "config.yaml"
+        file.write_text(file.read_text().replace("keep: true", "keep: false"))
+    (study / "begun" / "summary.json").unlink()
+    (study / "damaged" / "weights.pth").write_bytes((finished / "weights.pth").read_bytes()[:-1000])
+    size = sum(path.stat().st_size for path in finished.glob("checkpoints/*"))
+    told = CliRunner().invoke(app, ["prune", str(study)]).output
+    assert f"freed {size / 1e9:.2f} GB: the checkpoints of 1 finished run\n" in told
+    assert "1 unfinished run: checkpoints kept" in told
+    assert f"checkpoints kept, because {study / 'damaged' / 'weights.pth'} is damaged" in told
+    assert f"checkpoints kept, because {study / 'kept'} has callbacks.last.keep=true" in told
+    assert [name for name in ("begun", "damaged", "done", "kept") if (study / name / "checkpoints").exists()] == [
+        "begun",
+        "damaged",
+        "kept",
+    ]
+    assert "freed 0.00 GB" in CliRunner().invoke(app, ["prune", str(study / "done")]).output
+    (tmp_path / "empty").mkdir()
+    refused = CliRunner().invoke(app, ["prune", str(tmp_path / "empty")])
+    assert refused.exit_code == 1
+    assert "holds no runs" in refused.output
 
 
 def test_metrics_csv_has_a_row_an_epoch(finished):
@@ -226,7 +264,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(smears, tm
 
 
 def test_without_a_validation_set_the_final_weights_are_scored(smears, tmp_path):
-    train.run(smoke(f"data.root={smears}"), tmp_path / "run")
+    train.run(smoke(f"data.root={smears}", "callbacks.last.keep=true"), tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["scored_weights"] == "final, moving average"
     assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
@@ -251,7 +289,7 @@ def test_without_best_weights_a_validation_set_is_of_no_use(smears, tmp_path):
 
 
 def test_epochs_without_validation_leave_no_stale_numbers(smears, tmp_path):
-    overrides = ["+trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3"]
+    overrides = ["+trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3", "callbacks.last.keep=true"]
     train.run(smoke(f"data.root={smears}", *overrides), tmp_path / "run")
     assert [bool(row["val/dice"]) for row in rows(tmp_path / "run" / "metrics.csv")] == [False, True, False]
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")[

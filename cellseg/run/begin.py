@@ -15,7 +15,7 @@ from cellseg.storage.errors import InputError
 from cellseg.storage.files import whole_file, write_text
 
 NOT_OF_THE_RUN = frozenset(
-    {"study", "n_jobs", "margin", "looks", "logger"}
+    {"study", "n_jobs", "margin", "looks", "logger", "callbacks.last.keep"}
 )  # keys that do not change the result of a run
 
 log = logging.getLogger("train")
@@ -96,7 +96,7 @@ def _keep_code(folder: Path, patch: bytes, *, goes_on: bool) -> None:
 def _refuse_another_run(run: RunFolder, config: DictConfig) -> None:
     """Refuse a folder with another configuration, and name the keys that differ."""
     there, here = leaves(run.config), leaves(OmegaConf.to_container(config, resolve=True))
-    keys = {key for key in there.keys() | here.keys() if key.partition(".")[0] not in NOT_OF_THE_RUN}
+    keys = {key for key in there.keys() | here.keys() if not {key, key.partition(".")[0]} & NOT_OF_THE_RUN}
     # an earlier version may lack a key that is null or empty now
     different = sorted(key for key in keys if _known(there.get(key)) != _known(here.get(key)))
     if different:

@@ -1,7 +1,9 @@
 """Checkpoints: writing them so that a kill or a full disk loses at most an epoch, and continuing from them."""
 
+import contextlib
 import logging
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
+from cellseg.run.folder import RunFolder
 from cellseg.storage.errors import InputError
 from cellseg.storage.tensors import find_damage, read_tensors, write_tensors
 
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"  # the second exists until the run is finished
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 log = logging.getLogger("train")
 
@@ -38,12 +41,13 @@ class LastCheckpoint(ModelCheckpoint):
 
     Args:
         seconds: Minimum time between two checkpoints; 0 writes one after each epoch.
+        keep: Whether a finished run keeps ``last.ckpt`` and ``best.ckpt``.
     """
 
-    def __init__(self, seconds: float = 60) -> None:
+    def __init__(self, seconds: float = 60, *, keep: bool = False) -> None:
         # on_train_epoch_end: also in an epoch without validation; no counter: never a last-v1.ckpt
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-        self.seconds, self.written = seconds, time.monotonic()
+        self.seconds, self.keep, self.written = seconds, keep, time.monotonic()
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Correct the paths of a moved run; Lightning would forget its best epoch."""
@@ -64,6 +68,70 @@ class LastCheckpoint(ModelCheckpoint):
         if trainer.strategy.reduce_boolean_decision(due, all=False):
             super().on_train_epoch_end(trainer, pl_module)
             self.written = time.monotonic()
+
+
+def free(folder: Path) -> int:
+    """Delete the checkpoints of a finished run, except those of a user's own callbacks; return the freed bytes.
+
+    Args:
+        folder: The run folder; it must have its weights and its summary.
+    """
+    freed = 0
+    for name in (LAST, PREVIOUS, BEST):
+        path = folder / "checkpoints" / name
+        if path.exists():
+            freed += path.stat().st_size
+            path.unlink()
+    with contextlib.suppress(OSError):  # absent, or it holds other files
+        (folder / "checkpoints").rmdir()
+    return freed
+
+
+@dataclass
+class Pruned:
+    """What was freed.
+
+    Attributes:
+        runs: Number of finished runs whose checkpoints were deleted.
+        freed: Bytes.
+        unfinished: Number of runs that need their checkpoints to continue.
+        kept: Reasons why finished runs keep theirs.
+    """
+
+    runs: int = 0
+    freed: int = 0
+    unfinished: int = 0
+    kept: list[str] = field(default_factory=list)
+
+
+def prune(folder: Path) -> Pruned:
+    """Delete the checkpoints of all finished runs below a folder, if their weights are intact.
+
+    Args:
+        folder: A run, a study, or a folder of studies.
+
+    Raises:
+        InputError: If it holds no run.
+    """
+    runs = [RunFolder(path.parent) for path in sorted(folder.rglob("config.yaml"))]
+    if not runs:
+        raise InputError(f"{folder} holds no runs; name a study, such as logs/first, or all of logs")
+    done = Pruned()
+    for run in runs:
+        weights = run.path / "weights.pth"
+        if not run.finished:
+            done.unfinished += 1
+        elif not any((run.path / "checkpoints").glob("*")):
+            continue
+        elif (run.config.get("callbacks") or {}).get("last", {}).get("keep"):
+            done.kept.append(f"{run.path} has callbacks.last.keep=true")
+        elif not weights.exists() or find_damage(weights):
+            done.kept.append(f"{weights} is {'damaged' if weights.exists() else 'absent'}")
+        else:
+            freed = free(run.path)
+            done.freed += freed
+            done.runs += freed > 0
+    return done
 
 
 def last_intact(folder: Path) -> Path | None:

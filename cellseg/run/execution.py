@@ -26,7 +26,16 @@ from cellseg.run.baselines import write_baselines
 from cellseg.run.begin import finished, occupied, start_run
 from cellseg.run.building import origin_of, places_of, targets_of
 from cellseg.run.callbacks import EpochTable, ImageRecords, StopWhenAsked
-from cellseg.run.checkpoints import BEST, PREVIOUS, last_intact, load_best, load_weights, steps_done
+from cellseg.run.checkpoints import (
+    BEST,
+    PREVIOUS,
+    LastCheckpoint,
+    free,
+    last_intact,
+    load_best,
+    load_weights,
+    steps_done,
+)
 from cellseg.run.folder import NetworkFacts, leaves
 from cellseg.run.hardware import describe_device, keep_freed_memory, out_of_memory
 from cellseg.run.module import SegmentationModule
@@ -196,7 +205,11 @@ def record(
     )
     summary.write(folder / "summary.json")
     log_hyperparameters(run.trainer, cfg, run.module.network_name, summary.metrics)
-    (folder / "checkpoints" / PREVIOUS).unlink(missing_ok=True)
+    keep = any(isinstance(callback, LastCheckpoint) and callback.keep for callback in run.trainer.callbacks)  # type: ignore[attr-defined]
+    if keep:
+        (folder / "checkpoints" / PREVIOUS).unlink(missing_ok=True)
+    else:
+        free(folder)
     print_results(summary, folder)
     for path in profiles(folder):
         log.info("profile: %s", path)

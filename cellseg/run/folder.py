@@ -272,7 +272,7 @@ class RunFolder:
         except (OSError, ValidationError) as error:
             raise InputError(
                 f"{path}: is damaged ({fault(error)}); move the run away, or delete this file and run the same command "
-                "again to score the run anew"
+                "again to train it again"
             ) from error
 
     @cached_property

@@ -7,6 +7,7 @@ from pathlib import Path
 
 FAILURE = "failure.txt"
 LONGEST_NAME = 120
+APART = ("model", "seed", "study", "n_jobs", "margin", "looks", "callbacks.last.keep")
 
 
 def run_name(model: str, seed: int | str, overrides: Sequence[str]) -> str:
@@ -17,7 +18,7 @@ def run_name(model: str, seed: int | str, overrides: Sequence[str]) -> str:
     parts = [model, f"seed-{seed}"]
     for override in sorted(overrides):
         key, _, value = override.lstrip("+~").partition("=")
-        if key in ("model", "seed", "study", "n_jobs", "margin", "looks") or key.partition(".")[0] == "logger":
+        if key in APART or key.partition(".")[0] == "logger":
             continue  # in the name already, or not part of the training
         if value in ("True", "False"):  # as Hydra's sweeper writes them
             value = value.lower()

@@ -27,6 +27,7 @@ NOT_COMPARED = (
     "looks",
     "data.split.fold",
     "data.split.seed",
+    "callbacks.last.keep",
 )  # runs of one configuration may differ in these keys
 NEVER_COMPARED = ("logger", "metrics")  # loggers and added scores do not change the training
 SPLIT = "data.split."

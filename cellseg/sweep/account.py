@@ -86,6 +86,7 @@ class SweepAccount(Callback):
         overrides = sweep_overrides(config)
         runs = len(BasicSweeper.split_arguments(overrides, None)[0])
         write_plan(study, config, overrides)
+        print_space(study, config, overrides)
         # every job of the sweep inherits it
         os.environ[SWEEP] = name_sweep()
         self.watch = SweepWatch(study / ACCOUNT / os.environ[SWEEP], runs)
@@ -261,6 +262,14 @@ def write_plan(study: Path, config: DictConfig, overrides: list[Override]) -> No
         sys.exit(f"error: {error}")
     except (HydraException, OmegaConfBaseException):  # Hydra composes the runs after this, and reports the error
         return
+
+
+def print_space(study: Path, config: DictConfig, overrides: list[Override]) -> None:
+    """Print the disk space that the sweep takes, if its runs are known beforehand."""
+    from cellseg.sweep.space import foresee_space  # takes a second, after the sweep was checked
+
+    if config.hydra.sweeper._target_.endswith(".BasicSweeper") and (line := foresee_space(study, config, overrides)):
+        Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class SweepWatch:
