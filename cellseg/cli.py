@@ -116,6 +116,7 @@ def _ignore_value(typed: str | None) -> int | tuple[int, int, int] | None:
 
     if typed is None:
         return None
+    typed = re.sub(r"[\[\] ]", "", typed)  # a colour may be typed as for data.ignore_value
     if not re.fullmatch(r"\d{1,5}(,\d{1,5})*", typed):
         raise InputError(f"--ignore-value is {typed}, but must be a value such as 255, or a colour such as 255,0,0")
     parts = [int(part) for part in typed.split(",")]
@@ -245,6 +246,8 @@ def correct(
 
     how = Reading(mask_threshold, _channels(channels), ignore_value=_ignore_value(ignore_value))
     done = write_corrected(data, out, [*decisions, *(more or [])], how, groups)
+    for warning in done.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     for change, number in sorted(done.counts.items()):
         typer.echo(f"{change}: {count(number, 'place')}")
     if done.shared:
@@ -298,6 +301,7 @@ def report(
         Path | None,
         typer.Option(help="Score the stored masks on the labels of this data set, in a new folder STUDY-on-TRUTH."),
     ] = None,
+    ignore_value: IgnoreValue = None,
 ) -> None:
     """Compare the configurations of a study. Write report.html, report.md, CSV tables and PNG figures."""
     from cellseg.study.collect import read_study
@@ -306,7 +310,12 @@ def report(
     if truth is not None:
         from cellseg.use.truth import score_on
 
-        study = score_on(study, truth)
+        scored = score_on(study, truth, _ignore_value(ignore_value))
+        study = scored.study
+        for line in scored.said:
+            typer.echo(line, err=line.startswith("warning"))
+    elif ignore_value is not None:
+        raise InputError("--ignore-value is about the labels of --truth; add --truth DATA, or leave it out")
     sentences = write_report(read_study(study))
     typer.echo("Differences in points (0.01 of Dice), with intervals of 95 % unless a line says otherwise:")
     for sentence in sentences:

@@ -9,7 +9,7 @@ from scipy import ndimage
 from skimage import measure
 
 from cellseg.data.correct import write_corrected
-from cellseg.data.decisions import Decision, fill, read_decisions, unite, write_outline
+from cellseg.data.decisions import Decision, fill, read_decisions, trace, unite, write_outline
 from cellseg.data.facts import Reading, inspect_pair
 from cellseg.data.pairs import find_pairs
 from cellseg.data.synthetic import write_synthetic
@@ -218,3 +218,36 @@ def test_a_table_may_come_from_a_spreadsheet(tmp_path):
         assert read.source.endswith("row 3" if first else "row 2")
     with pytest.raises(InputError, match="has no column outline"):
         read_decisions([table(tmp_path / "e.csv", [], "image,decision")])
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_an_outline_traced_in_a_smaller_picture_does_not_make_a_label_coarser(tmp_path, numbered):
+    root = tmp_path / "data"
+    cell, gone = circle(60, 50, 21, 160), circle(110, 100, 17, 160)
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for number in range(2):
+        Image.fromarray(np.full((160, 160, 3), 90 + number, np.uint8)).save(root / "images" / f"n{number}.png")
+        mask = (cell + 2 * gone).astype(np.uint8) if numbered else (cell | gone) * np.uint8(255)
+        Image.fromarray(mask).save(root / "masks" / f"n{number}.png")
+    small = np.asarray(Image.fromarray(cell.astype(np.uint8)).resize((48, 48), Image.Resampling.NEAREST)) > 0
+    rows = [["n0", 1, "cell", "", write_outline(trace(small, 160, 160))]]
+    moved = np.roll(small, 2, axis=1)  # by more than a pixel of the smaller picture: it is another outline
+    rows.append(["n1", 2, "cell", "", write_outline(trace(moved, 160, 160))])
+    done = write_corrected(root, tmp_path / "out", [table(tmp_path / "d.csv", rows)])
+    same, other = (inspect_pair(pair, Reading()).mask for pair in find_pairs(tmp_path / "out").pairs)
+    assert np.array_equal(same, cell | gone)
+    assert not np.array_equal(other, cell | gone)
+    assert done.counts == {"nothing": 1, "outline changed": 1}
+
+
+def test_warnings_of_masks_are_not_lost(tmp_path):
+    root = write(tmp_path / "data", "parallel", ignored=False)
+    for path in (root / "masks").iterdir():
+        mask = np.asarray(Image.open(path)) // 255
+        mask[20:, 30:] = 255
+        Image.fromarray(mask).save(path)
+    decided = table(tmp_path / "d.csv", [["n1", 1, "cell", "", around(circle(30, 10, 4, 50)[:40])]])
+    assert "may mean 'not annotated'" in invoke("correct", root, tmp_path / "out", "--decisions", decided)
+    said = invoke("correct", root, tmp_path / "two", "--decisions", decided, "--ignore-value", "[255]")
+    assert "may mean" not in said

@@ -17,6 +17,7 @@ from cellseg.data.check import check_data
 from cellseg.data.clean import write_cleaned
 from cellseg.data.drawing import draw_panel
 from cellseg.data.facts import Reading, inspect_pair
+from cellseg.data.findings import MOST_IGNORED
 from cellseg.data.pairs import find_pairs, scan_pairs
 from cellseg.losses import without_ignored
 from cellseg.metrics import AddedScores, score_labels
@@ -156,13 +157,13 @@ LAYOUTS = {
 }
 
 
-def write(root, layout, ignored=True):
+def write(root, layout, ignored=True, word="ignore"):
     rng = np.random.default_rng(0)
     cells, left_out = (np.zeros((40, 50), np.uint8) for _ in range(2))
     cells[5:15, 5:20] = 255
     left_out[10:30, 15:40] = 255
     for number in range(1, 5):
-        files = [root / name.format(number) for name in LAYOUTS[layout]]
+        files = [root / name.replace("ignore", word).format(number) for name in LAYOUTS[layout]]
         for path, content in zip(files, (picture(rng), Image.fromarray(cells), Image.fromarray(left_out)), strict=True):
             if path is not files[2] or (ignored and number != 2):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,9 +171,10 @@ def write(root, layout, ignored=True):
     return root
 
 
+@pytest.mark.parametrize("word", ["ignore", "Ignored"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_each_layout_has_a_place_for_them(tmp_path, layout):
-    root = write(tmp_path / "data", layout)
+def test_each_layout_has_a_place_for_them(tmp_path, layout, word):
+    root = write(tmp_path / "data", layout, word=word)
     scan = find_pairs(root)
     assert len(scan.pairs) == 4
     assert not scan.ignored
@@ -203,10 +205,11 @@ def test_what_lies_under_them_does_not_change_how_the_rest_is_read(tmp_path):
         assert np.array_equal(clean.ignored, marked)
 
 
-def test_a_table_names_them(tmp_path):
+@pytest.mark.parametrize("column", ["ignore", "Ignored"])
+def test_a_table_names_them(tmp_path, column):
     root = write(tmp_path / "data", "parallel")
     rows = [f"images/n{n}.png,masks/n{n}.png,{'' if n == 2 else f'ignore/n{n}.png'}" for n in range(1, 5)]
-    (root / "pairs.csv").write_text("\n".join(["image,mask,ignore", *rows]))
+    (root / "pairs.csv").write_text("\n".join([f"image,mask,{column}", *rows]))
     assert [len(pair.ignored) for pair in find_pairs(root).pairs] == [1, 0, 1, 1]
     write_cleaned(root, tmp_path / "cleaned")
     assert [len(pair.ignored) for pair in find_pairs(tmp_path / "cleaned").pairs] == [1, 0, 1, 1]
@@ -371,3 +374,12 @@ def test_they_are_hatched():
         shades = np.unique(part[ignored].reshape(-1, 3), axis=0)
         assert len(shades) == 2  # lines and what is between them
         assert (part[~ignored] == 255).all()
+
+
+def test_inverted_marks_are_warned_of(tmp_path):
+    root = write(tmp_path / "data", "parallel")
+    assert "marked as not judged" not in invoke("check", root, code=None)
+    for path in (root / "ignore").iterdir():
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    assert MOST_IGNORED < 0.75
+    assert any("marked as not judged" in finding.seen for finding in check_data(root).findings)

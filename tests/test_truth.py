@@ -4,11 +4,14 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cellseg import train
 from cellseg.data.synthetic import write_synthetic
 from cellseg.run.folder import RunFolder
+from cellseg.run.plan import plan_study
 from cellseg.study.collect import read_study
 from conftest import TINY, smoke
 from test_ignored import invoke
@@ -77,6 +80,54 @@ def test_on_its_own_labels_a_run_has_the_scores_it_had(study):
     old, new = RunFolder(folder / "raw_seed-0").summary, RunFolder(again / "raw_seed-0").summary
     assert new.metrics["test/dice_pooled"] == pytest.approx(old.metrics["test/dice_pooled"])
     assert "test/loss" not in new.metrics
+
+
+def test_a_truth_is_described_and_no_warning_of_its_masks_is_lost(study, tmp_path):
+    folder, root = study
+    for number, name in enumerate(("plan.yaml", "plan-2.yaml")):
+        plan_study(folder, runs=[f"x{number}"], grid={}, fixed=[], margin=0.01 * (number + 1), looks=1)
+        assert (folder / name).exists()
+    said = invoke("report", folder, "--truth", root / "exact")
+    assert "have a mean Dice of 0." in said
+    assert "warning" not in said
+    scored = folder.parent / "arms-on-exact"
+    assert {path.name for path in scored.glob("plan*.yaml")} == {"plan.yaml", "plan-2.yaml"}
+    assert "name the study from which it was made" in invoke("report", scored, "--truth", root / "raw", code=1)
+    assert "name the run of the study they are from" in invoke("export", scored, tmp_path / "a.onnx", code=1)
+    assert "name a run, such as" in invoke("export", folder, tmp_path / "a.onnx", code=1)
+
+    shutil.copytree(root / "exact", tmp_path / "inverted")
+    for mask in tmp_path.glob("inverted/*/mask.png"):
+        Image.fromarray(255 - np.asarray(Image.open(mask))).save(mask)
+    said = invoke("report", folder, "--truth", tmp_path / "inverted")
+    assert "looks inverted" in said
+    assert "check that they are masks of these images" in " ".join(said.split())
+
+
+def test_labels_of_a_truth_may_have_a_value_that_nobody_judged(study, tmp_path):
+    folder, root = study
+    shutil.copytree(root / "exact", tmp_path / "marked")
+    for file in tmp_path.glob("marked/*/mask.png"):
+        mask = np.asarray(Image.open(file)) // 255
+        mask[:8] = 255
+        Image.fromarray(mask).save(file)
+    said = invoke("report", folder, "--truth", tmp_path / "marked", "--ignore-value", 255)
+    assert "may mean 'not annotated'" not in said
+    table = rows(folder.parent / "arms-on-marked" / "raw_seed-0" / "per_image.csv")
+    assert all(float(row["ignored_pixels"]) > 0 for row in table)
+    shutil.rmtree(folder.parent / "arms-on-marked")
+    assert "may mean 'not annotated'" in invoke("report", folder, "--truth", tmp_path / "marked")
+    assert "add --truth DATA" in invoke("report", folder, "--ignore-value", 255, code=1)
+
+
+def test_two_labels_of_an_image_are_no_truth(study, tmp_path):
+    folder, root = study
+    shutil.copytree(root / "exact", tmp_path / "twice")
+    tested = rows(folder / "raw_seed-0" / "per_image.csv")[0]["image"]
+    shutil.copytree(tmp_path / "twice" / tested, tmp_path / "twice" / "another")
+    said = " ".join(invoke("report", folder, "--truth", tmp_path / "twice", code=1).split())
+    assert f"has the image {tested} 2 times; keep one label of it" in said
+    assert not (folder.parent / "arms-on-twice").exists()
 
 
 def test_other_images_are_no_truth(study, tmp_path):

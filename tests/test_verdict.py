@@ -145,7 +145,7 @@ def test_runs_put_together_by_hand_get_a_verdict_with_that_caveat(clear):
     assert judge(study)[0].kind == DIFFERENT
     assert any("no plan.yaml" in caveat for caveat in caveats(study))
     study = study_of(clear, plans=[plan_of(names_of(clear)[1:])])
-    assert any(caveat == "1 run in no plan of the study: A-0-0" for caveat in caveats(study))
+    assert any(caveat == "1 run that no sweep planned (in no plan.yaml): A-0-0" for caveat in caveats(study))
 
 
 def test_reports_without_a_plan_while_runs_are_added_are_counted(clear):

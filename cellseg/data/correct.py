@@ -4,7 +4,7 @@ import math
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from scipy import ndimage
 
 from cellseg.data.cache import in_parallel
 from cellseg.data.decisions import CELL, NO_CELL, UNSURE, Decision, Place, read_decisions, unite
-from cellseg.data.facts import CleanPair, Reading, inspect_pair
+from cellseg.data.facts import CleanPair, PairFacts, Reading, inspect_pair
+from cellseg.data.findings import WARNING, Finding, look_at_masks
 from cellseg.data.groups import write_groups
 from cellseg.data.ignored import place_of_ignored
 from cellseg.data.pairs import Pair, Scan, find_pairs
@@ -38,11 +39,13 @@ class Corrected:
         changes: The rows of ``changes.csv``.
         shared: Number of places about which several people decided.
         agreed: About how many of them all decided the same.
+        warnings: Findings about masks that probably mean something else.
     """
 
     changes: list[Row]
     shared: int
     agreed: int
+    warnings: list[Finding]
 
     @property
     def counts(self) -> Counter[str]:
@@ -78,13 +81,13 @@ class _Labels:
             return f"cell added: {np.count_nonzero(new)} pixels"
         if verdict == CELL:  # labelled already: as decided, it has this outline
             changed = objects ^ where
+            if _alike(objects, where, place.step):
+                return f"{NOTHING}: it is a cell"
             if self.ids is not None:
                 self.ids[where] = np.bincount(self.ids[objects & where]).argmax()
             self._set(objects & ~where, cell=False)
             self._set(where, cell=True)
-            return (
-                f"outline changed: {np.count_nonzero(changed)} pixels" if changed.any() else f"{NOTHING}: it is a cell"
-            )
+            return f"outline changed: {np.count_nonzero(changed)} pixels"
         if verdict == UNSURE:
             doubtful = objects | (where & ~self.cell)
             self._set(doubtful, cell=False)
@@ -116,6 +119,15 @@ class _Labels:
         if not mostly.any() and inside.max() >= half:
             mostly[inside.argmax()] = True
         return mostly[objects]
+
+
+def _alike(label: NDArray[np.bool_], where: NDArray[np.bool_], step: float) -> bool:
+    """Return whether two regions are the same, or differ no more than an outline drawn in larger pixels must."""
+    reach = math.ceil(step) if step > 1 else 0
+    if not reach:
+        return bool((label == where).all())
+    wide = [ndimage.binary_dilation(region, CORNERS, iterations=reach) for region in (label, where)]
+    return not ((where & ~wide[0]).any() or (label & ~wide[1]).any())
 
 
 def write_corrected(
@@ -155,7 +167,7 @@ def write_corrected(
     files = _places(scan)
     with new_folder(out) as unfinished:
 
-        def write(pair: Pair) -> tuple[list[Row], list[Place], bool]:
+        def write(pair: Pair) -> tuple[list[Row], list[Place], PairFacts]:
             clean = inspect_pair(pair, how)
             labels, changes = _Labels(clean), list[Row]()
             places = unite(of_image[pair.name], clean.mask.shape)
@@ -171,7 +183,7 @@ def write_corrected(
                 marks = unfinished / place_of_ignored(image_file, mask_file)
                 marks.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(labels.ignored.astype(np.uint8) * 255).save(marks)
-            return changes, places, bool(labels.ignored.any())
+            return changes, places, replace(clean.facts, ignored=float(labels.ignored.mean()))
 
         written = list(in_parallel(write, scan.pairs, "correcting"))
         changes = [row for rows, _, _ in written for row in rows]
@@ -180,14 +192,16 @@ def write_corrected(
         if files != _places(scan, as_table=False):
             unjudged = {
                 pair.name: place_of_ignored(*files[pair.name])
-                for pair, (_, _, ignored) in zip(scan.pairs, written, strict=True)
-                if ignored
+                for pair, (_, _, facts) in zip(scan.pairs, written, strict=True)
+                if facts.ignored
             }
             write_pairs_table(unfinished / "pairs.csv", files, group_of, unjudged)
         elif group_of:
             write_groups(unfinished / "groups.csv", group_of)
     shared = [place for _, places, _ in written for place in places if len(place.decisions) > 1]
-    return Corrected(changes, len(shared), sum(place.agreed for place in shared))
+    found = look_at_masks(scan.pairs, [facts for _, _, facts in written], scan.root)
+    warnings = [finding for finding in found if finding.severity == WARNING]
+    return Corrected(changes, len(shared), sum(place.agreed for place in shared), warnings)
 
 
 def _places(scan: Scan, *, as_table: bool | None = None) -> dict[str, tuple[Path, Path]]:

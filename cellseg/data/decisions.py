@@ -65,6 +65,11 @@ class Place:
         return len({decision.decision for decision in self.decisions}) == 1
 
     @property
+    def step(self) -> float:
+        """The largest distance in pixels by which the outline steps, if it was traced in a resized image; else 0."""
+        return step_of(self.decisions[0].outline)
+
+    @property
     def verdict(self) -> str:
         """What all decided; ``unsure`` if they disagree."""
         return self.decisions[0].decision if self.agreed else UNSURE
@@ -149,6 +154,18 @@ def trace(where: Mask, width: int, height: int) -> NDArray[np.float64]:
     contours = measure.find_contours(largest, 0.5, fully_connected="high")
     corners = max(contours, key=lambda contour: np.ptp(contour[:, 0]))[:-1, ::-1] - 0.5  # the last is the first again
     return corners * (width / where.shape[1], height / where.shape[0])
+
+
+def step_of(corners: NDArray[np.float64]) -> float:
+    """Return the side in pixels of the pixels along which an outline (N, 2) was traced; 0 if it was drawn otherwise."""
+    steps = np.abs(np.diff(corners, axis=0, append=corners[:1]))
+    side = steps.max(axis=0)
+    if not side.all():
+        return 0.0
+    parts = 2 * steps / side  # ``trace`` goes straight by a whole pixel, or around a corner by two halves
+    whole = np.abs(parts - parts.round()) < 0.05  # written with two decimals
+    corner = (parts.round() == 1).all(axis=1)
+    return float(side.max()) if whole.all() and corner.any() else 0.0
 
 
 def fill(decision: Decision, shape: tuple[int, int]) -> Mask:

@@ -20,6 +20,7 @@ COLOURED = 5  # mean colourfulness, of 255; a grey image saved as colour JPEG ha
 LONGEST_NAME = 36
 FEW_SPECKS = 20  # specks in one mask that may be cells
 # larger shares of cell, in the image and along its sides, look like background
+MOST_IGNORED = 1 / 3  # share of not-judged pixels from which the marks may be inverted
 INVERTED_CELLS, INVERTED_BORDER = 0.5, 0.8
 
 
@@ -115,6 +116,12 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
             "it is cell, like every value above 0; if nobody judged these pixels, set "
             f"data.ignore_value={facts[0].not_judged} (check, clean: --ignore-value)"
         ),
+    ),
+    Trait(
+        WARNING,
+        lambda fact: fact.ignored > MOST_IGNORED,
+        lambda facts: f"{_range(fact.ignored for fact in facts)} of all pixels are marked as not judged",
+        "they teach nothing and count in no score; if the marks are inverted, save judged pixels as 0",
     ),
     Trait(
         WARNING,

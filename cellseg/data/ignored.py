@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cellseg.data.formats import IMAGE_SUFFIXES, foreign_suffix
 from cellseg.data.matching import Problem
-from cellseg.data.words import IGNORE, IGNORE_SUFFIX, image_keys, is_ignore, mask_keys
+from cellseg.data.words import IGNORE, IGNORE_SUFFIX, IGNORES, image_keys, is_ignore, mask_keys
 
 Files = tuple[str, Path, tuple[Path, ...]]
 
@@ -34,7 +34,7 @@ def find_ignored(root: Path, pairs: Sequence[Files]) -> tuple[dict[str, tuple[Pa
         keys -= exact - {name.casefold(), image.stem.casefold()}  # of another image
         for folder in dict.fromkeys((image.parent, *(mask.parent for mask in masks[:1]))):
             for path in filter(is_ignore, listed.files(folder)):
-                alone = path.stem.casefold() == IGNORE and in_folder[image.parent] == 1 and folder == image.parent
+                alone = path.stem.casefold() in IGNORES and in_folder[image.parent] == 1 and folder == image.parent
                 if alone or IGNORE_SUFFIX.sub("", path.stem).casefold() in keys:
                     own[path] = None
         for folder, is_own in _folders(root, image.parent, listed):
@@ -54,7 +54,7 @@ def unused_marks(root: Path, used: Collection[Path]) -> list[Problem]:
     problems = []
     for home, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = IGNORE in (part.lower() for part in Path(home).relative_to(root).parts)
+        inside = any(part.lower() in IGNORES for part in Path(home).relative_to(root).parts)
         for name in sorted(files):
             path = Path(home, name)
             picture, foreign = (
@@ -115,7 +115,7 @@ def _folders(root: Path, home: Path, listed: _Listing) -> Iterable[tuple[Path, b
             return
         rest = home.relative_to(inside).parts[1:]
         for folder in listed.folders(inside):
-            if folder.name.casefold() == IGNORE and (place := folder.joinpath(*rest)).is_dir():
+            if folder.name.casefold() in IGNORES and (place := folder.joinpath(*rest)).is_dir():
                 yield place, inside == home.parent and inside != root
 
 

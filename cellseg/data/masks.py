@@ -125,8 +125,8 @@ def _marked(paths: Sequence[Path], threshold: int) -> NDArray[np.bool_] | None:
         marks = _read_mask(path, threshold, None, None)
         if marks.kind == GREY and marks.decoded.lossy != "yes":
             raise InputError(
-                f"{path}: marks not-judged pixels, but its values change gradually, as in a photograph; save it as 0 "
-                "and 255"
+                f"{path}: marks not-judged pixels, but its values change gradually, as in a photograph or after "
+                "resizing; save it as 0 and 255, at the size of the mask"
             )
         if union is not None and union.shape != marks.cell.shape:
             raise InputError(f"{path}: has another size than {paths[0].name}; export both at the size of the mask")

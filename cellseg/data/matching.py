@@ -9,7 +9,7 @@ from pathlib import Path
 from cellseg.data.formats import ANNOTATIONS, IMAGE_SUFFIXES, foreign_suffix
 from cellseg.data.words import (
     CHANNEL,
-    IGNORE,
+    IGNORES,
     folder_role,
     image_keys,
     is_ignore,
@@ -65,7 +65,7 @@ class Folder:
                     if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
                         if not is_ignore(path / entry.name):
                             pictures.append(path / entry.name)
-                    elif entry.name.lower() == IGNORE:
+                    elif entry.name.lower() in IGNORES:
                         continue
                     elif entry.is_dir() and not entry.name.lower().endswith(".zarr"):
                         folders.append(path / entry.name)

@@ -12,7 +12,7 @@ from cellseg.data.ignored import find_ignored, unused_marks
 from cellseg.data.layouts import EXACT, RECOGNISERS
 from cellseg.data.matching import Folder, Found, Problem, names, refuse_name
 from cellseg.data.table import HEADER, find_table, read_pairs_table
-from cellseg.data.words import IGNORE, MASK_WORD, PREVIEW, WEAK_WORD, folder_role, is_ignore, part_of, preview_base
+from cellseg.data.words import IGNORES, MASK_WORD, PREVIEW, WEAK_WORD, folder_role, is_ignore, part_of, preview_base
 from cellseg.storage.errors import InputError
 
 LAYOUTS = (
@@ -153,7 +153,7 @@ def looks_like_mask(path: Path) -> bool:
     base = preview_base(path)
     shows = PREVIEW.search(path.stem) and base and any(other.stem == base for other in path.parent.iterdir())
     named = MASK_WORD.search(path.stem) or WEAK_WORD.search(path.stem) or is_ignore(path)
-    inside = IGNORE in (path.parent.name.lower(), place.name.lower())
+    inside = not IGNORES.isdisjoint((path.parent.name.lower(), place.name.lower()))
     return bool((role and role.mask) or named or drawn or shows or inside)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path, PureWindowsPath
 
 from cellseg.data.formats import FOREIGN, IMAGE_SUFFIXES, foreign_suffix
 from cellseg.data.matching import Found, Problem, refuse_name, told_apart
+from cellseg.data.words import IGNORES
 from cellseg.storage.csv_files import from_text, write_csv
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import read_bounded
@@ -113,6 +114,7 @@ def _read(path: Path) -> list[tuple[int, tuple[str, str, str, str]]]:
             f"{path}: must be a CSV file in UTF-8 with the header {HEADER} ({error}); save it again as CSV UTF-8"
         ) from error
     columns = [cell.strip().lower() for cell in table[0]] if table else []
+    columns = ["ignore" if column in IGNORES else column for column in columns]
     missing = [column for column in COLUMNS[:2] if column not in columns]
     if missing:
         raise InputError(

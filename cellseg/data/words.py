@@ -22,7 +22,8 @@ PREVIEW = re.compile(  # drawings of a mask, and files that Cellpose writes besi
     re.IGNORECASE,
 )
 IGNORE = "ignore"  # name of a file or folder that marks pixels which nobody judged
-IGNORE_SUFFIX = re.compile(rf"[-_. ]{IGNORE}$", re.IGNORECASE)
+IGNORES = frozenset({IGNORE, "ignored"})
+IGNORE_SUFFIX = re.compile(r"[-_. ]ignored?$", re.IGNORECASE)
 COLOURED = re.compile(r"(?:^|[-_. ])colou?r(?:ed|s|map)?$", re.IGNORECASE)
 
 PARTS = {  # words that name a part of an exported data set
@@ -105,7 +106,7 @@ def is_preview(path: Path) -> bool:
 
 def is_ignore(path: Path) -> bool:
     """Tell whether a file marks pixels that nobody judged, by its name."""
-    return path.stem.lower() == IGNORE or IGNORE_SUFFIX.search(path.stem) is not None
+    return path.stem.lower() in IGNORES or IGNORE_SUFFIX.search(path.stem) is not None
 
 
 def preview_base(path: Path) -> str:

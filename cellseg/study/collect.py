@@ -36,6 +36,10 @@ KEY = ["configuration", "seed", "fold"]  # identifies a run within a study
 HOLDOUT = "holdout"  # the fold name of a run without folds
 
 
+class DifferentDataError(InputError):
+    """The runs of a study used different data, or different labels of the same images."""
+
+
 @dataclass(frozen=True)
 class Unfinished:
     """A run without a result.
@@ -212,7 +216,7 @@ def _one_fingerprint(runs: Sequence[RunFolder]) -> str:
     first = runs[0]
     for run in runs:
         if run.summary.data.fingerprint != first.summary.data.fingerprint:
-            raise InputError(
+            raise DifferentDataError(
                 f"{run.path} and {first.path.name} used different data, so their scores cannot be compared; move one "
                 "of the two runs to another study folder, or, if only labels differ, name the labels to score both on: "
                 f"cellseg report {shlex.quote(str(run.path.parent))} --truth DATA"

@@ -138,12 +138,16 @@ class SweepAccount(Callback):
             )
         SweepAccount.complaint = complaint
         print_account(study, outcomes)
+        from cellseg.study.collect import DifferentDataError  # pandas takes a second
+
         try:
             lines = [
                 "Differences in points (0.01 of Dice), with intervals of 95 % unless a line says otherwise:",
                 *refresh_report(study),
                 f"report: {study / 'report.html'}",
             ]
+        except DifferentDataError as error:  # runs on other labels of the same images, for report --truth
+            lines = [f"no report: {error}"]
         except (InputError, OSError) as error:
             lines = [f"no report: {error}"]
             SweepAccount.complaint = complaint or f"all {runs} runs are finished, but there is no report: {error}"

@@ -122,6 +122,10 @@ def load_run(path: Path | str, *, trust: bool = False, network: nn.Module | None
         raise InputError(
             f"{folder} has the scores of masks of {run.summary.model}, not a network; name a run that was trained"
         )
+    if run.summary.scored_on is not None:
+        raise InputError(
+            f"{folder} has only scores, made by cellseg report --truth; name the run of the study they are from"
+        )
     model = run.config.get("model")
     settings, facts = model if isinstance(model, dict) else {}, run.summary.network
     if network is None and not trust and not is_own(settings):

@@ -18,7 +18,7 @@ from cellseg.run.building import build_foreign, build_own, is_own, origin_of, re
 from cellseg.run.folder import NetworkFacts, RunFolder
 from cellseg.run.probing import probe
 from cellseg.storage.errors import InputError
-from cellseg.study.collect import Study, read_study
+from cellseg.study.collect import DifferentDataError, Study, read_study
 from cellseg.use.inference import Predictor
 from cellseg.use.load import Run, load_run, own_facts, read_weights, with_weights
 
@@ -176,7 +176,14 @@ def find_runs(path: Path, *, ensemble: bool = False, trust: bool = False) -> Tra
             "name its run folder"
         )
     if is_study(path):
-        return _best_of(read_study(path), ensemble=ensemble, trust=trust)
+        try:
+            study = read_study(path)
+        except DifferentDataError as error:
+            one = min(path.glob("*/summary.json")).parent
+            raise InputError(
+                f"{path}: its runs used different data, so none of its networks is the best; name a run, such as {one}"
+            ) from error
+        return _best_of(study, ensemble=ensemble, trust=trust)
     if ensemble:
         raise InputError(
             f"{path} is not a folder of runs, but --ensemble averages several runs; name the folder of the study"
