@@ -457,6 +457,19 @@ def test_networks_that_differ_in_a_part_are_named_by_it(tmp_path):
     assert read_study(tmp_path / "s").configurations == ["UNet augmentation=Dihedral", "UNet augmentation=none"]
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_configurations_of_two_experiments_are_named_by_them(tmp_path, again):
+    rng, rates = np.random.default_rng(0), {None: 0.003, "original": 0.0001}
+    for experiment, lr in [*rates.items(), *([("original", 0.01)] if again else [])]:
+        for seed in range(2):
+            write_run(tmp_path / "s", "UNet", seed, None, images(rng, 0, 0.9), lr=lr, experiment=experiment)
+    found = read_study(tmp_path / "s")
+    short = ["UNet experiment=none", "UNet experiment=original"]
+    assert (sorted(found.configurations) == short) == (not again)  # otherwise the name must say more
+    assert len(found.configurations) == 2 + again
+    assert all(differences.keys() == {"experiment", "optimizer.lr"} for differences in found.differences.values())
+
+
 def test_advice_and_interval_do_not_contradict_each_other(tmp_path):
     for noise, (seeds, folds) in itertools.product((0.01, 0.03), ((1, 2), (1, 3), (2, 2), (3, 3))):
         study = write_study(tmp_path / f"{noise}-{seeds}-{folds}", {"UNet": 0.9, "XopiNet": 0.9}, seeds, folds, noise)

@@ -296,7 +296,7 @@ def _hint(folder: Path) -> str:
 def _setting(key: str, value: Any) -> str:
     if key.endswith(TARGET):  # a class: its name without the module is enough
         return f"{key.removesuffix(TARGET)}={'none' if value is None else str(value).rsplit('.', 1)[-1]}"
-    return f"{key}={value}"
+    return f"{key}={'none' if value is None else value}"
 
 
 def _plans(runs: Iterable[RunFolder]) -> dict[str, list[str]]:
@@ -374,6 +374,8 @@ def _name_configurations(runs: Sequence[RunFolder]) -> tuple[dict[Path, str], di
     masks = {run.path: run.summary.model for run in runs if run.summary.masks is not None}
     differing = _differing_keys(list(compared.values()))
     others = [key for key in differing if not key.startswith("model.")]
+    if "experiment" in others and _tells_apart("experiment", differing, runs, compared):
+        others = ["experiment"]  # it sets the other keys
     names = {
         run.path: " ".join([run.summary.model, *(_setting(key, compared[run.path].get(key)) for key in others)])
         for run in runs
@@ -388,6 +390,18 @@ def _name_configurations(runs: Sequence[RunFolder]) -> tuple[dict[Path, str], di
         }
     differences = {names[path]: {key: compared[path].get(key) for key in differing} for path in compared}
     return names | masks, differences
+
+
+def _tells_apart(
+    key: str, differing: Sequence[str], runs: Sequence[RunFolder], compared: Mapping[Path, Mapping[str, Any]]
+) -> bool:
+    """Return whether configurations of one network differ only where this key differs."""
+    own = [run for run in runs if run.path in compared]
+    some, all_ = (
+        {(run.summary.model, *(json.dumps(compared[run.path].get(name)) for name in keys)) for run in own}
+        for keys in ([key], differing)
+    )
+    return len(some) == len(all_)
 
 
 def _differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
