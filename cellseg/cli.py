@@ -15,6 +15,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from cellseg.data.synthetic import SmearStyle
+from cellseg.run.home import wait_briefly
 from cellseg.run.signals import Interrupted, StopRequest
 from cellseg.storage.errors import InputError
 
@@ -141,6 +142,7 @@ def _main() -> None:
 
 def main() -> None:
     """Run the typed command; Hydra reads the arguments of ``train``."""
+    wait_briefly()
     if sys.argv[1:2] == ["train"]:
         _train(sys.argv[2:])
     app()

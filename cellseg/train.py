@@ -128,6 +128,7 @@ def start() -> None:
 
     ``--config-dir`` names a folder with a user's own configuration; modules in it and in its parent can be imported.
     """
+    home.wait_briefly()
     logging.raiseExceptions = False  # a log that cannot be written must not fill the console
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)

@@ -1,5 +1,6 @@
 """Faster training changes no result: the same steps, the same averages, the same checkpoints."""
 
+import os
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from cellseg import UNet, load_run, train
-from cellseg.run.callbacks import WarmEMA
+from cellseg.run import home
+from cellseg.run.callbacks import Pace, WarmEMA
 from cellseg.run.checkpoints import LastCheckpoint
 from cellseg.run.hardware import keep_freed_memory
 from conftest import smoke
@@ -118,6 +120,38 @@ def test_a_checkpoint_is_written_when_the_last_is_old_and_after_the_last_epoch(s
         )
         clock.on_train_epoch_end(trainer, None)
     assert clock.epochs == epochs
+
+
+@pytest.mark.parametrize(
+    ("device", "first", "later", "warns"),
+    [("cpu", 0.2, 0.5, True), ("cpu", 0.2, 0.3, False), ("cpu", 0.002, 0.02, False), ("cuda", 0.2, 0.5, False)],
+)
+def test_steps_that_become_far_slower_are_told_once(device, first, later, warns, monkeypatch, caplog):
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+    clock, pace = [0.0], Pace()
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    for step in range(60):
+        pace.on_train_batch_start(trainer, None, None, step)
+        clock[0] += 9 if step in (0, 15, 16) else first if step < 20 else later  # a few slow ones mean nothing
+        pace.on_train_batch_end(trainer, None, None, None, step)
+        assert not caplog.records or step > 20
+        clock[0] += 5  # validation and other work between steps
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == warns
+    assert all("take 0.5 s, 2.5 times as long as at first (0.2 s)" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("given", "set_to"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
+)
+def test_threads_wait_briefly_unless_the_user_chose(given, set_to, monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    home.wait_briefly()
+    assert os.environ.get("GOMP_SPINCOUNT") == set_to
 
 
 def test_memory_that_is_freed_can_be_kept_on_every_system(monkeypatch):

@@ -4,8 +4,11 @@ import logging
 import math
 import signal
 import sys
+import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import lightning as L
@@ -22,6 +25,10 @@ from cellseg.objects import count_unlabelled, number_objects
 from cellseg.run.folder import Prediction, write_prediction
 from cellseg.run.signals import Interrupted, StopRequest
 from cellseg.storage.csv_files import write_csv
+
+PACE_WARM_UP, PACE_STEPS = 3, 10  # steps that are not timed, and those whose median is compared
+SLOWER = 2.0  # times as long as at first
+SHORT = 0.05  # seconds; nobody waits for shorter steps
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +72,48 @@ class EpochTable(L.Callback):
         seen = trainer.progress_bar_callback is not None and sys.stdout.isatty()  # the bar shows it
         level = logging.DEBUG if seen else logging.INFO
         log.log(level, "epoch %d of %s: %s", trainer.current_epoch + 1, trainer.max_epochs, shown)
+
+
+class Pace(L.Callback):
+    """Warns once if training steps on a CPU become far slower than the first ones: other programs need the cores."""
+
+    def __init__(self) -> None:
+        self.began, self.steps, self.warned = 0.0, 0, False
+        self.first: list[float] = []
+        self.recent = deque[float](maxlen=PACE_STEPS)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Start the clock of a step."""
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Compare the last steps with the first ones."""
+        if self.warned or trainer.strategy.root_device.type != "cpu":
+            return
+        seconds, self.steps = time.perf_counter() - self.began, self.steps + 1
+        if self.steps <= PACE_WARM_UP:
+            return
+        if len(self.first) < PACE_STEPS:
+            self.first.append(seconds)
+            return
+        self.recent.append(seconds)
+        before, now = median(self.first), median(self.recent)
+        if len(self.recent) == PACE_STEPS and now > max(SLOWER * before, SHORT):
+            self.warned = True
+            threads = torch.get_num_threads()
+            few = "" if threads == 1 else "; runs of a new study with threads=1 lose less time to other programs"
+            log.warning(
+                "training steps take %.2g s, %.1f times as long as at first (%.2g s): other programs use the "
+                "processor, or it is too hot; end them, or wait%s",
+                now,
+                now / before,
+                before,
+                few,
+            )
 
 
 class StopWhenAsked(L.Callback):

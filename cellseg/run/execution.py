@@ -25,7 +25,7 @@ from cellseg.data.dataset import derived_seed
 from cellseg.run.baselines import write_baselines
 from cellseg.run.begin import finished, occupied, start_run
 from cellseg.run.building import origin_of, places_of, targets_of
-from cellseg.run.callbacks import EpochTable, ImageRecords, StopWhenAsked
+from cellseg.run.callbacks import EpochTable, ImageRecords, Pace, StopWhenAsked
 from cellseg.run.checkpoints import (
     BEST,
     PREVIOUS,
@@ -145,7 +145,7 @@ def prepare(cfg: DictConfig, folder: Path, stop: StopRequest, origin: Mapping[st
         targets = targets_of(OmegaConf.to_container(cfg))
         start_run(folder, cfg, datamodule.split_record(), code_patch(targets, module.network))
     scored, asked = ImageRecords(module.val_scores.added), StopWhenAsked(stop)
-    trainer = build_trainer(cfg, folder, [*callbacks.values(), scored, timer, asked], loggers)
+    trainer = build_trainer(cfg, folder, [*callbacks.values(), scored, timer, asked, Pace()], loggers)
     if datamodule.has_validation:
         _refuse_no_validation(trainer)
     if trainer.strategy.root_device.type != "mps" and not module.wants_plain_layout:  # "mps" does not know another
