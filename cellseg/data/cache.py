@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from cellseg.data.facts import PairFacts, Reading, inspect_pair
 from cellseg.data.images import resize_image
-from cellseg.data.kinship import LIKENESS_BYTES, Kin, Likeness, Likenesses, find_kin
+from cellseg.data.kinship import LIKENESS_BYTES, Chosen, Kin, Likeness, find_kin
 from cellseg.data.masks import resize_ids, resize_mask
 from cellseg.data.pairs import Pair
 from cellseg.data.progress import with_progress
@@ -90,7 +90,7 @@ class DecodedPairs:
         ids: Numbers of the objects, rows of shape (S, S) or (H, W), int32; empty rows where labels do not number them.
         ignored: Rows of shape (1, S, S) or (1, H, W), uint8, 1 for pixels that nobody judged, which are 0 in ``masks``;
             empty rows where there are none.
-        looks: Rows that ``Likeness.unpacked`` reads.
+        looks: The likeness of each image.
         row: The row of each pair in the others.
     """
 
@@ -101,7 +101,7 @@ class DecodedPairs:
     masks: StoredRows
     ids: StoredRows
     ignored: StoredRows
-    looks: StoredRows
+    looks: "StoredLikenesses"
     row: Sequence[int]
 
     @property
@@ -111,17 +111,32 @@ class DecodedPairs:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     @property
-    def likenesses(self) -> list[Likeness]:
+    def likenesses(self) -> Sequence[Likeness]:
         """Thumbnail and sides of each image, to compare it with images of other data sets."""
-        return [
-            Likeness.unpacked(self.looks[row], (facts.width, facts.height))
-            for row, facts in zip(self.row, self.facts, strict=True)
-        ]
+        return Chosen(self.looks, self.row)
 
     def positions(self, names: Sequence[str]) -> list[int]:
         """Return the positions in ``pairs`` of the given names."""
         position = {pair.name: index for index, pair in enumerate(self.pairs)}
         return [position[name] for name in names]
+
+
+class StoredLikenesses(Sequence[Likeness]):
+    """Likenesses in a file, each read when it is needed: together those of 10,000 images take 110 MB.
+
+    Args:
+        path: The file, of ``Likeness.packed`` after each other.
+        sizes: Width and height of each image.
+    """
+
+    def __init__(self, path: Path, sizes: Sequence[tuple[int, int]]) -> None:
+        self._rows, self._sizes = StoredRows(path, [(LIKENESS_BYTES,)] * len(sizes)), sizes
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def __getitem__(self, index: int) -> Likeness:  # type: ignore[override]  # slices are not needed
+        return Likeness.unpacked(self._rows[index], self._sizes[index])
 
 
 def load_pairs(pairs: Sequence[Pair], how: Reading, folder: Path | None = None) -> DecodedPairs:
@@ -175,7 +190,7 @@ def load_pairs(pairs: Sequence[Pair], how: Reading, folder: Path | None = None) 
             entry / "ignored",
             [(1, *side) if facts["ignored"] else (0, 0, 0) for side, facts in zip(sides, stored["facts"], strict=True)],
         ),
-        looks=StoredRows(entry / "looks", [(LIKENESS_BYTES,)] * count),
+        looks=StoredLikenesses(entry / "looks", [(facts["width"], facts["height"]) for facts in stored["facts"]]),
         row=row,
     )
 
@@ -251,7 +266,7 @@ def _build(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Read
 def _write(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Reading) -> dict[str, Any]:
     size = how.image_size
 
-    def read(item: tuple[Pair, str]) -> tuple[list[bytes], PairFacts, Likeness]:
+    def read(item: tuple[Pair, str]) -> tuple[list[bytes], PairFacts]:
         pair, digest = item
         clean = inspect_pair(pair, how)
         if _digest(pair) != digest:  # the entry would never match its key
@@ -265,23 +280,24 @@ def _write(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Read
         ignored = clean.ignored if clean.ignored is not None else np.empty((0, 0), bool)
         ignored = resize_mask(ignored, size) if size and ignored.size else ignored
         parts = [image.tobytes(), mask.tobytes(), ids.tobytes(), ignored.tobytes(), clean.likeness.packed()]
-        return parts, clean.facts, clean.likeness
+        return parts, clean.facts
 
-    facts, likenesses = [], Likenesses(len(pairs))
+    facts = []
     with new_folder(entry, remedy=REMEDY) as unfinished:
         # written, not memory-mapped: on a full disk a write raises an error, a mapped page kills the process
         with ExitStack() as stack:
             files = [stack.enter_context((unfinished / part).open("wb")) for part in PARTS]
-            for parts, known, likeness in in_parallel(read, list(zip(pairs, digests, strict=True)), "reading images"):
+            for parts, known in in_parallel(read, list(zip(pairs, digests, strict=True)), "reading images"):
                 for file, content in zip(files, parts, strict=True):
                     file.write(content)
                 facts.append(known)
-                likenesses.append(likeness)
             # so that a file of the right size has the right content after a power cut
             for file in files:
                 file.flush()
                 os.fsync(file.fileno())
-        kin = find_kin([known.sha256 for known in facts], likenesses)
+        looks = StoredLikenesses(unfinished / "looks", [(known.width, known.height) for known in facts])
+        kin = find_kin([known.sha256 for known in facts], looks)
+        del looks  # Windows cannot rename a folder with an open file
         stored = {
             "facts": [asdict(known) for known in facts],
             "kin": [astuple(relation) for relation in kin],

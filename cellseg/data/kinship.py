@@ -25,7 +25,7 @@ LEFT, RIGHT, TOP, BOTTOM = range(4)
 TILES = "neighbouring tiles"
 MOST_TURNS = 8  # members of one set of duplicates that are compared with other tiles
 FEW = 8  # images: with fewer, the usual similarity in the data set is unknown
-BLOCK = 64  # images compared at once, to limit memory
+BLOCK, WIDE = 64, 1024  # images that are compared at once with as many others, to limit memory
 
 # Thresholds chosen on BBBC038 tissue tiles (51 true neighbours) and 2000 drawn smears (no related images). In brackets:
 # the worst value of a true match, and the best value of a false match.
@@ -59,29 +59,17 @@ class Likeness:
         return cls(thumbnail.reshape(THUMBNAIL, THUMBNAIL), sides.reshape(4, 2, SIDE, 3), size)
 
 
-class Likenesses(Sequence[Likeness]):
-    """Store likenesses in contiguous arrays: separate small arrays need three times the memory.
+class Chosen(Sequence[Likeness]):
+    """Some likenesses of a sequence, each taken from it when it is needed: thousands may lie on a disk."""
 
-    Args:
-        capacity: Maximum number of likenesses.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._thumbnails = np.empty((capacity, THUMBNAIL, THUMBNAIL), np.uint8)
-        self._sides = np.empty((capacity, 4, 2, SIDE, 3), np.uint8)
-        self._sizes: list[tuple[int, int]] = []
+    def __init__(self, likenesses: Sequence[Likeness], indices: Sequence[int]) -> None:
+        self._likenesses, self._indices = likenesses, indices
 
     def __len__(self) -> int:
-        return len(self._sizes)
+        return len(self._indices)
 
     def __getitem__(self, index: int) -> Likeness:  # type: ignore[override]  # slices are not needed
-        return Likeness(self._thumbnails[index], self._sides[index], self._sizes[index])
-
-    def append(self, likeness: Likeness) -> None:
-        """Copy a likeness to the end."""
-        index = len(self)
-        self._thumbnails[index], self._sides[index] = likeness.thumbnail, likeness.sides
-        self._sizes.append(likeness.size)
+        return self._likenesses[self._indices[index]]
 
 
 @dataclass(frozen=True)
@@ -114,7 +102,7 @@ def find_kin(hashes: Sequence[str], likenesses: Sequence[Likeness]) -> list[Kin]
 
     Args:
         hashes: Content hash of each image.
-        likenesses: Likeness of each image, in the same order.
+        likenesses: Likeness of each image, in the same order; each is taken several times, and none is kept.
     """
     first_of: dict[str, int] = {}
     kin = []
@@ -123,7 +111,7 @@ def find_kin(hashes: Sequence[str], likenesses: Sequence[Likeness]) -> list[Kin]
         if first != index:
             kin.append(Kin(first, index, "same image"))
     unique = list(first_of.values())
-    near = [(unique[a], unique[b]) for a, b in _near_duplicates([likenesses[index] for index in unique])]
+    near = [(unique[a], unique[b]) for a, b in _near_duplicates(Chosen(likenesses, unique))]
     kin += [Kin(a, b, "near duplicate") for a, b in near]
     # a duplicate gives a tile two equally good matches: compare only one image of each set of duplicates, in turn
     twins = families(len(likenesses), [Kin(a, b, "") for a, b in near])
@@ -131,7 +119,7 @@ def find_kin(hashes: Sequence[str], likenesses: Sequence[Likeness]) -> list[Kin]
     for turn in range(min(turns, MOST_TURNS)):
         absent = {index for family in twins for index in family if index != family[min(turn, len(family) - 1)]}
         tiles = [index for index in unique if index not in absent]
-        found = {(tiles[a], tiles[b]) for a, b in _neighbours([likenesses[index] for index in tiles])}
+        found = {(tiles[a], tiles[b]) for a, b in _neighbours(Chosen(likenesses, tiles))}
         kin += [Kin(a, b, TILES) for a, b in sorted(found) if Kin(a, b, TILES) not in kin]
     return kin
 
@@ -184,22 +172,24 @@ def _near_duplicates(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]
     count = len(likenesses)
     if count < 2:
         return
-    thumbnails = [likeness.thumbnail for likeness in likenesses]
     factor = THUMBNAIL // COARSE
-    frame = _shared_frame(thumbnails)
-    detail = np.concatenate([_surroundings_removed(_coarse(thumbnail[None])) for thumbnail in thumbnails])
-    detail *= ~frame[::factor, ::factor]
-    upright = _unit(detail)
+    frame = _shared_frame(likeness.thumbnail for likeness in likenesses)
+    upright = np.empty((count, COARSE**2), np.float32)
+    for row, likeness in enumerate(likenesses):
+        detail = _surroundings_removed(_coarse(likeness.thumbnail[None])) * ~frame[::factor, ::factor]
+        upright[row] = _unit(detail)[0]
     usual = np.zeros(count, np.float32)
     if count >= FEW:
         for start in range(0, count, BLOCK):
             usual[start : start + BLOCK] = np.median(upright[start : start + BLOCK] @ upright.T, axis=1)
     for start in range(0, count, BLOCK):
-        block = detail[start : start + BLOCK]
-        alike = reduce(np.maximum, (_unit(view) @ upright[start:].T for view in _eight_ways(block)))
+        block = upright[start : start + BLOCK].reshape(-1, COARSE, COARSE)
+        alike = reduce(np.maximum, (view.reshape(len(view), -1) @ upright[start:].T for view in _eight_ways(block)))
         needed = 1 - APART * (1 - np.maximum(usual[start : start + BLOCK, None], usual[start:]))
         for a, b in np.argwhere(np.triu(alike >= np.maximum(NEAR, needed), 1)) + start:
-            first, second = (_surroundings_removed(thumbnails[i][None].astype(np.float32)) * ~frame for i in (a, b))
+            first, second = (
+                _surroundings_removed(likenesses[int(i)].thumbnail[None].astype(np.float32)) * ~frame for i in (a, b)
+            )
             if max(float(_unit(view)[0] @ _unit(second)[0]) for view in _eight_ways(first)) >= FINE:
                 yield int(a), int(b)
 
@@ -246,24 +236,25 @@ def _neighbours(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]]:
             members = [index for index, other in enumerate(lengths) if other == length]
             if length < SHORTEST or len(members) < 2:
                 continue
-            ends, starts = ([likenesses[i].sides[side] for i in members] for side in (near, far))
-            for a, b in _matching_sides(ends, starts):
+            for a, b in _matching_sides(Chosen(likenesses, members), near, far):
                 yield members[a], members[b]
 
 
-def _matching_sides(
-    ends: Sequence[NDArray[np.uint8]], starts: Sequence[NDArray[np.uint8]]
-) -> Iterator[tuple[int, int]]:
-    """Match sides of shape (2, 256, 3); the first row is the outermost."""
-    count = len(ends)
-    b = np.stack([side[0].ravel() for side in starts]).astype(np.float32)
-    squares_b = np.einsum("ij,ij->i", b, b)
+def _matching_sides(likenesses: Sequence[Likeness], near: int, far: int) -> Iterator[tuple[int, int]]:
+    """Match a side of each image with the opposite one of the others; the outermost row of a side is its first."""
+    count = len(likenesses)
+    ends, b = (np.empty((count, 3 * SIDE), np.uint8) for _ in range(2))
+    for row, likeness in enumerate(likenesses):
+        ends[row], b[row] = likeness.sides[near][0].ravel(), likeness.sides[far][0].ravel()
+    blocks = [slice(start, start + WIDE) for start in range(0, count, WIDE)]
+    squares_b = np.einsum("ij,ij->i", b, b, dtype=np.float32)
     best, best_back = np.zeros(count, int), np.zeros(count, int)
     nearest, second, nearest_back, second_back = np.full((4, count), np.inf, np.float32)
     for first in range(0, count, BLOCK):
         rows = np.arange(first, min(first + BLOCK, count))
-        a = np.stack([side[0].ravel() for side in ends[first : first + BLOCK]]).astype(np.float32)
-        distance = np.einsum("ij,ij->i", a, a)[:, None] + squares_b - 2 * a @ b.T
+        a = ends[first : first + BLOCK].astype(np.float32)
+        products = np.concatenate([a @ b[block].T.astype(np.float32) for block in blocks], axis=1)
+        distance = np.einsum("ij,ij->i", a, a)[:, None] + squares_b - 2 * products
         distance = np.sqrt(np.maximum(distance, 0) / a.shape[1])
         distance[np.arange(len(rows)), rows] = np.inf  # a tile is not its own neighbour
         best[rows] = distance.argmin(1)
@@ -274,7 +265,8 @@ def _matching_sides(
         nearest_back, second_back = _two_smallest(candidates)
     mutual = np.flatnonzero(best_back[best] == np.arange(count))
     for i in mutual[nearest[mutual] <= DISTINCT * np.minimum(second[mutual], second_back[best[mutual]])]:
-        here, there = (sides.astype(np.float32) for sides in (ends[i], starts[best[i]]))
+        pair = likenesses[int(i)].sides[near], likenesses[int(best[i])].sides[far]
+        here, there = (side.astype(np.float32) for side in pair)
         inner = float(np.sqrt((((here[0] - here[1]) ** 2).mean() + ((there[0] - there[1]) ** 2).mean()) / 2))
         detail = _unit(_detail(np.stack([here[0], there[0]])))
         if nearest[i] <= STEP * max(inner, FAINTEST) and detail[0] @ detail[1] >= ALIKE:
