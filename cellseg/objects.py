@@ -165,10 +165,12 @@ def _cut_large(labels: Labels, region: int, number: int, smoothing: float) -> in
 
 def _cut(region: Mask, smoothing: float) -> Labels:
     """Number the cells of one region, shape (H, W)."""
-    fine = _cut_at(region, smoothing, SHALLOW)
+    # of several blocks the landscape is computed anew each time, to limit memory
+    known = _landscape(region, smoothing) if max(region.shape) <= BLOCK + HALO else None
+    fine = _cut_at(region, smoothing, SHALLOW, known)
     if fine.max() < 2:
         return fine
-    cut = _cut_at(region, smoothing, NECK)
+    cut = _cut_at(region, smoothing, NECK, known)
     number = int(cut.max())
     fine_areas = np.bincount(fine.ravel())
     for part, box in enumerate(ndimage.find_objects(cut), start=1):
@@ -202,35 +204,41 @@ def _sampled(inside: Mask, side: int) -> tuple[Mask, int]:
     return sample, step
 
 
-def _cut_at(region: Mask, smoothing: float, neck: float) -> Labels:
-    """Number the parts of one region between which a neck is as deep as ``neck``."""
+def _cut_at(region: Mask, smoothing: float, neck: float, known: NDArray[np.float32] | None) -> Labels:
+    """Number the parts of one region between which a neck is as deep as ``neck``; its landscape may be known."""
     blocks = [block for block in _blocks(region.shape) if region[block[1]].any()]
     tops, labels = np.zeros(region.shape, bool), np.zeros(region.shape, np.int32)
     for wide, core, inner in blocks:
-        land, found = _landscape(region[wide], smoothing, neck)
-        tops[core] = found[inner]
+        land = _landscape(region[wide], smoothing) if known is None else known
+        tops[core] = _tops(land, neck)[inner]
     markers, count = ndimage.label(tops, BY_SIDE_OR_CORNER, output=np.int32)
     if count < 2:
         return region.astype(np.int32)
     for wide, core, inner in blocks:
-        if len(blocks) > 1:  # not kept, to limit memory
-            land, _ = _landscape(region[wide], smoothing, neck)
+        land = _landscape(region[wide], smoothing) if known is None else known
         found = segmentation.watershed(-land, markers[wide], mask=land > 0, connectivity=BY_SIDE_OR_CORNER)
         labels[core] = found[inner]
     return _completed(labels, region)
 
 
-def _landscape(cell: Mask, smoothing: float, neck: float) -> tuple[NDArray[np.float32], Mask]:
-    """Return the logarithm of the smoothed distance to the background, -1 there, and its maxima, which are cells."""
-    from skimage.morphology import local_maxima, reconstruction  # takes 0.4 s, and most commands do not need it
-
+def _landscape(cell: Mask, smoothing: float) -> NDArray[np.float32]:
+    """Return the logarithm of the smoothed distance to the background, -1 there."""
     # an image border is no outline: a cell that it cuts may continue beyond it
     whole = _without_pale_centres(cell)
     distance = ndimage.distance_transform_edt(np.pad(whole, 1, mode="edge"))[1:-1, 1:-1].astype(np.float32)
     smooth = ndimage.gaussian_filter(distance, smoothing)
-    land = np.where(whole, np.log(smooth + ROUGHNESS), np.float32(-1)).astype(np.float32)
+    return np.where(whole, np.log(smooth + ROUGHNESS), np.float32(-1)).astype(np.float32)
+
+
+def _tops(land: NDArray[np.float32], neck: float) -> Mask:
+    """Return the maxima of a landscape between which a neck is as deep as ``neck``: each is a cell."""
+    from skimage.morphology import local_maxima, reconstruction  # takes 0.4 s, and most commands do not need it
+
+    maxima: Mask = local_maxima(land, BY_SIDE_OR_CORNER) & (land >= 0)
+    if ndimage.label(maxima, BY_SIDE_OR_CORNER)[1] < 2:
+        return maxima  # most cells have only one, and flooding takes most of the time
     flooded = reconstruction(land - neck, land, method="dilation", footprint=BY_SIDE_OR_CORNER)
-    return land, local_maxima(flooded, BY_SIDE_OR_CORNER) & whole
+    return np.asarray(local_maxima(flooded, BY_SIDE_OR_CORNER) & (land >= 0))
 
 
 def _without_pale_centres(cell: Mask) -> Mask:
@@ -322,10 +330,12 @@ def measure_objects(
             continue
         inside = labels[box] == number
         sample, step = _sampled(inside, LARGEST)
-        found = measure.regionprops_table(sample.astype(np.uint8), properties=MEASURED)
+        small = max(inside.shape) <= LARGE  # the same sample gives its solidity
+        found = measure.regionprops_table(sample.astype(np.uint8), properties=[*MEASURED, *["solidity"] * small])
         found = {name: values[0] for name, values in found.items()}
         top, left = box[0].start, box[1].start
         area, perimeter = int(np.count_nonzero(inside)), step * float(found["perimeter"])
+        colours = picture[box][inside].mean(axis=0, dtype=np.float64)
         major, minor = step * float(found["axis_major_length"]), step * float(found["axis_minor_length"])
         row = {
             "id": number,
@@ -341,13 +351,10 @@ def measure_objects(
             "minor_axis": minor,
             "elongation": major / minor if minor else None,
             "eccentricity": float(found["eccentricity"]),
-            "solidity": _solidity(inside),
+            "solidity": float(found["solidity"]) if small else _solidity(inside),
             "circularity": 4 * math.pi * area / perimeter**2 if perimeter else None,
             "mean_probability": float(np.mean(probability[box], where=inside, dtype=np.float64)) / full,
-            **{
-                f"mean_{name}": float(np.mean(picture[box][..., channel], where=inside, dtype=np.float64))
-                for channel, name in enumerate(names)
-            },
+            **{f"mean_{name}": float(mean) for name, mean in zip(names, colours, strict=True)},
             "touches_border": top == 0 or left == 0 or box[0].stop == height or box[1].stop == width,
         }
         if pixel_size is not None:

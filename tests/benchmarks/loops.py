@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 SIDE = 224
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 3e-3
 WIDTHS = (32, 64, 128, 256, 512, 32)
 
 
@@ -55,15 +55,15 @@ def bare(root: str, epochs: int) -> Iterator[float]:
     """A plain loop with our settings and data, without Lightning, metrics, logs and checkpoints."""
     from torch.optim.swa_utils import AveragedModel
 
-    from cellseg import DiceLoss, UNet
+    from cellseg import DiceBCELoss, UNet
     from cellseg.run.hardware import keep_freed_memory, native_precision
 
     keep_freed_memory()
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
     datamodule = our_data(root)
-    network = UNet().to(memory_format=torch.channels_last)
-    loss = DiceLoss()
+    network = UNet(norm="instance").to(memory_format=torch.channels_last)
+    loss = DiceBCELoss()
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
     steps = epochs * datamodule.counts["train"]
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=LEARNING_RATE, total_steps=steps)
@@ -180,7 +180,9 @@ def our_data(root: str) -> Any:
     from cellseg import CellDataModule
     from cellseg.data import Dihedral, SplitPlan
 
-    datamodule = CellDataModule(root, batch_size=1, image_size=SIDE, split=SplitPlan(), augmentation=Dihedral())
+    datamodule = CellDataModule(
+        root, batch_size=1, image_size=SIDE, split=SplitPlan(), augmentation=Dihedral(empty=0.1)
+    )
     datamodule.setup()
     return datamodule
 
@@ -211,7 +213,9 @@ if __name__ == "__main__":
     parser.add_argument("loop", choices=LOOPS)
     parser.add_argument("--root", required=True)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads or torch.get_num_threads())
     torch.manual_seed(0)
     seconds = list(itertools.islice(LOOPS[arguments.loop](arguments.root, arguments.epochs), arguments.epochs))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

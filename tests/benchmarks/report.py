@@ -1,4 +1,4 @@
-"""Time the report of large studies: ``python tests/benchmarks/report.py``.
+"""Time the report of large studies: ``python tests/benchmarks/report.py``; with a folder, only write 75 runs there.
 
 It prints seconds and peak memory of ``cellseg report``, imports included, for 75 runs of 50 test images and for two
 networks with 10 seeds on 5,000 test images, and of the comparison alone for the second.
@@ -23,16 +23,21 @@ from test_report import write_run
 SIDE, REPEATS = 224, 3
 
 
+def write_many(study: Path, rng: np.random.Generator) -> None:
+    """Write a study of 75 runs: 3 networks, 5 folds, 5 seeds, 50 test images each."""
+    for network, mean in {"UNet": 0.90, "PotiNet": 0.87, "XopiNet": 0.90}.items():
+        for fold in range(5):
+            for seed in range(5):
+                scores = {f"slide{fold}-{n}": mean + rng.normal(0, 0.02) for n in range(50)}
+                write_run(study, network, seed, fold, scores, side=SIDE, epochs=100)
+
+
 def main() -> None:
     """Write both studies, and time their reports and the comparison of the second."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         many, large = Path(folder) / "many", Path(folder) / "large"
-        for network, mean in {"UNet": 0.90, "PotiNet": 0.87, "XopiNet": 0.90}.items():
-            for fold in range(5):
-                for seed in range(5):
-                    scores = {f"slide{fold}-{n}": mean + rng.normal(0, 0.02) for n in range(50)}
-                    write_run(many, network, seed, fold, scores, side=SIDE, epochs=100)
+        write_many(many, rng)
         for network, mean in {"UNet": 0.90, "PotiNet": 0.89}.items():
             for seed in range(10):
                 scores = {f"{n}-0": mean + rng.normal(0, 0.02) for n in range(5000)}
@@ -65,4 +70,7 @@ def comparison(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:]:
+        write_many(Path(sys.argv[1]), np.random.default_rng(0))
+    else:
+        main()
