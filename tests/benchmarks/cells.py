@@ -39,9 +39,10 @@ def main() -> None:
     keep_freed_memory()
     network = UNet(norm="instance").to(memory_format=torch.channels_last).eval()
     with tempfile.TemporaryDirectory() as folder:
-        write_synthetic(Path(folder), IMAGES, 7, SmearStyle.sized(SIDE, SIDE), exact=True)
-        masks = [np.asarray(Image.open(path)) > 0 for path in sorted(Path(folder).glob("*/exact.png"))]
-        ids = [np.asarray(Image.open(path), np.int32) for path in sorted(Path(folder).glob("*/ids.png"))]
+        root = Path(folder) / "smears"
+        write_synthetic(root, IMAGES, 7, SmearStyle.sized(SIDE, SIDE), exact=True)
+        masks = [np.asarray(Image.open(path)) > 0 for path in sorted(root.glob("*/exact.png"))]
+        ids = [np.asarray(Image.open(path), np.int32) for path in sorted(root.glob("*/ids.png"))]
     image = torch.rand(1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
     mixed = native_precision("cpu") == "bf16-mixed"
     one, none = torch.ones(1, dtype=torch.bool), torch.zeros(1)
