@@ -325,6 +325,36 @@ def report(
     typer.echo(f"wrote {study / 'report.html'}")
 
 
+@app.command(epilog="Example: cellseg diff logs/monday/unet_seed-0 logs/tuesday/unet_seed-0")
+def diff(
+    first: Annotated[Path, typer.Argument(help="Run folder.")],
+    second: Annotated[Path, typer.Argument(help="Run folder to compare it with.")],
+) -> None:
+    """Say in what two runs differ: configuration, images, labels, split, code, versions, machine, scores."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from cellseg.run.folder import RunFolder as Folder
+    from cellseg.study.diff import compare_runs
+
+    for folder in (first, second):
+        if not (folder / "summary.json").exists():
+            raise InputError(f"{folder} is not a finished run; name the folder of one run, which has a summary.json")
+    found = compare_runs(Folder(first), Folder(second))
+    console = Console()
+    causes = Table("differs in", "", "first", "second")
+    for cause in found.causes:
+        causes.add_row(*(Text(cell, overflow="fold") for cell in (cause.part, cause.what, cause.first, cause.second)))
+    scores = Table("score", "first", "second", "second - first")
+    for row in found.scores:
+        values = ["no value" if value is None else f"{value:.4f}" for value in (row.first, row.second)]
+        change = "" if row.difference is None else f"{row.difference:+.2f} {row.unit}".strip()
+        scores.add_row(row.label, *values, change)
+    for table in (causes, scores) if found.causes else (scores,):
+        console.print(table)
+    console.print(found.conclusion, markup=False, highlight=False, soft_wrap=True)
+
+
 @app.command(epilog="Example: cellseg prune logs/first")
 def prune(
     folder: Annotated[Path, typer.Argument(metavar="STUDY", help="Folder of runs, one run, or all of logs.")],

@@ -1,7 +1,7 @@
 """One U-Net with parameters; UNet, PotiNet and XopiNet are three settings of it."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import gcd
 from typing import Literal
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cellseg.storage.errors import InputError
 
 Norm = Literal["batch", "group", "instance"]
+Skip = bool | Literal["zero"]
 
 
 class InstanceNorm(nn.InstanceNorm2d):
@@ -49,13 +50,16 @@ class UNet(nn.Module):
         out_channels: Number of masks that the network predicts.
         init_features: Number of features at full resolution; it doubles at every level.
         depth: Number of 2x poolings, at most 16. H and W must be multiples of ``2**depth``.
-        skip: Whether each decoder level receives the encoder features of its resolution.
+        skip: Whether the decoder receives the encoder features of its resolution; "zero" for zeros in their place, so
+            that the network has as many parameters as with them. A list has a value for each level, the first for full
+            resolution.
         norm: Normalisation after each convolution: "batch", as published; "group" with 8 channels in each group; or
             "instance". The last two treat each image by itself, so they do not depend on the size of a batch.
 
     Raises:
-        InputError: From the constructor, if a number is below 1, ``depth`` is above 16, or ``norm`` is unknown; from
-            ``forward``, if the number of image channels is wrong, or H or W is no multiple of ``2**depth``.
+        InputError: From the constructor, if a number is below 1, ``depth`` is above 16, ``norm`` is unknown, or
+            ``skip`` does not fit the levels; from ``forward``, if the number of image channels is wrong, or H or W is
+            no multiple of ``2**depth``.
 
     Reference: Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597
     """
@@ -67,7 +71,7 @@ class UNet(nn.Module):
         init_features: int = 32,
         *,
         depth: int = 4,
-        skip: bool = True,
+        skip: Skip | Sequence[Skip] = True,
         norm: Norm = "batch",
     ) -> None:
         super().__init__()
@@ -84,7 +88,8 @@ class UNet(nn.Module):
             raise InputError(f"model.depth must be at most {DEEPEST}, but is {depth}")
         if norm not in NORMS:
             raise InputError(f"model.norm must be {', '.join(list(NORMS)[:-1])} or {list(NORMS)[-1]}, but is {norm}")
-        self.in_channels, self.depth, self.skip, self.norm = in_channels, depth, skip, norm
+        self.in_channels, self.depth, self.norm = in_channels, depth, norm
+        self.skips = _each_level(skip, depth)
         widths = [init_features * 2**level for level in range(depth + 1)]  # the last one is the bottleneck
         channels = in_channels
         for level, width in enumerate(widths[:-1], start=1):  # level 1 is full resolution
@@ -94,7 +99,9 @@ class UNet(nn.Module):
         for level in range(depth, 0, -1):
             below, width = widths[level], widths[level - 1]
             self.add_module(f"upconv{level}", nn.ConvTranspose2d(below, width, kernel_size=2, stride=2))
-            self.add_module(f"decoder{level}", _block(2 * width if skip else width, width, f"dec{level}", norm))
+            self.add_module(
+                f"decoder{level}", _block(2 * width if self.skips[level - 1] else width, width, f"dec{level}", norm)
+            )
         self.conv = nn.Conv2d(init_features, out_channels, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -124,16 +131,30 @@ class UNet(nn.Module):
         x = self.bottleneck(x)
         for level in range(self.depth, 0, -1):
             x = self.get_submodule(f"upconv{level}")(x)
-            if self.skip:
-                x = torch.cat((x, features[level - 1]), dim=1)
+            if skip := self.skips[level - 1]:
+                shared = features[level - 1]
+                x = torch.cat((x, torch.zeros_like(shared) if skip == "zero" else shared), dim=1)
             x = self.get_submodule(f"decoder{level}")(x)
         return self.conv(x)
 
     @property
     def name(self) -> str:
         """The name of this combination of depth and skip, such as PotiNet."""
-        names = {(4, True): "UNet", (4, False): "PotiNet", (5, True): "XopiNet"}
-        return names.get((self.depth, self.skip), f"UNet(depth={self.depth}, skip={self.skip})")
+        known: dict[tuple[Skip, ...], str] = {(True,) * 4: "UNet", (False,) * 4: "PotiNet", (True,) * 5: "XopiNet"}
+        skip = self.skips[0] if len(set(self.skips)) == 1 else list(self.skips)
+        return known.get(self.skips, f"UNet(depth={self.depth}, skip={skip})")
+
+
+def _each_level(skip: Skip | Sequence[Skip], depth: int) -> tuple[Skip, ...]:
+    """Return what each level from full resolution down receives."""
+    alone = isinstance(skip, str) or not isinstance(skip, Sequence)
+    skips: tuple[Skip, ...] = (skip,) * depth if alone else tuple(skip)  # type: ignore[arg-type, assignment]
+    if len(skips) != depth or any(one is not True and one is not False and one != "zero" for one in skips):
+        raise InputError(
+            f"model.skip must be true, false or zero, or a list of {depth} of these, one for each level from full "
+            f"resolution down, but is {skip}"
+        )
+    return skips
 
 
 def PotiNet(in_channels: int = 3, out_channels: int = 1, init_features: int = 32) -> UNet:  # noqa: N802 (a network's name)

@@ -24,6 +24,7 @@ CONVEX_PART, NOT_CONVEX = 0.85, 0.915  # share of the convex hull that each part
 ROUGHNESS = 10.0  # pixels more than their half width, because an outline drawn in pixels has false necks
 LARGE = 512  # pixels a side; the convex hull of a larger object is measured on a sample, as it would take minutes
 LARGEST = 4096  # pixels a side; all of the shape of a larger object is, to limit memory
+FEW_PEAKS = 16  # maxima of a region that are looked at one by one
 PINHOLE = 3  # pixels; smaller holes are noise
 CONVEX = 0.93  # share of its convex hull that a region fills if it is one cell; touching cells fill less
 REACH = 4  # standard deviations to which smoothing reaches
@@ -235,8 +236,19 @@ def _tops(land: NDArray[np.float32], neck: float) -> Mask:
     from skimage.morphology import local_maxima, reconstruction  # takes 0.4 s, and most commands do not need it
 
     maxima: Mask = local_maxima(land, BY_SIDE_OR_CORNER) & (land >= 0)
-    if ndimage.label(maxima, BY_SIDE_OR_CORNER)[1] < 2:
-        return maxima  # most cells have only one, and flooding takes most of the time
+    peaks, count = ndimage.label(maxima, BY_SIDE_OR_CORNER)
+    if count < 2:
+        return maxima  # most cells have only one
+    if count <= FEW_PEAKS:  # the same as below, in a tenth of the time
+        tops = np.zeros_like(maxima)
+        for place in ndimage.maximum_position(land, peaks, np.arange(1, count + 1)):
+            if tops[place]:
+                continue  # level with another one
+            parts, _ = ndimage.label(land >= land[place] - np.float32(neck), BY_SIDE_OR_CORNER)
+            around = parts == parts[place]
+            if land[around].max() <= land[place]:  # no way to a higher one but through a neck
+                tops |= around
+        return tops
     flooded = reconstruction(land - neck, land, method="dilation", footprint=BY_SIDE_OR_CORNER)
     return np.asarray(local_maxima(flooded, BY_SIDE_OR_CORNER) & (land >= 0))
 

@@ -41,12 +41,13 @@ def run(cfg: DictConfig, folder: Path, stop: StopRequest | None = None, command:
     return execute(cfg, folder, stop or StopRequest(), command)
 
 
-def was_finished(cfg: DictConfig, folder: Path) -> bool:
-    """Tell whether the folder holds this run and it is finished."""
-    from cellseg.run.begin import finished
+def was_finished(cfg: DictConfig, folder: Path) -> str | None:
+    """Return None if the folder does not hold this run, finished; else whether the code has changed since."""
+    from cellseg.run.begin import code_since, finished
 
     settle(cfg)
-    return finished(folder, cfg) is not None
+    summary = finished(folder, cfg)
+    return None if summary is None else code_since(summary)
 
 
 def typed() -> str:
@@ -107,9 +108,11 @@ def main(cfg: DictConfig) -> float | None:
         with StopRequest() as stop:
             return run(cfg, folder, stop, typed())
     except OmegaConfBaseException as error:  # a value refers to a missing key
+        _leave_nothing(folder)
         key = getattr(error, "full_key", None)
         sys.exit(f"error: {f'{key}: ' if key else ''}{str(error).splitlines()[0]}")
     except (InputError, InstantiationException) as error:
+        _leave_nothing(folder)
         ours = error.__cause__ if isinstance(error.__cause__, InputError) else error
         root = str(OmegaConf.select(cfg, "data.root"))
         several = "," in root and not Path(root).expanduser().exists()  # -m may have been forgotten
@@ -121,6 +124,20 @@ def main(cfg: DictConfig) -> float | None:
         then = "continue" if kept else "start anew"
         log.warning("%s; %s; run the same command with study=%s to %s", interruption, what, cfg.study, then)
         sys.exit(interruption.exit_code)
+
+
+def _leave_nothing(folder: Path) -> None:
+    """Delete the folder of a run that was refused before it wrote anything; a sweep keeps it, with the reason in it."""
+    written = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+    if process.SWEPT in os.environ or not written <= {"train.log", ".lock"}:
+        return
+    logging.shutdown()  # Windows cannot delete an open log
+    for name in written:
+        (folder / name).unlink()
+    for place in (folder, folder.parent):  # the run, and its study if it has no other run
+        if any(place.iterdir()):
+            return
+        place.rmdir()
 
 
 def start() -> None:

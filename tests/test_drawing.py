@@ -1,8 +1,9 @@
 """Masks drawn next to their image."""
 
 import numpy as np
+from PIL import Image
 
-from cellseg.data.drawing import FALSE, GAP, MISSED, RIGHT, draw_panel
+from cellseg.data.drawing import FALSE, GAP, LEGEND_HEIGHT, MISSED, RIGHT, draw_objects, draw_panel, with_legend
 
 
 def test_a_panel_shows_image_label_and_what_is_right_wrong_and_missed():
@@ -17,3 +18,25 @@ def test_a_panel_shows_image_label_and_what_is_right_wrong_and_missed():
     for colour, where in ((RIGHT, truth & mask), (FALSE, mask & ~truth), (MISSED, truth & ~mask)):
         assert (third[where] == colour).all()
     assert not third[~truth & ~mask].any()
+
+
+def test_a_panel_says_what_its_colours_mean_if_it_is_wide_enough():
+    for width, has in ((900, True), (60, False)):
+        panel = np.full((50, width, 3), 7, np.uint8)
+        drawn = with_legend(panel)
+        assert drawn.shape == (50 + LEGEND_HEIGHT * has, width, 3)
+        assert (drawn[:50] == panel).all()
+        red, blue = (drawn[50:, :, channel].astype(int) for channel in (0, 2))
+        assert ((red - blue > 60).any(), (blue - red > 60).any()) == (has, has)  # orange and blue words
+
+
+def test_an_overlay_says_how_many_cells_it_has():
+    labels = np.zeros((120, 160), np.int32)
+    labels[60:80, 100:120] = 1
+    drawn = [
+        np.asarray(draw_objects(Image.new("RGB", (160, 120), (9, 9, 9)), labels, centres))
+        for centres in ([], [(1, 110, 70)], [(1, 110, 70), (2, 110, 70)])
+    ]
+    corners = {picture[:20, :60].tobytes() for picture in drawn}
+    assert len(corners) == 3
+    assert all((picture[30:, :90] == 9).all() for picture in drawn)

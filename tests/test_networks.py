@@ -89,6 +89,37 @@ def test_without_skip_the_decoder_ignores_the_encoder():
         assert (not torch.equal(hidden, changed)) == sees_it
 
 
+def test_each_level_has_its_own_skip_connection():
+    torch.manual_seed(0)
+    image, skips = torch.rand(1, 3, 16, 16), [True, False, "zero"]
+    network = ParametricUNet(init_features=2, depth=3, skip=skips).eval()
+    assert network.name == "UNet(depth=3, skip=[True, False, 'zero'])"
+    seen = {}
+    for level in (1, 2, 3):
+        network.get_submodule(f"decoder{level}").register_forward_pre_hook(
+            lambda _, given, level=level: seen.update({level: given[0]})
+        )
+    network(image)
+    assert [seen[level].shape[1] for level in (1, 2, 3)] == [4, 4, 16]  # 2, 4 and 8 features, twice with a connection
+    assert seen[1][:, 2:].any()
+    assert not seen[3][:, 8:].any()
+
+    def parameters(skip):
+        return sum(weight.numel() for weight in ParametricUNet(init_features=2, depth=3, skip=skip).parameters())
+
+    assert parameters(True) == parameters("zero") == parameters(["zero", True, True]) > parameters([False, True, True])
+    same = ParametricUNet(init_features=2, depth=3)
+    twice = ParametricUNet(init_features=2, depth=3, skip=[True, True, True])
+    twice.load_state_dict(same.state_dict())
+    assert torch.equal(same.eval()(image), twice.eval()(image))
+
+
+@pytest.mark.parametrize("skip", [[True], [True, True, 1, False], "none", None, [True, "zeros", True, True], 1])
+def test_a_skip_that_does_not_fit_the_levels_is_refused(skip):
+    with pytest.raises(InputError, match=r"model\.skip must be true, false or zero, or a list of 4"):
+        ParametricUNet(skip=skip)
+
+
 def test_one_image_too_small_for_batch_norm_is_refused_in_training_only():
     network = XopiNet(init_features=1)
     with pytest.raises(InputError, match="train on images of 64x64 or more"):

@@ -163,3 +163,4 @@ def test_a_comma_without_a_sweep_is_part_of_the_name_and_the_error_shows_the_swe
     result = command(tmp_path, "data.root=a,b", "experiment=smoke")
     assert "a data set must be a folder, but a,b does not exist" in result.stderr
     assert result.stderr.endswith("; for a sweep over several folders add -m\n")
+    assert not [*tmp_path.glob("logs/*")]  # a refused run leaves nothing

@@ -247,10 +247,13 @@ def test_the_tables_hold_the_means_that_were_promised_and_the_same_study_gives_t
     assert (rows["UNet"]["runs"], rows["UNet"]["images"]) == ("9", "36")
     text = (study / "report.md").read_text()
     assert text.index("PotiNet is worse than UNet") < text.index("## Configurations")
-    page = (study / "report.html").read_bytes()
+    row = next(line for line in text.splitlines() if line.startswith("| UNet | 9 |"))
+    assert f" {100 * float(rows['UNet']['dice']):.2f} |" in row  # in points, as in sentences and figures
+    names = ("report.html", "figures/runs.png", "figures/runs.svg", "figures/runs.pdf")
+    before = [(study / name).read_bytes() for name in names]
     write_report(found)  # again, over its own files
     assert (study / "report.md").read_text() == text
-    assert (study / "report.html").read_bytes() == page
+    assert [(study / name).read_bytes() for name in names] == before
 
 
 def test_leaks_are_told_first(tmp_path):
@@ -297,6 +300,8 @@ def test_the_page_needs_nothing_but_itself(three):
         with Image.open(study / "figures" / f"{picture}.png") as opened:
             assert min(opened.size) > 200
         assert f"figures/{picture}.png" in (study / "report.md").read_text()
+        assert "<svg" in (study / "figures" / f"{picture}.svg").read_text()
+        assert (study / "figures" / f"{picture}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_the_page_says_first_what_is_so_and_shows_every_network_on_the_same_images(three):

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from cellseg import UNet, load_run, train
 from cellseg.run import home
-from cellseg.run.callbacks import Pace, WarmEMA
+from cellseg.run.callbacks import Pace, RunProgress, WarmEMA
 from cellseg.run.checkpoints import LastCheckpoint
 from cellseg.run.hardware import keep_freed_memory
 from conftest import smoke
@@ -159,3 +159,20 @@ def test_memory_that_is_freed_can_be_kept_on_every_system(monkeypatch):
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))  # macOS, Windows, Alpine
     monkeypatch.setattr("ctypes.CDLL", partial(pytest.fail, "there is no glibc"))
     keep_freed_memory()
+
+
+def test_the_progress_bar_counts_epochs_from_1_and_knows_the_time_left(monkeypatch):
+    bar, clock = RunProgress(), [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    trainer = SimpleNamespace(
+        max_epochs=10, current_epoch=4, num_training_batches=3, progress_bar_metrics={"train/loss": 0.5}, loggers=[]
+    )
+    bar._trainer, bar._enabled = trainer, False
+    bar.on_train_start(trainer, None)
+    assert "left" not in bar.get_metrics(trainer, None)  # nothing is known yet
+    trainer.current_epoch, clock[0] = 6, 100.0  # two epochs in 100 s
+    bar.on_train_epoch_start(trainer)
+    assert bar.train_progress_bar.desc == "epoch 7 of 10: "
+    assert bar.get_metrics(trainer, None) == {"train/loss": 0.5, "left": "3 min"}
+    trainer.current_epoch = 9
+    assert bar.get_metrics(trainer, None)["left"] == "20 s"

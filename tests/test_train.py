@@ -445,8 +445,15 @@ def test_a_sweep_gives_named_folders_and_the_weights_of_the_runs_alone(smears, t
     caplog.set_level("INFO")
     train.run(configuration, alone)
     assert "this run is finished already; its results follow" in caplog.text
-    assert "mean over images" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "mean over images" in told
+    assert f"pictures:   {alone / 'predictions'}" in told.replace("\n", "")
+    assert "next:       cellseg predict" in told
     assert (alone / "summary.json").read_bytes() == before
+    record = json.loads(before)
+    (alone / "summary.json").write_text(json.dumps(record | {"git_commit": "f" * 40}))
+    train.run(configuration, alone)
+    assert f"finished already (by commit fffffff{'+' * record['git_dirty']}; the code is now at" in caplog.text
 
 
 @pytest.mark.parametrize(

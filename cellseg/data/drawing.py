@@ -11,11 +11,14 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 Pixels = NDArray[np.uint8]
 RIGHT, FALSE, MISSED = (255, 255, 255), (230, 159, 0), (0, 114, 178)  # orange and blue: also for colour-blind eyes
+GREY, SKY = (190, 190, 190), (86, 180, 233)  # of words: the blue of missed cells is too dark to read on black
+LEGEND_HEIGHT = 16  # pixels
 HATCH, HATCHED = 6, 120  # pixels from line to line, and their grey
 GAP = 4  # pixels between the parts
 OUTLINE = (255, 120, 0)
 TINT = 50  # opacity of the colour inside a cell, of 255
 OVERLAY_SIDE = 4096  # maximum side of an overlay in pixels, enough to look at
+LEAST_FOR_COUNT = 100  # pixels a side; in a smaller image the count would cover cells
 MOST_NUMBERS = 5000  # more would cover the image
 
 
@@ -32,6 +35,21 @@ def draw_panel(
     """
     gap = np.full((len(image), GAP, 3), 128, np.uint8)
     return np.concatenate([image, gap, draw_truth(truth, ignored), gap, draw_prediction(truth, mask, ignored)], axis=1)
+
+
+def with_legend(panel: Pixels) -> Pixels:
+    """Add a line below a panel that says what its colours mean, shape (H + 16, W, 3); a narrow one is left as it is."""
+    width = panel.shape[1]
+    pen = ImageDraw.Draw(line := Image.new("RGB", (width, LEGEND_HEIGHT)))
+    font = ImageFont.load_default(LEGEND_HEIGHT - 6)
+    words = [("image, label, prediction:", GREY), ("correct", RIGHT), ("predicted only", FALSE), ("missed", SKY)]
+    if sum(pen.textlength(f"{word}  ", font) for word, _ in words) > width:
+        return panel
+    left = 2.0
+    for word, colour in words:
+        pen.text((left, LEGEND_HEIGHT / 2), word, colour, font, "lm")
+        left += pen.textlength(f"{word}  ", font)
+    return np.concatenate([panel, np.asarray(line)])
 
 
 def draw_truth(truth: NDArray[np.bool_], ignored: NDArray[np.bool_] | None = None) -> Pixels:
@@ -76,7 +94,7 @@ def draw_outlines(picture: Image.Image, labels: NDArray[np.integer[Any]]) -> Ima
 def draw_objects(
     picture: Image.Image, labels: NDArray[np.integer[Any]], centres: Sequence[tuple[int, float, float]]
 ) -> Image.Image:
-    """Outline objects as ``draw_outlines`` does, with their numbers; a large image is made smaller.
+    """Outline objects as ``draw_outlines`` does, with their numbers and their count; a large image is made smaller.
 
     Args:
         picture: The image, RGB.
@@ -92,6 +110,11 @@ def draw_objects(
         )
         labels = labels[np.ix_(rows, columns)]
     drawn = draw_outlines(picture, labels)
+    if min(picture.size) >= LEAST_FOR_COUNT:
+        font, text = ImageFont.load_default(14), f"{len(centres)} cell{'' if len(centres) == 1 else 's'}"
+        pen = ImageDraw.Draw(drawn)
+        pen.rectangle((0, 0, pen.textlength(text, font) + 8, 20), "black")
+        pen.text((4, 10), text, "white", font, "lm")
     if len(centres) <= MOST_NUMBERS:
         pen = ImageDraw.Draw(drawn)
         side = math.sqrt(np.count_nonzero(labels) / max(1, len(centres)))  # of an average object

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cellseg.data.splits import SplitRecord
 from cellseg.run.folder import RunFolder, Summary, leaves
+from cellseg.run.provenance import provenance
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import whole_file, write_text
 
@@ -48,6 +49,14 @@ def finished(folder: Path, config: DictConfig) -> Summary | None:
     if (folder / "config.yaml").exists():
         _refuse_another_run(run, config)
     return summary
+
+
+def code_since(summary: Summary) -> str:
+    """Say that the committed code has changed since a run finished; empty if it has not, or if that is unknown."""
+    now = provenance()["git_commit"]
+    if None in (now, summary.git_commit) or now == summary.git_commit:
+        return ""
+    return f"by commit {summary.commit}; the code is now at {now[:7]}"
 
 
 def start_run(folder: Path, config: DictConfig, split: SplitRecord, patch: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from numpy.typing import NDArray
 from torch import Tensor
@@ -72,6 +72,37 @@ class EpochTable(L.Callback):
         seen = trainer.progress_bar_callback is not None and sys.stdout.isatty()  # the bar shows it
         level = logging.DEBUG if seen else logging.INFO
         log.log(level, "epoch %d of %s: %s", trainer.current_epoch + 1, trainer.max_epochs, shown)
+
+
+class RunProgress(TQDMProgressBar):
+    """The progress bar of an epoch, with epochs counted from 1 and the time left of the whole run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.first = 0.0, 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock of the run; a continued one begins at a later epoch."""
+        super().on_train_start(trainer, pl_module)
+        self.began, self.first = time.perf_counter(), trainer.current_epoch
+
+    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Name the epoch."""
+        super().on_train_epoch_start(trainer)
+        last = trainer.max_epochs or -1
+        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}" + f" of {last}" * (last > 0))
+
+    def get_metrics(
+        self, trainer: L.Trainer, pl_module: L.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Return what stands beside the bar."""
+        items = super().get_metrics(trainer, pl_module)
+        items.pop("v_num", None)  # of the logger
+        done, last = trainer.current_epoch - self.first, trainer.max_epochs or -1
+        if done > 0 and last > 0:
+            seconds = (time.perf_counter() - self.began) / done * (last - trainer.current_epoch)
+            items["left"] = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+        return items
 
 
 class Pace(L.Callback):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from cellseg.data import CellDataModule
 from cellseg.data.dataset import derived_seed
 from cellseg.run.baselines import write_baselines
-from cellseg.run.begin import finished, occupied, start_run
+from cellseg.run.begin import code_since, finished, occupied, start_run
 from cellseg.run.building import origin_of, places_of, targets_of
 from cellseg.run.callbacks import EpochTable, ImageRecords, Pace, StopWhenAsked
 from cellseg.run.checkpoints import (
@@ -94,7 +94,8 @@ def execute(cfg: DictConfig, folder: Path, stop: StopRequest, command: str | Non
     first = int(os.environ.get("LOCAL_RANK", 0)) == 0  # this process starts those of the other devices
     with _explained(cfg, folder), occupied(folder) if first else nullcontext():
         if summary := finished(folder, cfg):
-            log.info("this run is finished already; its results follow")
+            remark = code_since(summary)
+            log.info("this run is finished already%s; its results follow", f" ({remark})" if remark else "")
             print_results(summary, folder)
             return summary.metrics["test/dice"]
         origin = provenance() | {"seed": cfg.seed, "command": command}  # before the code changes

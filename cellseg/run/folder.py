@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, ValidationError, model_validator
 
-from cellseg.data.drawing import Pixels, draw_panel
+from cellseg.data.drawing import Pixels, draw_panel, with_legend
 from cellseg.data.facts import Reading
 from cellseg.data.images import as_rgb
 from cellseg.data.splits import SplitRecord
@@ -407,7 +407,7 @@ class RunFolder:
 def write_prediction(folder: Path, name: str, prediction: Prediction) -> None:
     """Write a test image of a run: a panel to look at, and the data it was drawn from."""
     parts: dict[str, NDArray[Any]] = {
-        ".": draw_panel(prediction.picture, prediction.truth, prediction.mask, prediction.ignored),
+        ".": with_legend(draw_panel(prediction.picture, prediction.truth, prediction.mask, prediction.ignored)),
         "image": prediction.image.squeeze(2) if prediction.image.shape[2] == 1 else prediction.image,
         "truth": prediction.truth * np.uint8(255),
         "mask": prediction.mask * np.uint8(255),

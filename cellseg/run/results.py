@@ -42,8 +42,9 @@ def print_results(summary: Summary, folder: Path) -> None:
         console.print(
             f"These scores are too high: {len(leaks)} leaks between training and test part were allowed.", style="red"
         )
-    lines = [f"run folder: {folder}"]
+    lines = [f"run folder: {folder}", f"pictures:   {folder / 'predictions'}"]
     if any(folder.glob("events.out.tfevents*")):
         lines.append(f"curves:     tensorboard --logdir {shlex.quote(str(folder.parent))}")
+    lines.append(f"next:       cellseg predict {shlex.quote(str(folder))} IMAGES --output found")
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -9,12 +9,19 @@ import lightning as L
 from hydra.utils import get_object
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ModelSummary, RichModelSummary, Timer
+from lightning.pytorch.callbacks import (
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ModelSummary,
+    ProgressBar,
+    RichModelSummary,
+    Timer,
+)
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from omegaconf import DictConfig, OmegaConf
 
-from cellseg.run.callbacks import StopAfter
+from cellseg.run.callbacks import RunProgress, StopAfter
 from cellseg.run.checkpoints import WholeCheckpoints
 from cellseg.run.overrides import nearest
 from cellseg.run.parts import build, build_all
@@ -100,6 +107,8 @@ def build_trainer(
             callback.dirpath = str(folder / "checkpoints")  # not where the first logger writes
     if OmegaConf.select(cfg, "trainer.enable_model_summary") and not _any(mine, ModelSummary):
         mine.append(RichModelSummary())
+    if OmegaConf.select(cfg, "trainer.enable_progress_bar") is not False and not _any(mine, ProgressBar):
+        mine.append(RunProgress())
     arguments = {
         "default_root_dir": folder,
         "logger": list(loggers) or False,

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cellseg.study.collect import Study
 from cellseg.study.verdict import DIFFERENT, EQUIVALENT, Verdict
@@ -48,6 +49,13 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a name may contain dollar signs
 }
 MOST_PAIRS = 12
+NARROW, WIDE = 4.6, 9.2  # inches: two on a line of the page, or one
+LONG = 70  # characters of a name beside a wide figure
+PLAIN: dict[str, dict[str, Any]] = {  # without dates, so that files of the same study are identical
+    "png": {},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 
 
 @dataclass(frozen=True)
@@ -55,18 +63,20 @@ class Picture:
     """A figure of the report.
 
     Attributes:
-        name: Name of its PNG file.
+        name: Name of its files.
         title: Title on the page.
         caption: How to read the figure, and how its numbers were averaged.
         svg: SVG for the page.
-        png: PNG on a white background.
+        files: PNG, SVG and PDF on a white background, by ending.
+        wide: Whether it fills the page.
     """
 
     name: str
     title: str
     caption: str
     svg: str
-    png: bytes
+    files: Mapping[str, bytes]
+    wide: bool
 
 
 def draw_figures(study: Study, verdicts: Sequence[Verdict]) -> dict[str, list[Picture]]:
@@ -91,15 +101,16 @@ def draw_figures(study: Study, verdicts: Sequence[Verdict]) -> dict[str, list[Pi
 
 
 def write_pictures(folder: Path, pictures: Sequence[Picture]) -> None:
-    """Write each figure as PNG."""
+    """Write each figure as PNG, SVG and PDF."""
     folder.mkdir(exist_ok=True)
     for picture in pictures:
-        (folder / f"{picture.name}.png").write_bytes(picture.png)
+        for ending, content in picture.files.items():
+            (folder / f"{picture.name}.{ending}").write_bytes(content)
 
 
 def _differences(study: Study, verdicts: Sequence[Verdict]) -> Picture:
     known = [verdict for verdict in verdicts if verdict.dice]
-    figure, axes = _canvas(height=1.3 + 0.45 * len(known))
+    figure, axes = _canvas(WIDE, 1.3 + 0.45 * len(known))
     points = 100 * study.margin
     axes.axvspan(-points, points, color=GREY, alpha=0.2, linewidth=0)
     axes.axvline(0, color=INK, linewidth=0.8)
@@ -109,7 +120,7 @@ def _differences(study: Study, verdicts: Sequence[Verdict]) -> Picture:
         if verdict.dice.low is not None and verdict.dice.high is not None:
             axes.plot([100 * verdict.dice.low, 100 * verdict.dice.high], [row, row], color=colour, linewidth=2.5)
         axes.plot(100 * verdict.dice.difference, row, "o", color=colour, markersize=7)
-    axes.set_yticks(range(len(known)), [_short(f"{verdict.a} minus {verdict.b}", 40) for verdict in known])
+    axes.set_yticks(range(len(known)), [_short(f"{verdict.a} minus {verdict.b}", LONG) for verdict in known])
     axes.set_ylim(len(known) - 0.5, -0.5)
     axes.set_xlabel("difference in Dice (points)")
     axes.grid(visible=False, axis="y")
@@ -124,7 +135,7 @@ def _differences(study: Study, verdicts: Sequence[Verdict]) -> Picture:
 
 
 def _runs(study: Study) -> Picture:
-    figure, axes = _canvas(height=1.2 + 0.5 * len(study.configurations))
+    figure, axes = _canvas(WIDE, 1.2 + 0.5 * len(study.configurations))
     folds = sorted(study.runs["fold"].unique())
     for row, configuration in enumerate(study.configurations):
         runs = study.runs[study.runs["configuration"] == configuration]
@@ -141,7 +152,7 @@ def _runs(study: Study) -> Picture:
             )
         mean = 100 * study.averaged(configuration, ["dice"])["dice"].mean()  # as in the table
         axes.plot([mean, mean], [row - 0.35, row + 0.35], color=INK, linewidth=1.5)
-    axes.set_yticks(range(len(study.configurations)), [_short(name, 40) for name in study.configurations])
+    axes.set_yticks(range(len(study.configurations)), [_short(name, LONG) for name in study.configurations])
     axes.set_ylim(len(study.configurations) - 0.5, -0.5)
     low, high = axes.get_xlim()
     if high - low < NARROWEST:
@@ -164,19 +175,20 @@ def _curve(study: Study, column: str, label: str) -> Picture | None:
     if column not in study.curves or study.curves[column].isna().all():
         return None
     figure, axes = _canvas()
-    table = study.curves.dropna(subset=[column])
+    table, scale = study.curves.dropna(subset=[column]), 100 if column == "val/dice" else 1  # in points
     for colour, configuration in zip(cycle(COLOURS), study.configurations, strict=False):
         rows = table[table["configuration"] == configuration]
         by_fold = rows.groupby(["epoch", "fold"])[column]
-        mean = by_fold.mean().groupby("epoch").mean()
-        variance = by_fold.var(ddof=1).groupby("epoch").mean()
+        mean = scale * by_fold.mean().groupby("epoch").mean()
+        variance = scale**2 * by_fold.var(ddof=1).groupby("epoch").mean()
         epochs = mean.index.to_numpy() + 1
         axes.plot(epochs, mean, color=colour, linewidth=1.8, label=_short(configuration, 30))
         spread = np.sqrt(variance.to_numpy())
         if not np.isnan(spread).all():
             axes.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel("epoch")
-    axes.set_ylabel(label)
+    axes.set_ylabel(label if scale == 1 else f"{label} (points)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8)
     return _picture(
         figure,
@@ -197,8 +209,8 @@ def _paired(study: Study, verdict: Verdict, index: int) -> Picture:
     for better, colour in ((wins, COLOURS[0]), (~wins, COLOURS[1])):
         axes.plot(100 * b[better], 100 * a[better], "o", color=colour, alpha=0.7, markersize=5)
     axes.set(xlim=(low - room, high + room), ylim=(low - room, high + room), aspect="equal")
-    axes.set_xlabel(_short(f"Dice of {verdict.b}", 45))
-    axes.set_ylabel(_short(f"Dice of {verdict.a}", 45))
+    axes.set_xlabel(_short(f"Dice of {verdict.b} (points)", 45))
+    axes.set_ylabel(_short(f"Dice of {verdict.a} (points)", 45))
     return _picture(
         figure,
         f"paired_{index}",
@@ -216,19 +228,19 @@ def _paired_scores(images: pd.DataFrame, a: str, b: str) -> tuple["pd.Series[flo
     return means[a], means[b]
 
 
-def _canvas(width: float = 4.6, height: float = 3.2) -> tuple[Figure, Axes]:
+def _canvas(width: float = NARROW, height: float = 3.2) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
 def _picture(figure: Figure, name: str, title: str, caption: str) -> Picture:
-    png = _saved(figure, "png", dpi=200, facecolor="white")
+    files = {kind: _saved(figure, kind, dpi=200, facecolor="white", metadata=PLAIN[kind]) for kind in PLAIN}
     text = _saved(figure, "svg", transparent=True, metadata={"Date": None, "Creator": None}).decode()
     svg = text[text.index("<svg") :].replace(INK, "currentColor")
     # several figures share a page, and an id must be unique
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
-    return Picture(name, title, caption, svg, png)
+    return Picture(name, title, caption, svg, files, wide=figure.get_figwidth() > NARROW)
 
 
 def _saved(figure: Figure, kind: str, **options: Any) -> bytes:

@@ -1,6 +1,6 @@
 """Write the report of a study: verdicts, the numbers behind them, and an explanation of each number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from cellseg.data.findings import count
@@ -28,6 +28,7 @@ from cellseg.study.tables import (
     configuration_rows,
     difference_rows,
     image_rows,
+    in_points,
     object_columns,
     object_comparison_columns,
     original_rows,
@@ -48,14 +49,15 @@ ORIGINAL = (
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report: column headings and rows."""
+    """A table of the report: column headings and rows, and the columns that are shown in points."""
 
     columns: Mapping[str, str]
     rows: Sequence[Row]
+    points: Collection[str] = ()
 
     def texts(self, row: Row) -> list[str]:
         """Return the formatted cells of a row."""
-        return [cell(column, row) for column in self.columns]
+        return [cell(column, row, self.points) for column in self.columns]
 
     def counts(self, column: str) -> bool:
         """Return whether a column contains numbers."""
@@ -96,7 +98,8 @@ class Report:
 def write_report(study: Study) -> list[str]:
     """Write the report of a study into its folder, and return its sentences.
 
-    The files are ``report.html`` (complete in one file), ``report.md``, three CSV tables and ``figures/*.png``. The
+    The files are ``report.html`` (complete in one file), ``report.md``, three CSV tables (shares in [0, 1]) and
+    ``figures/`` as PNG, SVG and PDF. The
     first report with verdicts on these runs is recorded in ``looks.yaml``.
     """
     progress = find_progress(study)
@@ -119,21 +122,21 @@ def assemble(study: Study, progress: Progress | None = None) -> Report:
     verdicts = judge(study, progress)
     rows = [comparison_row(study, verdict) for verdict in verdicts]
     configurations = configuration_rows(study, {name: dice_interval(study, name) for name in study.configurations})
-    differences, images = difference_rows(study), image_rows(study)
+    differences, images, points = difference_rows(study), image_rows(study), in_points(study)
     return Report(
         study=study,
         verdicts=verdicts,
         caveats=caveats(study, progress),
-        configurations=Table(configuration_columns(study), [*configurations, *baseline_rows(study)]),
+        configurations=Table(configuration_columns(study), [*configurations, *baseline_rows(study)], points),
         costs=Table(COST_COLUMNS, configurations),
-        comparisons=Table(comparison_columns(study), rows),
+        comparisons=Table(comparison_columns(study), rows, points),
         evidence=Table(EVIDENCE_COLUMNS, [row for row in rows if row.get("chance_better") is not None]),
-        objects=Table(object_columns(study), configurations),
-        object_differences=Table(object_comparison_columns(study), rows),
+        objects=Table(object_columns(study), configurations, points),
+        object_differences=Table(object_comparison_columns(study), rows, points),
         trouble=Table(TROUBLE_COLUMNS, trouble_rows(find_trouble(study))),
-        original=Table(ORIGINAL_COLUMNS, original_rows(study, configurations)),
+        original=Table(ORIGINAL_COLUMNS, original_rows(study, configurations), points),
         differences=Table({"key": "key"} | {name: name for name in study.differences}, differences),
-        runs=Table(run_columns(study), run_rows(study)),
+        runs=Table(run_columns(study), run_rows(study), points),
         images=images,
         figures=draw_figures(study, verdicts),
         gallery=make_gallery(study, images),

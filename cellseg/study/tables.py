@@ -1,6 +1,6 @@
 """Build the tables of a report: configurations, comparisons, images, runs and differing keys."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -353,10 +353,23 @@ def run_rows(study: Study) -> list[Row]:
     return _records(study.runs.rename(columns={"loss": "test_loss"})[list(run_columns(study))])
 
 
-def cell(column: str, row: Row) -> str:
-    """Format one cell of a row; an interval is made from its two ends."""
+def in_points(study: Study) -> frozenset[str]:
+    """Return the columns that tables show in points: shares in [0, 1], and their differences and spread."""
+    shares = [score.name for score in study.scores if score.unit == "points"]
+    parts = [f"{name}{part}" for name in shares for part in ("", "_difference", "_low", "_high")]
+    return frozenset((*parts, "sd_over_seeds", "sd_over_folds", "median"))
+
+
+def cell(column: str, row: Row, points: Collection[str] = ()) -> str:
+    """Format one cell of a row; an interval is made from its two ends.
+
+    Args:
+        column: Its name.
+        row: The row.
+        points: Columns of shares that are shown in points, which are 0.01.
+    """
     if column.endswith("_interval"):
-        ends = [cell(column.replace("_interval", end), row) for end in ("_low", "_high")]
+        ends = [cell(column.replace("_interval", end), row, points) for end in ("_low", "_high")]
         return "-" if "-" in ends else f"[{', '.join(ends)}]"
     value = row.get(column)
     if value is None or (isinstance(value, float) and pd.isna(value)):
@@ -369,6 +382,8 @@ def cell(column: str, row: Row) -> str:
         return f"{100 * value:.0f} %"
     if column.startswith("chance_"):
         return "<0.001" if value < 0.0005 else f"{value:.3f}"
+    if column in points:
+        return f"{100 * value:.2f}"
     if column == "gflop":
         return f"{value:.3g}"
     return f"{value:.1f}" if column in _TENTHS else f"{value:.4f}"

@@ -40,18 +40,21 @@ def pass_on(flags: Mapping[str, str]) -> None:
     os.environ[PASSED_ON] = json.dumps(flags)
 
 
-def run_isolated(overrides: Sequence[str], folder: Path, was_finished: Callable[[], bool], n_jobs: int = 1) -> None:
+def run_isolated(
+    overrides: Sequence[str], folder: Path, was_finished: Callable[[], str | None], n_jobs: int = 1
+) -> None:
     """Start one run in its own process, wait for it, and record its outcome.
 
     Args:
         overrides: The overrides of this run, as the user typed them.
         folder: The run folder.
-        was_finished: Returns whether the run is finished already; raises InputError if the folder holds another run.
+        was_finished: Returns None if the run is not finished, else a remark; raises InputError if the folder holds
+            another run.
         n_jobs: Number of runs that share this machine; each gets its share of the CPU threads and GPUs.
     """
     try:
-        if was_finished():
-            outcome, why = "finished before", ""
+        if (remark := was_finished()) is not None:
+            outcome, why = "finished before", remark
         elif stop_file(folder.parent).exists():
             outcome, why = "stopped", "before it started"
         else:

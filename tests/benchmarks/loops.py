@@ -193,7 +193,10 @@ def split(root: str) -> dict[str, list[tuple[Path, Path]]]:
 
     files = {pair.name: (pair.image, pair.masks[0]) for pair in find_pairs(Path(root)).pairs}
     record = our_data(root).split_record()
-    return {subset: [files[entry["name"]] for entry in record[subset]] for subset in ("train", "test")}
+    return {
+        "train": [files[entry.name] for entry in record.train],
+        "test": [files[entry.name] for entry in record.test],
+    }
 
 
 def read(image: Path, mask: Path) -> tuple[torch.Tensor, torch.Tensor]:
