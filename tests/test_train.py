@@ -204,9 +204,11 @@ def test_checkpoints_hold_tensors_and_plain_values_only(finished):
 def test_tensorboard_has_the_curves_the_learning_rate_and_the_panels(finished):
     events = EventAccumulator(str(finished), size_guidance={"images": 0}).Reload()
     tags = events.Tags()
-    assert {"train/loss", "val/loss", "val/dice", "val/iou", "val/soft_dice", "lr-Adam", "test/dice"} <= set(
+    assert {"train/loss", "val/loss", "val/dice", "val/iou", "val/soft_dice", "train/lr-Adam", "test/dice"} <= set(
         tags["scalars"]
     )
+    assert "epoch" not in tags["scalars"]
+    assert events.SummaryMetadata("custom_scalars__config__")  # the losses in one chart
     validated = [entry["name"] for entry in json.loads((finished / "split.json").read_text())["val"]]
     assert set(tags["images"]) == {f"predictions/{name}" for name in validated}
     scored = [event.step for event in events.Scalars("val/dice")]

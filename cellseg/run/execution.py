@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import shlex
 import threading
 import time
 import warnings
@@ -205,7 +206,7 @@ def record(
         origin=run.origin,
     )
     summary.write(folder / "summary.json")
-    log_hyperparameters(run.trainer, cfg, run.module.network_name, summary.metrics)
+    log_hyperparameters(run.trainer, cfg, run.module.network_name, summary.metrics, run.origin["command"] or "")
     keep = any(isinstance(callback, LastCheckpoint) and callback.keep for callback in run.trainer.callbacks)  # type: ignore[attr-defined]
     if keep:
         (folder / "checkpoints" / PREVIOUS).unlink(missing_ok=True)
@@ -222,10 +223,14 @@ def write_weights(path: Path, network: nn.Module) -> None:
     write_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, path)
 
 
-def log_hyperparameters(trainer: L.Trainer, cfg: DictConfig, network: str, metrics: Mapping[str, float]) -> None:
-    """Log the settings that people sweep; in TensorBoard's HPARAMS tab beside the test metrics."""
+def log_hyperparameters(
+    trainer: L.Trainer, cfg: DictConfig, network: str, metrics: Mapping[str, float], command: str
+) -> None:
+    """Log the settings that people sweep, those of the command first; in TensorBoard's HPARAMS tab beside scores."""
     settings = {"network": network}
-    for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)).items():
+    typed = [word.lstrip("+").partition("=")[0] for word in shlex.split(command) if "=" in word]
+    there = leaves(OmegaConf.to_container(cfg, resolve=True))
+    for key, value in sorted(there.items(), key=lambda item: item[0] not in typed):
         plumbing = key.startswith(("module.", "callbacks.", "logger.")) or key.endswith("_target_")
         if value is not None and not plumbing:
             settings[key] = value

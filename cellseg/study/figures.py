@@ -33,6 +33,7 @@ COLOURS = (
 MARKERS = "osD^vP*X<>"
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # keep text as text
+    "pdf.fonttype": 42,  # the same
     "svg.hashsalt": "cellseg",  # identical files for the same study
     "font.size": 10,
     "text.color": INK,
@@ -67,7 +68,7 @@ class Picture:
         title: Title on the page.
         caption: How to read the figure, and how its numbers were averaged.
         svg: SVG for the page.
-        files: PNG, SVG and PDF on a white background, by ending.
+        files: By ending: PNG and PDF on a white background, SVG without background.
         wide: Whether it fills the page.
     """
 
@@ -175,15 +176,11 @@ def _curve(study: Study, column: str, label: str) -> Picture | None:
     if column not in study.curves or study.curves[column].isna().all():
         return None
     figure, axes = _canvas()
-    table, scale = study.curves.dropna(subset=[column]), 100 if column == "val/dice" else 1  # in points
+    scale = 100 if column == "val/dice" else 1  # in points
     for colour, configuration in zip(cycle(COLOURS), study.configurations, strict=False):
-        rows = table[table["configuration"] == configuration]
-        by_fold = rows.groupby(["epoch", "fold"])[column]
-        mean = scale * by_fold.mean().groupby("epoch").mean()
-        variance = scale**2 * by_fold.var(ddof=1).groupby("epoch").mean()
-        epochs = mean.index.to_numpy() + 1
+        band = over_seeds(study, configuration, column) * scale
+        epochs, mean, spread = band.index.to_numpy() + 1, band["mean"], band["spread"].to_numpy()
         axes.plot(epochs, mean, color=colour, linewidth=1.8, label=_short(configuration, 30))
-        spread = np.sqrt(variance.to_numpy())
         if not np.isnan(spread).all():
             axes.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel("epoch")
@@ -197,6 +194,14 @@ def _curve(study: Study, column: str, label: str) -> Picture | None:
         "Mean over runs; the band is ± one standard deviation over seeds."
         + (" Computed on the validation part, not on test images." if column.startswith("val/") else ""),
     )
+
+
+def over_seeds(study: Study, configuration: str, column: str) -> pd.DataFrame:
+    """Return for each epoch the mean of a curve over runs, and the standard deviation over seeds; NaN for one seed."""
+    rows = study.curves[study.curves["configuration"] == configuration].dropna(subset=[column])
+    by_fold = rows.groupby(["epoch", "fold"])[column]
+    spread = np.sqrt(by_fold.var(ddof=1).groupby("epoch").mean())
+    return pd.DataFrame({"mean": by_fold.mean().groupby("epoch").mean(), "spread": spread})
 
 
 def _paired(study: Study, verdict: Verdict, index: int) -> Picture:
@@ -234,8 +239,9 @@ def _canvas(width: float = NARROW, height: float = 3.2) -> tuple[Figure, Axes]:
 
 
 def _picture(figure: Figure, name: str, title: str, caption: str) -> Picture:
-    files = {kind: _saved(figure, kind, dpi=200, facecolor="white", metadata=PLAIN[kind]) for kind in PLAIN}
-    text = _saved(figure, "svg", transparent=True, metadata={"Date": None, "Creator": None}).decode()
+    png, pdf = (_saved(figure, kind, dpi=200, facecolor="white", metadata=PLAIN[kind]) for kind in ("png", "pdf"))
+    text = _saved(figure, "svg", transparent=True, metadata=PLAIN["svg"]).decode()
+    files = {"png": png, "pdf": pdf, "svg": text.encode()}
     svg = text[text.index("<svg") :].replace(INK, "currentColor")
     # several figures share a page, and an id must be unique
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)

@@ -1,5 +1,6 @@
 """Write the report of a study: verdicts, the numbers behind them, and an explanation of each number."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from cellseg.run.plan import write_looks
 from cellseg.storage.csv_files import write_csv
 from cellseg.storage.files import write_text
 from cellseg.study.collect import HOLDOUT, Study
-from cellseg.study.figures import Picture, draw_figures, write_pictures
+from cellseg.study.figures import Picture, draw_figures, over_seeds, write_pictures
 from cellseg.study.gallery import Strip, make_gallery
 from cellseg.study.methods import describe_methods
 from cellseg.study.pages import write_page
@@ -39,6 +40,7 @@ from cellseg.study.tables import (
 from cellseg.study.trouble import find_trouble
 from cellseg.study.verdict import Verdict, caveats, dice_interval, judge
 
+BANDS = "over-seeds"  # folder in a study with curves for TensorBoard
 ORIGINAL = (
     "As published: DiceScore and IoU are soft scores. They were computed on a new split made after training, so four "
     "fifths of those images were training images. Corrected: 1 - validation loss, which equals soft Dice at a batch "
@@ -99,7 +101,7 @@ def write_report(study: Study) -> list[str]:
     """Write the report of a study into its folder, and return its sentences.
 
     The files are ``report.html`` (complete in one file), ``report.md``, three CSV tables (shares in [0, 1]) and
-    ``figures/`` as PNG, SVG and PDF. The
+    ``figures/`` as PNG, SVG and PDF, and curves for TensorBoard in ``over-seeds/``. The
     first report with verdicts on these runs is recorded in ``looks.yaml``.
     """
     progress = find_progress(study)
@@ -109,11 +111,25 @@ def write_report(study: Study) -> list[str]:
     write_csv(folder / "comparisons.csv", report.comparisons.rows)
     write_csv(folder / "images.csv", report.images)
     write_pictures(folder / "figures", [picture for part in report.figures.values() for picture in part])
+    _write_bands(study)
     write_text(folder / "report.md", page(report, "report.md.jinja"))
     write_text(folder / "report.html", page(report, "report.html.jinja"))
     if progress.look and progress.look not in study.looks and any(verdict.given for verdict in report.verdicts):
         write_looks(folder, [*study.looks, progress.look])
     return report.sentences
+
+
+def _write_bands(study: Study) -> None:
+    """Write mean and spread over seeds of each configuration for TensorBoard, if it has several seeds."""
+    for configuration in study.differences:
+        curves = {}
+        for column in ("val/dice", "val/loss", "train/loss"):
+            if column in study.curves and not (band := over_seeds(study, configuration, column).dropna()).empty:
+                curves[column] = [(int(epoch) + 1, mean, spread) for epoch, mean, spread in band.itertuples(name=None)]
+        if curves:
+            from cellseg.run.tensorboard import write_bands  # imports torch and TensorBoard
+
+            write_bands(study.folder / BANDS / re.sub(r"[^\w.,+-]+", "-", configuration), curves)
 
 
 def assemble(study: Study, progress: Progress | None = None) -> Report:

@@ -1,8 +1,9 @@
 """Measure images per second of ``cellseg predict`` and of a plain MONAI script with the same network; see bench.py.
 
 Both read the images of a folder, predict, and save for each image a mask, the numbers of its cells, and a picture with
-their outlines, and together a table of position, size and shape of all cells. Ours also separates touching cells,
-measures more, and checks its files; the script labels regions by scikit-image. Both start with the network in memory.
+their outlines and numbers, and together a table of position, size, shape and colour of all cells. Both separate
+touching cells; the script as in the tutorials of scikit-image, by maxima of the distance to the background that are 10
+pixels apart. Both start with the network in memory.
 """
 
 import json
@@ -17,9 +18,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from monai.data import DataLoader, Dataset
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Resized, ScaleIntensityRanged
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy.ndimage import distance_transform_edt
+from skimage.feature import peak_local_max
 from skimage.measure import label, regionprops_table
-from skimage.segmentation import mark_boundaries
+from skimage.segmentation import mark_boundaries, watershed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -31,7 +35,18 @@ CONF = Path(train.__file__).resolve().parents[1] / "conf"
 SIDE = 224
 EPOCHS = 8
 ROUNDS = 5
-MEASURED = ("label", "centroid", "bbox", "area", "perimeter", "eccentricity", "solidity", "major_axis_length")
+SHAPE = ("label", "centroid", "bbox", "area", "perimeter", "eccentricity", "solidity")
+MEASURED = (*SHAPE, "axis_major_length", "axis_minor_length", "intensity_mean")
+
+
+def separated(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Number cells, those that touch too, by a watershed of the distance to the background."""
+    distance = distance_transform_edt(mask)
+    peaks = peak_local_max(distance, min_distance=10, labels=label(mask))
+    markers = np.zeros(mask.shape, np.int32)
+    markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    cells: NDArray[np.int32] = watershed(-distance, markers, mask=mask)
+    return cells
 
 
 def with_monai(network: torch.nn.Module, files: list[Path], output: Path, batch: int, *, mixed: bool) -> None:
@@ -59,14 +74,18 @@ def with_monai(network: torch.nn.Module, files: list[Path], output: Path, batch:
                 picture = np.asarray(Image.open(path).convert("RGB"))
                 whole = torch.nn.functional.interpolate(probability[None], picture.shape[:2], mode="bilinear")
                 mask = whole[0, 0].numpy() > 0.5
-                cells = label(mask)
+                cells = separated(mask)
                 name = f"{path.parent.name}_{path.stem}.png"
-                outlined = (mark_boundaries(picture, cells) * 255).astype(np.uint8)
-                for folder, drawn in zip(
-                    folders, (mask.astype(np.uint8) * 255, cells.astype(np.uint16), outlined), strict=True
-                ):
-                    Image.fromarray(drawn).save(folder / name)
-                tables.append(pd.DataFrame(regionprops_table(cells, properties=MEASURED)).assign(image=name))
+                seen_values = np.dstack([picture, whole[0, 0].numpy() * 255])
+                table = pd.DataFrame(regionprops_table(cells, seen_values, properties=MEASURED))
+                outlined = Image.fromarray((mark_boundaries(picture, cells) * 255).astype(np.uint8))
+                pen = ImageDraw.Draw(outlined)
+                for number, y, x in zip(table["label"], table["centroid-0"], table["centroid-1"], strict=True):
+                    pen.text((x, y), str(number), anchor="mm")
+                pictures = (Image.fromarray(mask.astype(np.uint8) * 255), Image.fromarray(cells.astype(np.uint16)))
+                for folder, drawn in zip(folders, (*pictures, outlined), strict=True):
+                    drawn.save(folder / name)
+                tables.append(table.assign(image=name))
     pd.concat(tables).to_csv(output / "objects.csv", index=False)
 
 

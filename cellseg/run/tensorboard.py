@@ -1,0 +1,49 @@
+"""The TensorBoard logger of a run, and charts of several runs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
+
+BAND = ("mean", "lower", "upper")
+LAYOUT = {"cellseg": {"loss": ["Multiline", ["train/loss", "val/loss"]], "Dice": ["Multiline", ["val/dice"]]}}
+
+
+class RunTensorBoardLogger(TensorBoardLogger):
+    """Shows the losses of training and validation in one chart, the learning rate beside them, and no epoch counter."""
+
+    _laid_out = False
+
+    @property
+    def experiment(self) -> SummaryWriter:
+        """The writer; when it is made, the layout of the custom charts is written."""
+        writer: SummaryWriter = super().experiment
+        if not self._laid_out:  # other devices have a writer that does nothing
+            self._laid_out = True
+            writer.add_custom_scalars(LAYOUT)
+        return writer
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log scores and losses; Lightning adds the epoch to each, which is only another step."""
+        shown = {f"train/{name}" if name.startswith("lr-") else name: value for name, value in metrics.items()}
+        shown.pop("epoch", None)
+        super().log_metrics(shown, step)
+
+
+def write_bands(folder: Path, curves: Mapping[str, Sequence[tuple[int, float, float]]]) -> None:
+    """Write curves of several runs for TensorBoard's custom charts: a mean, and a band around it.
+
+    Args:
+        folder: Folder of the events; older ones in it are replaced.
+        curves: By name, for each epoch its number, the mean, and the half width of the band.
+    """
+    for old in folder.glob("events.out.tfevents*"):
+        old.unlink()
+    with SummaryWriter(folder) as writer:
+        tags = {name: [f"{name}/{part}" for part in BAND] for name in curves}
+        writer.add_custom_scalars({"over seeds": {name: ["Margin", names] for name, names in tags.items()}})
+        for name, points in curves.items():
+            for epoch, mean, half in points:
+                for tag, value in zip(tags[name], (mean, mean - half, mean + half), strict=True):
+                    writer.add_scalar(tag, value, epoch)
