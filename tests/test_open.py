@@ -273,7 +273,8 @@ def test_fixed_sizes_are_kept_to(smears, tmp_path):
     invoke("export", tmp_path / "run", tmp_path / "net.pt2", "--trust")
 
 
-@pytest.mark.parametrize("model", ["attention_unet", pytest.param("segresnet", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["attention_unet", "segresnet"])
 def test_networks_of_monai_go_all_the_way(smears, tmp_path, model):
     train.run(smoke(f"data.root={smears}", f"model={model}", "trainer.max_epochs=1"), tmp_path / "run")
     assert "wrote 10 masks" in invoke("predict", tmp_path / "run", smears, "--output", tmp_path / "out", "--trust")

@@ -83,7 +83,8 @@ LENGTH = 30
 RARE = ("callbacks.last.seconds=0.4", "data.split.val_fraction=0.25", "optimizer.lr=0.01", "model.init_features=8")
 
 
-@pytest.mark.parametrize(("killed", "more"), [((2,), ()), pytest.param((7, 17), RARE, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("killed", "more"), [((2,), ()), ((7, 17), RARE)])
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(smears, tmp_path, caplog, request, killed, more):
     overrides = (f"data.root={smears}", "study=s", f"trainer.max_epochs={LENGTH}", *more)
     folder = tmp_path / "logs" / "s"
@@ -273,6 +274,7 @@ def run_process(sweep, folder):
     return run
 
 
+@pytest.mark.slow
 def test_a_sweep_survives_a_killed_and_a_refused_run_and_the_same_command_does_the_rest(smears, tmp_path):
     command = ("-m", "model=glob(po*)", "seed=0,1,-1", f"data.root={smears}", "study=s")
     command += (f"trainer.max_epochs={LENGTH}", "n_jobs=2", QUICK)

@@ -317,6 +317,7 @@ def test_split_and_configuration_are_written_before_training(smears, tmp_path, m
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_two_smears_can_be_learnt_by_heart(own_smears, tmp_path):
     for n in range(4, 16):
         (own_smears / f"cell_{n}" / "source.jpg").unlink()

@@ -33,7 +33,7 @@ COLOURS = (
 MARKERS = "osD^vP*X<>"
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # keep text as text
-    "pdf.fonttype": 42,  # the same
+    "pdf.fonttype": 42,  # the same; journals refuse outlines of characters
     "svg.hashsalt": "cellseg",  # identical files for the same study
     "font.size": 10,
     "text.color": INK,
