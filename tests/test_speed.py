@@ -165,14 +165,12 @@ def test_the_progress_bar_counts_epochs_from_1_and_knows_the_time_left(monkeypat
     bar, clock = RunProgress(), [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     trainer = SimpleNamespace(
-        max_epochs=10, current_epoch=4, num_training_batches=3, progress_bar_metrics={"train/loss": 0.5}, loggers=[]
+        max_epochs=10, current_epoch=4, progress_bar_metrics={"train/loss": 0.5}, loggers=[], is_global_zero=True
     )
-    bar._trainer, bar._enabled = trainer, False
-    bar.on_train_start(trainer, None)
+    bar._trainer, bar.began, bar.first = trainer, 0.0, 4
     assert "left" not in bar.get_metrics(trainer, None)  # nothing is known yet
     trainer.current_epoch, clock[0] = 6, 100.0  # two epochs in 100 s
-    bar.on_train_epoch_start(trainer)
-    assert bar.train_progress_bar.desc == "epoch 7 of 10: "
+    assert bar._get_train_description(6).strip() == "epoch 7 of 10"
     assert bar.get_metrics(trainer, None) == {"train/loss": 0.5, "left": "3 min"}
     trainer.current_epoch = 9
     assert bar.get_metrics(trainer, None)["left"] == "20 s"

@@ -14,7 +14,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from numpy.typing import NDArray
 from torch import Tensor
@@ -74,7 +74,7 @@ class EpochTable(L.Callback):
         log.log(level, "epoch %d of %s: %s", trainer.current_epoch + 1, trainer.max_epochs, shown)
 
 
-class RunProgress(TQDMProgressBar):
+class RunProgress(RichProgressBar):
     """The progress bar of an epoch, with epochs counted from 1 and the time left of the whole run."""
 
     def __init__(self) -> None:
@@ -86,11 +86,11 @@ class RunProgress(TQDMProgressBar):
         super().on_train_start(trainer, pl_module)
         self.began, self.first = time.perf_counter(), trainer.current_epoch
 
-    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
+    def _get_train_description(self, current_epoch: int) -> str:
         """Name the epoch."""
-        super().on_train_epoch_start(trainer)
-        last = trainer.max_epochs or -1
-        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}" + f" of {last}" * (last > 0))
+        last = self.trainer.max_epochs or -1
+        description = f"epoch {current_epoch + 1}" + f" of {last}" * (last > 0)
+        return description.ljust(len(self.validation_description))  # or the bar of validation would move it
 
     def get_metrics(
         self, trainer: L.Trainer, pl_module: L.LightningModule

@@ -510,6 +510,7 @@ def strangers(bench: Bench, tries: int) -> Tally:
         if name == "weights.pth":
             torch.save({"a": Pickled(f"touch {owned}")}, run / name)
         elif name == "last.ckpt":
+            (run / "checkpoints").mkdir(exist_ok=True)  # a finished run has none
             torch.save({"a": Pickled(f"touch {owned}")}, run / "checkpoints" / name)
             (run / "summary.json").unlink()
             code, said = bench.train(place)
