@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -18,6 +18,9 @@ from cellseg.data.synthetic import SmearStyle
 from cellseg.run.home import wait_briefly
 from cellseg.run.signals import Interrupted, StopRequest
 from cellseg.storage.errors import InputError
+
+if TYPE_CHECKING:
+    from cellseg.use.trained import Trained
 
 STYLE = SmearStyle()
 SIZES = (32, 20_000)  # least and most pixels a side of a drawn smear
@@ -371,6 +374,29 @@ def prune(
         typer.echo(f"checkpoints kept, because {reason}")
 
 
+def _scale_of(text: str | None, trained: "Trained", files: Sequence[Path], *, tiles: bool) -> float | None:
+    """Return the factor that ``--scale`` names or finds; None without it."""
+    from cellseg.use.scale import find_scale
+
+    if text is None:
+        return None
+    if tiles:
+        raise InputError("--scale and --tiles exclude each other: --scale also sees tiles; leave out one of them")
+    if text.lower() == "auto":
+        scale = find_scale(trained, files, trained.reading)
+        typer.echo(scale.said)
+        if scale.warning:
+            typer.echo(f"warning: {scale.warning}", err=True)
+        return scale.factor
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = 0.0
+    if not 0.01 <= factor <= 100:
+        raise InputError(f"--scale is {text}, but must be auto or a factor from 0.01 to 100, such as 0.5")
+    return factor
+
+
 @app.command(epilog="Example: cellseg predict logs/first images/ --output found")
 def predict(
     run: Weights,
@@ -379,6 +405,14 @@ def predict(
     tiles: Annotated[
         bool, typer.Option(help="Predict overlapping tiles at native scale instead of the whole resized image.")
     ] = False,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FACTOR|auto",
+            help="Show cells as large as in training: 1 if a pixel shows as much as in the training images, 2 if cells "
+            "are half as large in pixels; auto finds the factor from the sizes of cells.",
+        ),
+    ] = None,
     tta: Annotated[
         bool, typer.Option("--tta", help="Average over 8 flips and rotations of each image; takes 8 times as long.")
     ] = False,
@@ -417,11 +451,12 @@ def predict(
     formats = [name.strip() for name in outlines.split(",") if name.strip()]
     require_formats(formats)
     trained = find_trained(run, model=model, ensemble=ensemble, trust=trust)
-    predictor = trained.predictor(tiles=tiles, turned=tta, border=border)
-    typer.echo(trained.in_words(predictor))
     sources, notes = find_sources(images)
     for line in notes:
         typer.echo(f"note: {line}", err=True)
+    factor = _scale_of(scale, trained, [source.path for source in sources], tiles=tiles)
+    predictor = trained.predictor(tiles=tiles, turned=tta, border=border, scale=factor)
+    typer.echo(trained.in_words(predictor))
     with StopRequest("stopping; finished predictions are kept") as stop:
         stop.patient = True
         done = predict_files(
@@ -435,7 +470,8 @@ def predict(
     rows = done.rows
     for line in done.warnings:
         typer.echo(f"warning: {line}", err=True)
-    if warning := trained.scale_warning([(int(row["width"]), int(row["height"])) for row in rows], tiles=tiles):
+    sizes = [(int(row["width"]), int(row["height"])) for row in rows]
+    if factor is None and (warning := trained.scale_warning(sizes, tiles=tiles)):
         typer.echo(f"warning: {warning}", err=True)
     objects = sum(int(row["objects"]) for row in rows)
     if rows:

@@ -21,6 +21,7 @@ from cellseg.run.folder import RunFolder
 from cellseg.run.probing import probe
 from cellseg.storage.errors import InputError
 from cellseg.study.collect import read_study
+from cellseg.use.trained import find_trained
 from conftest import smoke
 
 ROOT = Path(train.__file__).parents[1]
@@ -217,6 +218,15 @@ def test_without_trust_nothing_of_another_package_is_imported(own, smears, tmp_p
     assert "add --trust" in said
     assert str(place) in said
     assert "IMPORTED False" in said
+
+
+def test_a_study_is_used_without_trust_by_its_best_own_network(own, smears, tmp_path):
+    study = own / "logs" / "s"
+    best = find_trained(study, trust=True).runs[0].files.summary.model
+    said = invoke("predict", study, smears, "--output", tmp_path / "out")
+    assert "unet" in next(line for line in said.splitlines() if "by mean test Dice" in line)
+    assert ("needs --trust" in said) == (best != "unet")
+    assert "left out" in invoke("evaluate", study, smears, code=1)
 
 
 def test_a_trusted_network_is_used_as_any_other(own, smears, tmp_path):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,18 @@ from typer.testing import CliRunner
 
 from cellseg import PotiNet, UNet, XopiNet, load_run, train
 from cellseg.cli import app
+from cellseg.data.facts import Reading
+from cellseg.data.images import read_image
 from cellseg.objects import UNLABELLED
-from cellseg.run.folder import RunFolder
+from cellseg.run.folder import RunFolder, write_prediction
 from cellseg.storage.csv_files import write_csv
 from cellseg.storage.errors import InputError
 from cellseg.study.collect import read_study
 from cellseg.use.evaluate import estimate_scores
 from cellseg.use.inference import Predictor
-from cellseg.use.predict import find_sources
+from cellseg.use.predict import find_sources, predict_files
+from cellseg.use.scale import find_scale
+from cellseg.use.trained import Trained, find_trained
 from conftest import smoke
 
 
@@ -231,12 +236,86 @@ def test_a_scale_that_training_did_not_know_is_told(finished, tmp_path):
         Image.new("RGB", size, "white").save(tmp_path / f"{name}.png")
     said = invoke("predict", finished, *tmp_path.glob("*.png"), "--output", tmp_path / "whole")
     assert "cells look 5.0 times smaller in 1 and 2.0 times larger in 1 of 3 images than in training, where" in said
-    assert "with --tiles, 1.3 times larger" in said
+    assert "--scale 1 shows cells as large as in training" in said
+    invoke("predict", finished, tmp_path / "large.png", "--output", tmp_path / "scaled", "--scale", "1")
     said = invoke("predict", finished, tmp_path / "large.png", "--output", tmp_path / "tiles", "--tiles")
     assert "images are seen in tiles at native scale" in said
     assert "than in training" not in said
     said = invoke("predict", finished, tmp_path / "usual.png", "--output", tmp_path / "usual")
     assert "than in training" not in said
+
+
+def test_scale_one_shows_a_pixel_as_large_as_in_training(finished, smears, tmp_path):
+    """Of a picture of the usual size that is what seeing it whole does, but for tiles."""
+    picture = next(smears.glob("*/source.jpg"))
+    run = find_trained(finished)
+    whole, scaled = run.predictor(), run.predictor(scale=1)
+    pixels = read_image(picture).pixels
+    assert np.allclose(whole.probability(pixels), scaled.probability(pixels), atol=1e-6)
+    said = invoke("predict", finished, picture, "--output", tmp_path / "a", "--scale", "1")
+    assert "than in training" not in said
+    assert "images are seen in tiles, resized to 67% of their width and 89% of their height" in said
+    for wrong in ("0", "half", "-1", "nan", "inf", "1000"):
+        told = invoke("predict", finished, picture, "--output", tmp_path / "b", "--scale", wrong, code=1)
+        assert "must be auto or a factor" in told
+    assert "exclude each other" in invoke(
+        "predict", finished, picture, "--output", tmp_path / "b", "--scale", "1", "--tiles", code=1
+    )
+    torch.save(UNet(init_features=2).state_dict(), tmp_path / "w.pth")
+    weights = ("predict", tmp_path / "w.pth", picture, "--output", tmp_path / "b", "--model", "unet")
+    for wrong in ("1", "auto"):
+        told = invoke(*weights, "--scale", wrong, code=1)
+        assert "--scale" in told
+    assert not (tmp_path / "b").exists()
+
+
+def discs(width, height, radius, seed=0):
+    """A black picture with bright discs on a grid."""
+    rows, columns = np.mgrid[:height, :width].astype(float)
+    shift = np.random.default_rng(seed).uniform(0, radius, 2)
+    pitch = 3.2 * radius
+    away = np.hypot((rows + shift[0]) % pitch - pitch / 2, (columns + shift[1]) % pitch - pitch / 2)
+    return np.where(away < radius, 255, 0).astype(np.uint8)
+
+
+class Red(torch.nn.Module):
+    def forward(self, image):
+        return torch.logit(image[:, :1].clamp(0.01, 0.99))
+
+
+@pytest.mark.parametrize("factor", [0.12, 0.5, 1.0, 1.7, 3.0])
+def test_the_scale_is_found_from_the_sizes_of_cells(finished, tmp_path, factor):
+    """Cells in training had a radius of 6 pixels of the squares of 64x64 that the network saw."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    run = load_run(folder)
+    for entry in run.files.split.test:
+        stored = run.files.prediction(entry.name)
+        write_prediction(folder, entry.name, replace(stored, mask=discs(64, 64, 6) > 0))
+    network = Red()
+    trained = Trained("red", [run], [network], run.facts, run.image_size, "32-true")
+    width, height = trained.typical_size
+    files = []
+    for number in range(3):
+        radius = 6 / factor * np.sqrt(width * height) / 64
+        square = round(max(300, 14 * radius))
+        files.append(tmp_path / f"{number}.png")
+        Image.fromarray(discs(square, round(square * height / width), radius, number)).save(files[-1])
+    found = find_scale(trained, files, Reading(image_size=64))
+    assert found.factor == pytest.approx(factor, rel=0.2)
+    assert found.warning is None
+    assert "3 images" in found.said
+    Image.new("L", (200, 200)).save(tmp_path / "black.png")
+    with pytest.raises(InputError, match="found no cells"):
+        find_scale(trained, [tmp_path / "black.png"], Reading(image_size=64))
+
+
+def test_a_picture_that_is_nearly_all_cell_is_told(finished, tmp_path):
+    for name, value in (("full", 255), ("empty", 0)):
+        Image.new("L", (60, 60), value).save(tmp_path / f"{name}.png")
+    predictor = Predictor([Red()], 64, facts=load_run(finished).facts)
+    done = predict_files(predictor, find_sources([tmp_path])[0], tmp_path / "out")
+    assert [warning for warning in done.warnings if "more than 90% of 1 image is cell, first full" in warning]
 
 
 def test_images_of_a_few_pixels_are_seen_in_tiles_too(smears, tmp_path):

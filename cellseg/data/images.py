@@ -99,11 +99,16 @@ def as_rgb(pixels: Pixels) -> Image.Image:
 
 def resize_image(pixels: Pixels, size: int) -> Pixels:
     """Resize pixels (H, W, C) to (C, size, size), bilinear with antialiasing."""
+    return np.ascontiguousarray(resize_to(pixels, (size, size)).transpose(2, 0, 1))
+
+
+def resize_to(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Resize pixels (H, W, C) to a width and height, bilinear with antialiasing."""
     grey = is_grey(pixels)
     if pixels.shape[2] == 3 and not grey:
-        return np.ascontiguousarray(_resized(pixels, size).transpose(2, 0, 1))
+        return _resized(pixels, size)
     channels = [_resized(pixels[..., channel], size) for channel in range(1 if grey else pixels.shape[2])]
-    return np.stack(channels * 3 if grey else channels)
+    return np.stack(channels * 3 if grey else channels, axis=-1)
 
 
 def is_grey(pixels: Pixels) -> bool:
@@ -111,9 +116,9 @@ def is_grey(pixels: Pixels) -> bool:
     return pixels.shape[2] == MOST_SHOWN and pixels.strides[2] == 0
 
 
-def _resized(part: Pixels, size: int) -> Pixels:
+def _resized(part: Pixels, size: tuple[int, int]) -> Pixels:
     picture = Image.fromarray(np.ascontiguousarray(part))
-    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
 
 
 def content_hash(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> str:

@@ -167,7 +167,7 @@ def _native_scores(predictor: Predictor, pair: Pair, how: Reading) -> dict[str, 
     mask = torch.from_numpy(clean.mask)[None, None].float()
     ids = np.zeros(clean.mask.shape, np.int32) if clean.ids is None else clean.ids
     numbered, none = torch.tensor([clean.ids is not None]), torch.tensor([0])
-    scale = 1.0 if predictor.tiles else float(np.sqrt(clean.mask.size)) / predictor.image_size
+    scale = predictor.pixels_per_side(clean.pixels)
     ignored = None if clean.ignored is None else torch.from_numpy(clean.ignored)[None, None]
     objects = score_objects(probability, mask, torch.from_numpy(ids)[None], numbered, none, scale, ignored=ignored)
     values = image_scores(probability if ignored is None else probability.masked_fill(ignored, 0), mask) | objects

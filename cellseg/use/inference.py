@@ -4,6 +4,7 @@ A network predicts the whole image, resized to the training size, or overlapping
 result in bands of rows from the top, to limit memory.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 
@@ -13,12 +14,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cellseg.data.decoded import Pixels
-from cellseg.data.images import resize_image
+from cellseg.data.images import resize_image, resize_to
 from cellseg.run.folder import NetworkFacts
 from cellseg.run.hardware import keep_freed_memory, native_precision
 from cellseg.run.tiles import Floats, Tiles, at_once, batches
 from cellseg.storage.errors import InputError
 
+MOST_PIXELS = 2**30  # of one image that a network sees
 BAND = 1024  # rows enlarged at once
 MARGIN = 32  # minimum pixels by which a picture is continued
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -33,6 +35,8 @@ class Predictor:
         facts: What they ask of image sides; tiles keep to it.
         precision: Lightning's name of what they were tested in; float32 where the device does not compute it natively.
         tiles: Whether to see pictures in tiles at native scale instead of whole.
+        zoom: Pixels that the networks see for each pixel of a picture, horizontally and vertically; pictures are then
+            resized by it and seen in tiles.
         turned: Whether to average over the eight flips and quarter turns.
         border: Whether to continue each picture by its mirror image. A network trained on masks without the cells that
             the border cuts leaves them out, and knows the border by the zeros that convolutions see beyond it.
@@ -47,6 +51,7 @@ class Predictor:
         facts: NetworkFacts,
         precision: str = "32-true",
         tiles: bool = False,
+        zoom: tuple[float, float] | None = None,
         turned: bool = False,
         border: bool = False,
         device: torch.device | None = None,
@@ -57,7 +62,7 @@ class Predictor:
         possible = {native, "16-mixed"} if self.device.type == "cuda" else {native}
         self.precision = precision if precision in possible else "32-true"
         self.image_size, self.facts, self.step = image_size, facts, facts.side_multiple
-        self.tiles, self.turned = tiles, turned
+        self.tiles, self.zoom, self.turned = tiles or zoom is not None, zoom, turned
         if border and facts.side_fixed:
             raise InputError(
                 f"this network accepts only images of {image_size}x{image_size}, so they cannot be continued beyond "
@@ -71,6 +76,8 @@ class Predictor:
     def in_words(self) -> str:
         """How pictures are seen."""
         how = "in tiles at native scale" if self.tiles else f"whole, resized to {self.image_size}x{self.image_size}"
+        if self.zoom:
+            how = f"in tiles, resized to {self.zoom[0]:.0%} of their width and {self.zoom[1]:.0%} of their height"
         return f"seen {how}{', in 8 flips and turns' if self.turned else ''}{self._continued}"
 
     @property
@@ -88,6 +95,9 @@ class Predictor:
 
     def bands(self, pictures: Sequence[Pixels]) -> Iterator[Iterator[Floats]]:
         """Yield, picture by picture (H, W, C), its bands of rows from the top, each of shape (rows, W)."""
+        if self.zoom:
+            yield from (self._zoomed(picture, *self.zoom) for picture in pictures)
+            return
         if self.tiles:
             yield from (self._native(picture) for picture in pictures)
             return
@@ -95,6 +105,24 @@ class Predictor:
             small = torch.from_numpy(np.stack([resize_image(picture, self.image_size) for picture in some]))
             for picture, seen in zip(some, self._see_wide(small / 255), strict=True):
                 yield _enlarged(seen[0].numpy(), picture.shape[1], picture.shape[0])
+
+    def pixels_per_side(self, picture: Pixels) -> float:
+        """Return how many pixels of a picture, along a side, are one pixel that the network sees."""
+        if self.zoom:
+            return 1 / math.sqrt(math.prod(self.zoom))
+        return 1.0 if self.tiles else math.sqrt(picture.shape[0] * picture.shape[1]) / self.image_size
+
+    def _zoomed(self, picture: Pixels, across: float, down: float) -> Iterator[Floats]:
+        """Yield the bands of a picture that is resized and seen in tiles."""
+        height, width = picture.shape[:2]
+        size = max(1, round(width * across)), max(1, round(height * down))
+        if math.prod(size) > MOST_PIXELS:
+            raise InputError(
+                f"an image of {width}x{height} pixels would have {size[0]}x{size[1]} at this --scale, more than "
+                f"{MOST_PIXELS:,} pixels; give a smaller factor"
+            )
+        seen = np.concatenate(list(self._native(resize_to(picture, size))))
+        yield from _enlarged(seen, width, height)
 
     def _native(self, picture: Pixels) -> Iterator[Floats]:
         """Yield the bands of a picture seen in tiles."""
@@ -151,9 +179,9 @@ def _copied(network: nn.Module) -> nn.Module:
 
 
 def _enlarged(small: Floats, width: int, height: int) -> Iterator[Floats]:
-    """Resize (S, S) to the size of the picture, bilinear, band by band."""
+    """Resize what the network saw to the size of the picture, bilinear, band by band."""
     picture, scale = Image.fromarray(small), len(small) / height
     for top in range(0, height, BAND):
         bottom = min(top + BAND, height)
-        box = (0, top * scale, len(small), bottom * scale)
+        box = (0, top * scale, small.shape[1], bottom * scale)
         yield np.asarray(picture.resize((width, bottom - top), Image.Resampling.BILINEAR, box)).clip(0, 1)

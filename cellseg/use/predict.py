@@ -5,7 +5,6 @@ ones that the network sees at once, at most ``AT_ONCE``.
 """
 
 import csv
-import math
 import os
 import warnings
 import zlib
@@ -42,6 +41,7 @@ from cellseg.use.outlines import coco_annotations, write_coco, write_outlines
 
 AT_ONCE = 2**25  # maximum pixels of images in memory together; a larger image is alone in memory
 MOST_PIXELS = 2**30  # maximum pixels of one image
+MOST_CELL = 0.9  # share of an image that is cell above which the result is doubtful
 PACKED = 200  # pixels per byte of a file; a large image with more counts as a decompression bomb
 ImageRow = dict[str, str | int | float]
 ObjectRow = dict[str, Any]
@@ -177,7 +177,19 @@ def predict_files(
         raise InputError(
             f"{output} cannot be written ({error.strerror or error}); free space there, or name another folder"
         ) from error
-    return Predicted(writer.rows, writer.failures, _warnings(writer.seen, resized=not predictor.tiles))
+    said = [*_warnings(writer.seen, resized=not predictor.tiles), *_nearly_all_cell(writer.rows)]
+    return Predicted(writer.rows, writer.failures, said)
+
+
+def _nearly_all_cell(rows: Sequence[ImageRow]) -> list[str]:
+    """Return a warning about images of which the network calls nearly everything cell."""
+    full = [str(row["image"]) for row in rows if float(row["cell_share"]) > MOST_CELL]
+    if not full:
+        return []
+    return [
+        f"more than {MOST_CELL:.0%} of {count(len(full), 'image')} is cell, first {full[0]}: these may be unlike the "
+        f"training images, so look at overlays/{full[0]}.png before you use the numbers"
+    ]
 
 
 def _warnings(seen: Sequence[tuple[Path, ImageFacts]], *, resized: bool) -> list[str]:
@@ -243,7 +255,7 @@ class _Writer:
 
     def write(self, source: Source, picture: Pixels, mask: NDArray[np.uint8], probability: NDArray[np.uint16]) -> None:
         """Start to write the results of an image."""
-        scale = _scale(self._predictor, picture)
+        scale = self._predictor.pixels_per_side(picture)
         job = self._pool.submit(
             _write, self.output, source, picture, mask, probability, scale, self._wanted, self._channels
         )
@@ -373,11 +385,6 @@ def _whole(
         top += len(band)
         advance(len(band) / height)
     return mask, probability
-
-
-def _scale(predictor: Predictor, picture: Pixels) -> float:
-    """Return how many pixels of a picture, along a side, are one pixel that the network sees."""
-    return 1.0 if predictor.tiles else math.sqrt(picture.shape[0] * picture.shape[1]) / predictor.image_size
 
 
 def _write(

@@ -1,12 +1,12 @@
 """Find the network that a user names: a run, the best configuration of a study, or a file of weights."""
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import pandas as pd
 from torch import nn
 
 from cellseg.data.facts import Reading
@@ -111,7 +111,7 @@ class Trained:
         kinds = [kind for kind in ([f for f in far if f < 1], [f for f in far if f > 1]) if kind]
         look = " and ".join(f"{_times(kind)} in {len(kind)}" for kind in kinds)
         where = f"cells look {_times(far)}" if tiles else f"cells look {look} of {count(len(sizes), 'image')}"
-        other = f"seen whole, {_times([statistics.median(whole)])}" if tiles else f"with --tiles, {_times([in_tiles])}"
+        other = "--scale 1 shows cells as large as in training, and --scale auto finds the factor from the images"
         resized = f"{width:g}x{height:g} pixels were resized to {self.image_size}x{self.image_size}"
         said = f"{where} than in training, where images of about {resized}, if a pixel shows as much in both"
         return f"{said}; {other}" if choice else said
@@ -119,10 +119,28 @@ class Trained:
     def in_words(self, predictor: Predictor) -> str:
         """The network, and how it predicts images."""
         as_in = "as in training" if self.runs else "as in the original study; what it was trained at is not on record"
-        usual = predictor.tiles == self.crops and not predictor.margin
+        usual = predictor.tiles == self.crops and not predictor.margin and not predictor.zoom
         return f"{self.name}; images are {predictor.in_words}" + (f", {as_in}" if usual else "")
 
-    def predictor(self, *, tiles: bool = False, turned: bool = False, border: bool = False) -> Predictor:
+    def zoom(self, scale: float) -> tuple[float, float]:
+        """Return how many pixels the networks see for each pixel of an image, horizontally and vertically.
+
+        Args:
+            scale: 1 shows a pixel of an image as large as one of the training images was shown.
+
+        Raises:
+            InputError: If the size of the training images is unknown.
+        """
+        if self.crops:
+            return scale, scale
+        if self.typical_size is None:
+            raise InputError(f"--scale needs the size of the training images, which {self.name} does not record")
+        width, height = self.typical_size
+        return scale * self.image_size / width, scale * self.image_size / height
+
+    def predictor(
+        self, *, tiles: bool = False, turned: bool = False, border: bool = False, scale: float | None = None
+    ) -> Predictor:
         """Return a ``Predictor`` with these networks, with tiles always if they were trained on crops."""
         return Predictor(
             self.networks,
@@ -130,6 +148,7 @@ class Trained:
             facts=self.facts,
             precision=self.precision,
             tiles=tiles or self.crops,
+            zoom=None if scale is None else self.zoom(scale),
             turned=turned,
             border=border,
         )
@@ -213,8 +232,11 @@ def _best_of(study: Study, *, ensemble: bool, trust: bool) -> Trained:
     images = study.images[~study.images["configuration"].isin(study.masks)]
     images = images if shared.empty else images.merge(shared, on=["fold", "seed"])
     each = images.groupby(["configuration", "fold", "image"])["dice"].mean().groupby(["configuration", "image"]).mean()
-    dice = each.groupby("configuration").mean()
-    best = str(dice.idxmax())
+    dice = each.groupby("configuration").mean().sort_values(ascending=False, kind="stable")
+    foreign = [] if trust else _foreign(study, trained)
+    usable = [name for name in dice.index if name not in foreign]
+    best = str(usable[0] if usable else dice.index[0])  # a network that must not be built is refused below
+    passed = [name for name in dice.index[: list(dice.index).index(best)] if dice[name] > dice[best]]
     runs = trained[trained["configuration"] == best].sort_values(["seed", "fold"])["run"]
     # not the run with the highest score: that choice would favour chance on the test images
     chosen = runs if ensemble else runs[:1]
@@ -222,9 +244,22 @@ def _best_of(study: Study, *, ensemble: bool, trust: bool) -> Trained:
     others, tied = networks - 1, int((dice == dice[best]).sum()) - 1
     beaten = f", level with {tied} of {count(others, 'other')}" if tied else f", best of {others + 1} configurations"
     beaten = beaten if others else ""
+    beaten = ", best of those that need no --trust" if passed else beaten
     name = f"{best}{beaten} in {study.folder} by mean test Dice ({dice[best]:.4f}), {of}"
+    if passed:
+        name += f"; {' and '.join(passed)} scored more, but needs --trust, because its network is of another package"
     judges = [RunFolder(study.folder / run) for run in trained["run"]] if networks > 1 else []
     return _together(name, [load_run(study.folder / run, trust=trust) for run in chosen], judges)
+
+
+def _foreign(study: Study, trained: pd.DataFrame) -> set[str]:
+    """Return the configurations whose network is of another package."""
+    first = trained.drop_duplicates("configuration")
+    models = {
+        name: RunFolder(study.folder / run).config.get("model")
+        for name, run in zip(first["configuration"], first["run"], strict=True)
+    }
+    return {name for name, model in models.items() if not is_own(model if isinstance(model, dict) else {})}
 
 
 def _together(name: str, runs: Sequence[Run], judges: Sequence[RunFolder] = ()) -> Trained:

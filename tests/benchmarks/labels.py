@@ -5,9 +5,9 @@
     cellseg report logs/labels --truth data/labels/exact
     cellseg report logs/labels --truth data/labels/missed
 
-A cell is missed if the flawed mask has at most half of it. ``flawed`` is the set as drawn; in ``unjudged`` nobody judged
-the missed cells; in ``corrected`` they are labelled; ``exact`` has every cell as drawn. In ``missed`` only the missed
-cells are labelled, and nobody judged the others.
+A cell is missed if the flawed mask has at most half of it. ``flawed`` is the set as drawn; in ``unjudged`` nobody
+judged the missed cells; in ``corrected`` they are labelled; ``exact`` has every cell as drawn. In ``missed`` only the
+missed cells are labelled, and nobody judged the others.
 """
 
 import sys
@@ -35,7 +35,13 @@ def main(out: Path) -> None:
         lacking[0] = False
         missed, other = lacking[ids], (ids > 0) & ~lacking[ids]
         missed_cells, cells = missed_cells + int(lacking.sum()), cells + int((size[1:] > 0).sum())
-        marks = {"flawed": labelled, "unjudged": labelled, "corrected": labelled | missed, "exact": ids, "missed": missed}
+        marks = {
+            "flawed": labelled,
+            "unjudged": labelled,
+            "corrected": labelled | missed,
+            "exact": ids,
+            "missed": missed,
+        }
         for kind in KINDS:
             folder = out / kind / pair.name
             folder.mkdir(parents=True)
