@@ -490,3 +490,19 @@ def test_an_empty_or_missing_study_is_named(tmp_path):
         read_study(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"contains no finished run; train a run in it: cellseg train study="):
         read_study(tmp_path)
+
+
+def test_curves_say_on_which_images_they_were_computed(tmp_path):
+    study = tmp_path / "study"
+    for seed in (0, 1):
+        write_run(study, "UNet", seed, 0, {"a-1": 0.9, "b-1": 0.8})
+    write_report(read_study(study))
+    report = (study / "report.md").read_text()
+    assert "Computed on the test images in all runs, which have no validation part" in report
+    assert "not on test images" not in report
+    for summary in study.glob("*/summary.json"):
+        facts = json.loads(summary.read_text())
+        facts["counts"]["val"] = 2
+        summary.write_text(json.dumps(facts))
+    write_report(read_study(study))
+    assert "Computed on the validation part, not on test images." in (study / "report.md").read_text()

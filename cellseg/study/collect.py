@@ -338,6 +338,7 @@ def _facts(run: RunFolder, scores: Iterable[Score]) -> dict[str, Any]:
         "epochs": summary.counts.epochs,
         "training_images": summary.counts.train,
         "test_images": summary.counts.test,
+        "validation_images": summary.counts.val,
         "parameters": summary.parameters,
         "gflop": summary.gflop_per_image,
         "seconds": summary.seconds.get("train"),

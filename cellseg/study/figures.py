@@ -192,8 +192,17 @@ def _curve(study: Study, column: str, label: str) -> Picture | None:
         column.replace("/", "_"),
         label[0].upper() + label[1:],
         "Mean over runs; the band is ± one standard deviation over seeds."
-        + (" Computed on the validation part, not on test images." if column.startswith("val/") else ""),
+        + (f" {_watched(study)}" if column.startswith("val/") else ""),
     )
+
+
+def _watched(study: Study) -> str:
+    """Say on which images the curves of validation were computed."""
+    apart = study.trained["validation_images"] > 0
+    if apart.all():
+        return "Computed on the validation part, not on test images."
+    of = "some runs" if apart.any() else "all runs"
+    return f"Computed on the test images in {of}, which have no validation part; these curves chose nothing there."
 
 
 def over_seeds(study: Study, configuration: str, column: str) -> pd.DataFrame:

@@ -1,0 +1,105 @@
+"""Publish a finished study: ``python tests/benchmarks/publish.py logs/tissue50 docs/results``.
+
+Writes ``docs/results/tissue50/``: the report, its figures and tables; ``runs.tar.xz``, the run folders without weights,
+pictures and curves for TensorBoard; and ``README.md``, of which the part above the mark is written by hand and kept.
+Below it are verdicts, commands, commits, machine, dates and hours. ``docs/results/README.md`` lists the verdicts of all
+studies in the same way. To get the runs back:
+
+    tar -xf docs/results/tissue50/runs.tar.xz -C logs
+"""
+
+import io
+import re
+import shlex
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+from cellseg.data.findings import count
+from cellseg.run.folder import RunFolder
+from cellseg.run.plan import read_plans
+from cellseg.study.collect import read_study
+from cellseg.study.report import write_report
+
+MARK = "<!-- below: python tests/benchmarks/publish.py -->"
+KEPT = ("config.yaml", "split.json", "code.patch", "metrics.csv", "per_image.csv", "baselines.csv", "summary.json")
+TABLES = ("report.md", "comparisons.csv", "configurations.csv", "images.csv")
+
+
+def main(study: Path, results: Path) -> None:
+    """Publish one study, and list all."""
+    sentences = write_report(read_study(study))
+    runs = [RunFolder(path.parent) for path in sorted(study.glob("*/summary.json"))]
+    out = results / study.name
+    if (out / "figures").exists():
+        shutil.rmtree(out / "figures")
+    (out / "figures").mkdir(parents=True)
+    for picture in sorted((study / "figures").glob("*.png")):
+        shutil.copy(picture, out / "figures")
+    for name in TABLES:
+        (out / name).write_text(_anywhere((study / name).read_text(), runs))
+    _archive(study, runs, out / "runs.tar.xz")
+    verdicts = "\n".join(f"- {sentence}" for sentence in sentences)
+    _replace_below(out / "README.md", study.name, f"{verdicts}\n\n{_facts(study, runs)}")
+    found = [path for path in sorted(results.glob("*/README.md")) if MARK in path.read_text()]
+    parts = [f"## [{path.parent.name}]({path.parent.name}/README.md)\n\n{_verdicts(path)}" for path in found]
+    _replace_below(results / "README.md", "Results", "\n\n".join(parts))
+
+
+def _replace_below(file: Path, title: str, text: str) -> None:
+    """Write a text below the mark of a page; what is above it stays."""
+    above = file.read_text().split(MARK)[0] if file.exists() else f"# {title}\n\n"
+    file.write_text(f"{above}{MARK}\n\n{text}\n")
+
+
+def _verdicts(page: Path) -> str:
+    """Return the list of verdicts of a published study."""
+    lines = page.read_text().split(MARK)[1].strip().splitlines()
+    return "\n".join(line for line in lines if line.startswith("- "))
+
+
+def _facts(study: Path, runs: list[RunFolder]) -> str:
+    """Return the commands, and what the runs took."""
+    trained = [run.summary for run in runs if run.summary.masks is None]
+    hours = sum(sum(summary.seconds.values()) for summary in trained) / 3600
+    dates = sorted(summary.date for summary in trained)
+    commands = []
+    for plan in read_plans(study):
+        swept = [f"{key}={','.join(map(str, values))}" for key, values in plan.grid.items()]
+        commands.append(shlex.join(["python", "train.py", "-m", *swept, *map(str, plan.fixed)]))
+    return "\n".join(
+        [
+            "```",
+            *commands,
+            "```",
+            "",
+            f"- {count(len(trained), 'run')}, {hours:.1f} hours of training and testing summed over runs",
+            f"- {dates[0]:%Y-%m-%d %H:%M} to {dates[-1]:%Y-%m-%d %H:%M} UTC",
+            f"- commit {', '.join(sorted({summary.commit for summary in trained}))}",
+            f"- {', '.join(sorted({summary.device for summary in trained}))}",
+        ]
+    )
+
+
+def _archive(study: Path, runs: list[RunFolder], file: Path) -> None:
+    """Write the plans and the runs, the same bytes for the same runs."""
+    files = [*sorted(study.glob("plan*.yaml")), *study.glob("looks.yaml")]
+    files += [run.path / name for run in runs for name in KEPT if (run.path / name).exists()]
+    with tarfile.open(file, "w:xz", preset=9) as archive:
+        for path in files:
+            content = _anywhere(path.read_text(), runs).encode()
+            entry = tarfile.TarInfo(str(path.relative_to(study.parent)))
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+def _anywhere(text: str, runs: list[RunFolder]) -> str:
+    """Make the paths of data sets in a clone relative to it."""
+    for root in {match[1] for run in runs if (match := re.match(r"(/.+?/)data/", run.summary.data.root))}:
+        text = text.replace(root, "")
+    return text
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
