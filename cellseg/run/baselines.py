@@ -1,5 +1,6 @@
 """Scores of predictions that know nothing of the image, with which a network must be compared."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,7 @@ def baseline_rows(datamodule: CellDataModule) -> list[dict[str, Any]]:
     Returns:
         One row for each baseline and test image: baseline, image, group, and the scores of single images.
     """
-    masks = [torch.from_numpy(mask).float() for mask in datamodule.masks("train")]
-    mean = torch.stack([_resized(mask, masks[0]) for mask in masks]).mean(0)
+    mean = _mean(torch.from_numpy(mask).float() for mask in datamodule.masks("train"))
     rows = []
     for batch in datamodule.test_dataloader()[0]:
         truth = batch["mask"][0]
@@ -37,6 +37,14 @@ def baseline_rows(datamodule: CellDataModule) -> list[dict[str, Any]]:
             row = {"baseline": baseline, "image": batch["name"][0], "group": batch["group"][0]}
             rows.append(row | {name: scores[name].item() for name in PER_IMAGE})
     return rows
+
+
+def _mean(masks: Iterator[Tensor]) -> Tensor:
+    """Return the mean of masks, each in memory only while it is added: those of 10,000 images can take gigabytes."""
+    total, count = next(masks), 1
+    for mask in masks:
+        total, count = total + _resized(mask, total), count + 1
+    return total / count
 
 
 def _resized(mask: Tensor, other: Tensor) -> Tensor:
