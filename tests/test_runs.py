@@ -39,6 +39,9 @@ def test_run_names_say_model_and_seed_first_then_what_else_was_changed():
     assert run_name("unet", 0, []) == "unet_seed-0"
     overrides = ["model=xopinet", "seed=1", "study=six", "experiment=smoke", "optimizer.lr=0.01"]
     assert run_name("xopinet", 1, overrides) == "xopinet_seed-1_experiment-smoke_optimizer.lr-0.01"
+    overrides += ["data.split.fold=3", "data.split.folds=5", "data.split.seed=2"]
+    name = "xopinet_seed-1_fold-3_split-2_data.split.folds-5_experiment-smoke_optimizer.lr-0.01"
+    assert run_name("xopinet", 1, overrides) == name
 
 
 def test_the_order_on_the_command_line_does_not_change_the_name():

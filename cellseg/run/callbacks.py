@@ -270,7 +270,7 @@ class PredictionPanels(L.Callback):
         if not (due and batch_idx < self.images and trainer.state.fn == "fit" and trainer.is_global_zero):
             return
         step = trainer.global_step - 1  # the step of the scores of this epoch
-        name = f"predictions/{batch['name'][0]}"
+        name = f"val_predictions/{batch['name'][0]}"  # TensorBoard shows groups by name: these after the curves
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(name, _panel(batch, outputs), step, dataformats="HWC")

@@ -7,16 +7,18 @@ from pathlib import Path
 
 FAILURE = "failure.txt"
 LONGEST_NAME = 120
+FIRST = {"data.split.fold": "fold", "data.split.seed": "split"}  # in this form of the key; + and ~ differ
 APART = ("model", "seed", "study", "n_jobs", "margin", "looks", "callbacks.last.keep")
 
 
 def run_name(model: str, seed: int | str, overrides: Sequence[str]) -> str:
     """Name a run by its model, its seed and every other override, in plain ASCII without ``=`` and ``/``.
 
+    What tells the runs of a sweep apart comes first: TensorBoard shows only the beginning of a long name.
     A short hash replaces characters that are not allowed, so that different values give different names.
     """
     parts = [model, f"seed-{seed}"]
-    for override in sorted(overrides):
+    for override in sorted(overrides, key=lambda text: (text.partition("=")[0] not in FIRST, text)):
         key, _, value = override.lstrip("+~").partition("=")
         if key in APART or key.partition(".")[0] == "logger":
             continue  # in the name already, or not part of the training
@@ -24,7 +26,8 @@ def run_name(model: str, seed: int | str, overrides: Sequence[str]) -> str:
             value = value.lower()
         clean = re.sub(r"[^\w.,+-]+", "-", Path(value).name or value, flags=re.ASCII)
         prefix = "no-" if override.startswith("~") else ""
-        parts.append(f"{prefix}{key.replace('/', '-')}-{clean}" + ("" if clean == value else f"-{_short_hash(value)}"))
+        name = FIRST.get(override.partition("=")[0], key.replace("/", "-"))
+        parts.append(f"{prefix}{name}-{clean}" + ("" if clean == value else f"-{_short_hash(value)}"))
     name = "_".join(parts)
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 7]}-{_short_hash(name)}"
 

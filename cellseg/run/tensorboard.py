@@ -1,10 +1,14 @@
 """The TensorBoard logger of a run, and charts of several runs."""
 
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 BAND = ("mean", "lower", "upper")
 LAYOUT = {"cellseg": {"loss": ["Multiline", ["train/loss", "val/loss"]], "Dice": ["Multiline", ["val/dice"]]}}
@@ -29,6 +33,30 @@ class RunTensorBoardLogger(TensorBoardLogger):
         shown = {f"train/{name}" if name.startswith("lr-") else name: value for name, value in metrics.items()}
         shown.pop("epoch", None)
         super().log_metrics(shown, step)
+
+    @rank_zero_only
+    def log_hyperparams(
+        self,
+        params: dict[str, Any] | Namespace,
+        metrics: dict[str, Any] | None = None,
+        step: int | None = None,
+    ) -> None:
+        """Log the settings and scores of a run, but no description of all runs.
+
+        Lightning writes one with each run, and TensorBoard takes the first for all; without any it finds out which
+        settings differ between the runs, and shows these first.
+        """
+        if not metrics:
+            super().log_hyperparams(params)
+            return
+        settings = vars(params) if isinstance(params, Namespace) else params
+        self.hparams.update(settings)
+        self.log_metrics(metrics, step)
+        plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in settings.items()}
+        _, begin, end = hparams(plain, metrics)
+        writer = self.experiment._get_file_writer()  # as Lightning does
+        writer.add_summary(begin)
+        writer.add_summary(end)
 
 
 def write_bands(folder: Path, curves: Mapping[str, Sequence[tuple[int, float, float]]]) -> None:
