@@ -1,6 +1,7 @@
 """Draw the figures of a report, as PNG for slides and as SVG in the colours of the page."""
 
 import io
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from matplotlib.ticker import MaxNLocator
 
 from cellseg.study.collect import Study
 from cellseg.study.verdict import DIFFERENT, EQUIVALENT, Verdict
+
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports each table of a font that a PDF leaves out
 
 NARROWEST = 1.0  # smallest width of an axis, in points; a narrower axis shows rounding as a difference
 INK = "#010203"  # colour of lines and text only; on a page it becomes the text colour

@@ -384,6 +384,8 @@ def cell(column: str, row: Row, points: Collection[str] = ()) -> str:
         return "<0.001" if value < 0.0005 else f"{value:.3f}"
     if column in points:
         return f"{100 * value:.2f}"
+    if column.startswith("count_error"):
+        return f"{value:.2f}"
     if column == "gflop":
         return f"{value:.3g}"
     return f"{value:.1f}" if column in _TENTHS else f"{value:.4f}"

@@ -28,7 +28,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from cellseg.run.naming import run_name
@@ -41,6 +41,7 @@ from cellseg.storage.files import write_text
 from cellseg.sweep.process import ACCOUNT, SWEEP, name_sweep, stop_file
 
 COLOURS = {"done": "green", "finished before": "dim", "stopped": "yellow", "failed": "bold red"}
+LABEL = 36  # columns for a run, so that bar, count and times fit into 80
 GLANCES = 1.0  # seconds between two looks at the run folders
 REPORT_SHARE = 0.02  # maximum share of the time that refreshing the report may take
 
@@ -85,11 +86,11 @@ class SweepAccount(Callback):
             require_inputs(config)
         overrides = sweep_overrides(config)
         runs = len(BasicSweeper.split_arguments(overrides, None)[0])
-        write_plan(study, config, overrides)
+        labels = write_plan(study, config, overrides)
         print_space(study, config, overrides)
         # every job of the sweep inherits it
         os.environ[SWEEP] = name_sweep()
-        self.watch = SweepWatch(study / ACCOUNT / os.environ[SWEEP], runs)
+        self.watch = SweepWatch(study / ACCOUNT / os.environ[SWEEP], runs, labels)
         if not on_cluster:  # on a cluster Ctrl-C ends this command, and the jobs continue
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self.stop)
@@ -218,14 +219,15 @@ def sweep_overrides(config: DictConfig) -> list[Override]:
     return found
 
 
-def run_folders(config: DictConfig, overrides: list[Override]) -> list[str]:
-    """Return the names of the folders of all runs of a sweep.
+def run_folders(config: DictConfig, overrides: list[Override]) -> dict[str, str]:
+    """Return the names of the folders of all runs of a sweep, each with a short label: what was swept.
 
     Hydra composes the configuration of the first run with each new word, so a misspelt one is noticed here, and of each
     combination of groups, because these decide on the network.
     """
     loader = GlobalHydra.instance().config_loader()
-    names, known = [], set[str]()
+    names, known = dict[str, str](), set[str]()
+    swept = {override.get_key_element() for override in overrides if override.is_sweep_override()}
     composed = dict[tuple[str, ...], tuple[str, int]]()
     for job in BasicSweeper.split_arguments(overrides, None)[0]:
         own = dict(word.split("=", 1) for word in job)
@@ -239,14 +241,19 @@ def run_folders(config: DictConfig, overrides: list[Override]) -> list[str]:
         if word != str(seed) and not re.fullmatch(r"-?[1-9]\d*|0", word):  # quoted, or not a number
             seed = loader.load_sweep_config(config, job).seed
             word = str(seed)
-        names.append(run_name(model, word, job))
+        varied = [override for override in job if override.partition("=")[0] in swept]
+        names[run_name(model, word, job)] = run_name(model, word, varied)
     return names
 
 
-def write_plan(study: Path, config: DictConfig, overrides: list[Override]) -> None:
-    """Write the plan of a sweep, if its runs are known beforehand; exit if it contradicts an earlier plan."""
+def write_plan(study: Path, config: DictConfig, overrides: list[Override]) -> dict[str, str]:
+    """Write the plan of a sweep, if its runs are known beforehand; exit if it contradicts an earlier plan.
+
+    Returns:
+        For each run folder its short label; nothing if the runs are not known.
+    """
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):  # another sweeper decides as it goes
-        return
+        return {}
     swept = [override for override in overrides if override.is_sweep_override()]
     keys = [override.get_key_element() for override in swept]
     if config.looks != 1 and "seed" in keys[1:]:
@@ -254,9 +261,10 @@ def write_plan(study: Path, config: DictConfig, overrides: list[Override]) -> No
     fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
     try:
         check_plan_keys(config.margin, config.looks)
+        labels = run_folders(config, overrides)
         plan_study(
             study,
-            runs=run_folders(config, overrides),
+            runs=list(labels),
             grid={override.get_key_element(): list(override.sweep_string_iterator()) for override in swept},
             fixed=fixed,
             margin=float(config.margin),
@@ -265,7 +273,8 @@ def write_plan(study: Path, config: DictConfig, overrides: list[Override]) -> No
     except InputError as error:
         sys.exit(f"error: {error}")
     except (HydraException, OmegaConfBaseException):  # Hydra composes the runs after this, and reports the error
-        return
+        return {}
+    return labels
 
 
 def print_space(study: Path, config: DictConfig, overrides: list[Override]) -> None:
@@ -282,10 +291,12 @@ class SweepWatch:
     Args:
         account: The folder in which each run of this sweep records its outcome.
         runs: Number of runs in the sweep.
+        labels: For each run folder a short label; a run without one is shown by its folder.
     """
 
-    def __init__(self, account: Path, runs: int) -> None:
+    def __init__(self, account: Path, runs: int, labels: Mapping[str, str]) -> None:
         self.account, self.study, self.runs, self.began = account, account.parents[1], runs, time.time()
+        self.labels = labels
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -303,7 +314,7 @@ class SweepWatch:
         return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(self.account.glob("*.json"))}
 
     def _watch(self) -> None:
-        shown = _Display(self.runs)
+        shown = _Display(self.runs, self.labels)
         reported, next_report = 0, 0.0
         with shown:
             while not self._over.wait(GLANCES):
@@ -335,12 +346,12 @@ class SweepWatch:
 class _Display:
     """Shows a progress bar and the active runs in a terminal; elsewhere prints one line for each run that ends."""
 
-    def __init__(self, runs: int) -> None:
-        self.runs = runs
+    def __init__(self, runs: int, labels: Mapping[str, str]) -> None:
+        self.runs, self.labels = runs, labels
         self.printed: set[str] = set()
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
+            TextColumn("{task.description}", table_column=Column(max_width=LABEL, no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("remaining"),
@@ -374,13 +385,16 @@ class _Display:
         for name, epoch in at_work.items():
             if name not in self.rows:
                 self.rows[name] = self.progress.add_task(name, total=None)
-            self.progress.update(self.rows[name], description=f"  {name}: {epoch}")
+            self.progress.update(self.rows[name], description=f"{epoch}: {self.labels.get(name, name)}")
         for name in outcomes.keys() - self.printed if self.progress.disable else ():
             self.printed.add(name)
             outcome = f"{outcomes[name]['outcome']} {outcomes[name]['why']}".strip()
             # not logged: logging may write to the file of another run at this moment
             self.progress.console.print(
-                f"{len(self.printed)} of {self.runs}: {name} {outcome}", markup=False, highlight=False, soft_wrap=True
+                f"{len(self.printed)} of {self.runs}: {self.labels.get(name, name)} {outcome}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
             )
 
 

@@ -54,9 +54,9 @@ def _replace_below(file: Path, title: str, text: str) -> None:
 
 
 def _verdicts(page: Path) -> str:
-    """Return the list of verdicts of a published study."""
-    lines = page.read_text().split(MARK)[1].strip().splitlines()
-    return "\n".join(line for line in lines if line.startswith("- "))
+    """Return the list of verdicts on Dice of a published study, and of its limits."""
+    lines = page.read_text().split(MARK)[1].split("```")[0].strip().splitlines()
+    return "\n".join(line for line in lines if line.startswith("- ") and not line.startswith("- objects and outlines"))
 
 
 def _facts(study: Path, runs: list[RunFolder]) -> str:

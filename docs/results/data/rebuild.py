@@ -1,12 +1,12 @@
-"""Build the two real data sets of these studies from the public download of BBBC038, stage1_train (CC0):
+"""Build the two real data sets of these studies from the public download of BBBC038, stage1_train (CC0).
 
     python docs/results/data/rebuild.py stage1_train data
 
-It writes ``data/tissue50`` and ``data/fluo50``: images and numbered masks as PNG, and ``groups.csv``. stage1_train is the
-unpacked ``stage1_train.zip`` of https://bbbc.broadinstitute.org/BBBC038; it has a folder for each image, by its id.
+It writes ``data/tissue50`` and ``data/fluo50``: images and numbered masks as PNG, and ``groups.csv``. stage1_train is
+the unpacked ``stage1_train.zip`` of https://bbbc.broadinstitute.org/BBBC038; it has a folder for each image, by its id.
 
-The studies used tissue50 with JPEG images and JPEG masks, flawed like Mabimi (grey where cells touch), and with masks that
-people had corrected, so scores differ a little from those of these files.
+The studies used tissue50 with JPEG images and JPEG masks, flawed like Mabimi (grey where cells touch), and with masks
+that people had corrected, so scores differ a little from those of these files.
 """
 
 import csv
