@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -415,3 +417,10 @@ def test_bad_input_is_said_plainly(tmp_path, monkeypatch, words, code, message):
 def test_help_does_not_wait_for_torch():
     heavy = "import sys, cellseg.cli; print({'torch', 'lightning', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_the_version_is_printed_by_the_command_and_by_the_module():
+    for words in (["--version"], ["-m", "cellseg", "--version"]):
+        command = [str(Path(sys.executable).with_name("cellseg"))] if len(words) == 1 else [sys.executable]
+        said = subprocess.run([*command, *words], capture_output=True, text=True, check=True).stdout
+        assert said == f"cellseg {version('cellseg')}\n"

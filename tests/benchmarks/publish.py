@@ -3,7 +3,7 @@
 Writes ``docs/results/tissue50/``: the report, its figures and tables; ``runs.tar.xz``, the run folders without weights,
 pictures and curves for TensorBoard; and ``README.md``, of which the part above the mark is written by hand and kept.
 Below it are verdicts, commands, commits, machine, dates and hours. ``docs/results/README.md`` lists the verdicts of all
-studies in the same way. To get the runs back:
+studies in the same way, and the table in the project's README is made anew. To get the runs back:
 
     tar -xf docs/results/tissue50/runs.tar.xz -C logs
 """
@@ -16,6 +16,8 @@ import sys
 import tarfile
 from pathlib import Path
 
+import pandas as pd
+
 from cellseg.data.findings import count
 from cellseg.run.folder import RunFolder
 from cellseg.run.plan import read_plans
@@ -24,6 +26,9 @@ from cellseg.study.report import write_report
 
 MARK = "<!-- below: python tests/benchmarks/publish.py -->"
 KEPT = ("config.yaml", "split.json", "code.patch", "metrics.csv", "per_image.csv", "baselines.csv", "summary.json")
+COMPARED = {"tissue50": "tissue", "fluo50": "fluorescence", "smears": "drawn smears"}  # study: heading
+NETWORKS = ("UNet", "PotiNet", "XopiNet", "Otsu")
+HEADING = f"| network | {' | '.join(COMPARED.values())} |"
 TABLES = ("report.md", "comparisons.csv", "configurations.csv", "images.csv")
 
 
@@ -45,6 +50,27 @@ def main(study: Path, results: Path) -> None:
     found = [path for path in sorted(results.glob("*/README.md")) if MARK in path.read_text()]
     parts = [f"## [{path.parent.name}]({path.parent.name}/README.md)\n\n{_verdicts(path)}" for path in found]
     _replace_below(results / "README.md", "Results", "\n\n".join(parts))
+    page = results.parents[1] / "README.md"
+    lines = page.read_text().splitlines()
+    first = lines.index(HEADING)
+    last = next(number for number in range(first, len(lines)) if not lines[number].startswith("|"))
+    page.write_text("\n".join([*lines[:first], *table(results), *lines[last:], ""]))
+
+
+def table(results: Path) -> list[str]:
+    """Return the lines of the table in the README of the project: Dice in points with its interval, of each network."""
+    found = [pd.read_csv(results / study / "configurations.csv", index_col="configuration") for study in COMPARED]
+    rows = [HEADING, "|---" * (1 + len(COMPARED)) + "|"]
+    for network in NETWORKS:
+        cells = []
+        for table in found:
+            if network not in table.index:
+                cells.append("-")
+                continue
+            one = 100 * table.loc[network, ["dice", "dice_low", "dice_high"]].astype(float)
+            cells.append(f"{one['dice']:.1f} [{one['dice_low']:.1f}, {one['dice_high']:.1f}]")
+        rows.append(f"| {network} | {' | '.join(cells)} |")
+    return rows
 
 
 def _replace_below(file: Path, title: str, text: str) -> None:
