@@ -41,6 +41,8 @@ class _PlainErrors(TyperGroup):
             raise typer.Exit(1) from error
         except (typer.Exit, typer.Abort):  # both are RuntimeErrors
             raise
+        except BrokenPipeError:  # as in cellseg ... | head; typer ends quietly
+            raise
         except OSError as error:
             place = error.filename2 or error.filename or "a file"  # filename2 is the target of a rename
             _complain(f"{place}: {error.strerror or error}; fix this and run the same command again")
