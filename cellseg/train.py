@@ -102,6 +102,8 @@ def main(cfg: DictConfig) -> float | None:
         process.run_isolated(overrides, folder, partial(was_finished, cfg, folder), cfg.n_jobs)
         return None
     process.end_with_the_sweep()
+    if sys.stderr.isatty() and process.SWEPT not in os.environ:
+        sys.stderr.write("loading PyTorch\n")
     import cellseg.run.execution  # noqa: F401 (takes seconds, in which a signal may end the process)
 
     try:
