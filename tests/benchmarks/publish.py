@@ -46,7 +46,8 @@ def main(study: Path, results: Path) -> None:
         (out / name).write_text(_anywhere((study / name).read_text(), runs))
     _archive(study, runs, out / "runs.tar.xz")
     verdicts = "\n".join(f"- {sentence}" for sentence in sentences)
-    below = f"## Verdicts\n\n{verdicts}\n\nAll tables and figures: [report.md](report.md)\n\n## Runs\n\n{_facts(study, runs)}"
+    below = f"## Verdicts\n\n{verdicts}\n\nAll tables and figures: [report.md](report.md)\n\n## Runs\n\n"
+    below += _facts(study, runs)
     _replace_below(out / "README.md", study.name, below)
     found = [path for path in sorted(results.glob("*/README.md")) if MARK in path.read_text()]
     parts = [f"## [{path.parent.name}]({path.parent.name}/README.md)\n\n{_verdicts(path)}" for path in found]
