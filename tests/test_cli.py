@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -419,8 +418,5 @@ def test_help_does_not_wait_for_torch():
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_the_version_is_printed_by_the_command_and_by_the_module():
-    for words in (["--version"], ["-m", "cellseg", "--version"]):
-        command = [str(Path(sys.executable).with_name("cellseg"))] if len(words) == 1 else [sys.executable]
-        said = subprocess.run([*command, *words], capture_output=True, text=True, check=True).stdout
-        assert said == f"cellseg {version('cellseg')}\n"
+def test_the_version_is_printed():
+    assert run("--version") == (0, f"cellseg {version('cellseg')} ")
