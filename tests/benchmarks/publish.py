@@ -48,7 +48,7 @@ def main(study: Path, results: Path) -> None:
     verdicts = "\n".join(f"- {sentence}" for sentence in sentences)
     below = f"## Verdicts\n\n{verdicts}\n\nAll tables and figures: [report.md](report.md)\n\n## Runs\n\n"
     below += _facts(study, runs)
-    _replace_below(out / "README.md", study.name, below)
+    _replace_below(out / "README.md", study.name, _anywhere(below, runs))
     found = [path for path in sorted(results.glob("*/README.md")) if MARK in path.read_text()]
     parts = [f"## [{path.parent.name}]({path.parent.name}/README.md)\n\n{_verdicts(path)}" for path in found]
     _replace_below(results / "README.md", "Results", "\n\n".join(parts))
@@ -61,7 +61,8 @@ def main(study: Path, results: Path) -> None:
 
 def table(results: Path) -> list[str]:
     """Return the lines of the table in the README of the project: Dice in points with its interval, of each network."""
-    found = [pd.read_csv(results / study / "configurations.csv", index_col="configuration") for study in COMPARED]
+    files = [results / study / "configurations.csv" for study in COMPARED]
+    found = [pd.read_csv(file, index_col="configuration") if file.exists() else pd.DataFrame() for file in files]
     rows = [HEADING, "|---" * (1 + len(COMPARED)) + "|"]
     for network in NETWORKS:
         cells = []
