@@ -225,7 +225,7 @@ def test_a_study_is_used_without_trust_by_its_best_own_network(own, smears, tmp_
     best = find_trained(study, trust=True).runs[0].files.summary.model
     said = invoke("predict", study, smears, "--output", tmp_path / "out")
     assert "unet" in next(line for line in said.splitlines() if "by mean test Dice" in line)
-    assert ("needs --trust" in said) == (best != "unet")
+    assert ("needs --trust" in said) == (best != "UNet")
     assert "left out" in invoke("evaluate", study, smears, code=1)
 
 
