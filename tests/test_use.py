@@ -283,7 +283,10 @@ class Red(torch.nn.Module):
         return torch.logit(image[:, :1].clamp(0.01, 0.99))
 
 
-@pytest.mark.parametrize("factor", [0.12, 0.5, 1.0, 1.7, 3.0])
+SLOWER = [pytest.param(factor, marks=pytest.mark.slow) for factor in (0.5, 1.7, 3.0)]
+
+
+@pytest.mark.parametrize("factor", [0.12, 1.0, *SLOWER])
 def test_the_scale_is_found_from_the_sizes_of_cells(finished, tmp_path, factor):
     """Cells in training had a radius of 6 pixels of the squares of 64x64 that the network saw."""
     folder = tmp_path / "run"
