@@ -484,6 +484,8 @@ def predict(
     rows = done.rows
     for line in done.warnings:
         typer.echo(f"warning: {line}", err=True)
+    if warning := trained.kind_warning(done.facts):
+        typer.echo(f"warning: {warning}", err=True)
     sizes = [(int(row["width"]), int(row["height"])) for row in rows]
     if factor is None and (warning := trained.scale_warning(sizes, tiles=tiles)):
         typer.echo(f"warning: {warning}", err=True)

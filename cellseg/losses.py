@@ -39,17 +39,28 @@ def soft_dice(probability: Tensor, target: Tensor) -> Tensor:
         Shape (N,): ``2 * sum(p * t) / (sum(p) + sum(t))`` without a smoothing term; 1 where both sums are 0.
 
     Raises:
-        InputError: If the shapes differ.
+        InputError: If the shapes differ, or a target on the CPU is not between 0 and 1.
     """
-    if probability.shape != target.shape:
-        raise InputError(
-            f"prediction and target must have the same shape, but have {tuple(probability.shape)} and "
-            f"{tuple(target.shape)}; for masks of one class set model.out_channels=1"
-        )
+    _check(probability, target)
     p, t = probability.flatten(1).float(), target.flatten(1).float()
     overlap, total = 2 * (p * t).sum(1), p.sum(1) + t.sum(1)
     empty = total == 0  # NaN stays NaN, so a diverged network never gets a perfect score
     return torch.where(empty, 1.0, overlap / torch.where(empty, 1.0, total))
+
+
+def _check(prediction: Tensor, target: Tensor) -> None:
+    """Refuse targets that do not fit; values on a GPU are not looked at, because it would have to wait in each step."""
+    if prediction.shape != target.shape:
+        several = prediction.ndim == target.ndim == 4 and prediction.shape[1] > target.shape[1]
+        raise InputError(
+            f"prediction and target must have the same shape, but have {tuple(prediction.shape)} and "
+            f"{tuple(target.shape)}" + "; for masks of one class set model.out_channels=1" * several
+        )
+    if target.is_cpu and target.numel() and not 0 <= target.min() <= target.max() <= 1:
+        raise InputError(
+            f"the target must be between 0 and 1, but goes from {target.min().item():g} to {target.max().item():g}; "
+            "for a mask of 0 and 255 pass mask > 0"
+        )
 
 
 class DiceLoss(nn.Module):
@@ -79,8 +90,8 @@ class DiceBCELoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the loss in float32, whatever the precision of the logits."""
-        entropy = F.binary_cross_entropy_with_logits(logits.float(), target.float())
-        return self.dice(logits, target) + self.weight * entropy
+        dice = self.dice(logits, target)  # first: it refuses targets that do not fit
+        return dice + self.weight * F.binary_cross_entropy_with_logits(logits.float(), target.float())
 
 
 class FocalLoss(nn.Module):
@@ -104,6 +115,7 @@ class FocalLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the loss in float32, whatever the precision of the logits."""
+        _check(logits, target)
         logits, target = logits.float(), target.float()
         entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         weight = self.alpha * target + (1 - self.alpha) * (1 - target)

@@ -106,6 +106,11 @@ class UNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute logits; the loss, the metrics and prediction apply the sigmoid."""
+        if image.ndim != 4 or not image.is_floating_point():
+            raise InputError(
+                "a network takes floating-point images of shape (N, C, H, W) in [0, 1], but the tensor is "
+                f"{image.dtype} of shape {tuple(image.shape)}"
+            )
         channels, height, width = image.shape[-3:]
         if channels != self.in_channels:
             raise InputError(f"model.in_channels is {self.in_channels}, but the image has {channels} channels")

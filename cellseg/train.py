@@ -22,6 +22,7 @@ from cellseg.run.home import CONF
 from cellseg.run.overrides import as_typed, explain, nearest, one_line, refuse_lists, to_type
 from cellseg.run.plan import check_plan_keys
 from cellseg.run.signals import Interrupted, StopRequest, leave
+from cellseg.run.values import check_values
 from cellseg.storage.errors import InputError
 from cellseg.sweep import account, process
 
@@ -69,14 +70,11 @@ def settle(cfg: DictConfig) -> None:
         near = nearest(unknown[0], sorted(known))
         then = f"did you mean {near}?" if near else "see --help"
         raise InputError(f"{unknown[0]} is not a key of cellseg, so adding it with + has no effect; {then}")
-    if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**32:
-        raise InputError(f"seed must be a whole number from 0 to {2**32 - 1}, but is {cfg.seed}")
+    check_values(cfg)
     if not re.fullmatch(r"\w[\w.,+-]*", str(cfg.study)):
         raise InputError(
             f"study must be a name of letters, digits, _ and, after the first, any of . , + -, but is {cfg.study}"
         )
-    if cfg.threads is not None and (type(cfg.threads) is not int or cfg.threads < 1):
-        raise InputError(f"threads must be a whole number from 1, or null for all there are, but is {cfg.threads}")
     if type(cfg.n_jobs) is not int or cfg.n_jobs < 1:
         raise InputError(
             f"n_jobs must be a whole number from 1, the number of runs at the same time, but is {cfg.n_jobs}"
@@ -87,9 +85,6 @@ def settle(cfg: DictConfig) -> None:
             "trainer.precision=16-true cannot train: the updates of Adam are too small for float16; "
             "set bf16-mixed, bf16-true, 16-mixed or 32-true"
         )
-    epochs = cfg.trainer.max_epochs
-    if epochs is not None and (type(epochs) is not int or epochs == 0 or epochs < -1):
-        raise InputError(f"trainer.max_epochs must be at least 1, but is {epochs}")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")

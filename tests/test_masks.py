@@ -253,6 +253,12 @@ def test_dense_cells_are_not_taken_for_inverted(tmp_path, share):
     assert not reading(save(tmp_path / "m.png", discs(share).astype(np.uint8) * 255)).inverted
 
 
+def test_noise_of_jpeg_around_cells_is_not_taken_for_an_inverted_mask(tmp_path):
+    noise = np.random.default_rng(0).integers(1, 6, discs(0.1).shape, np.uint8)
+    assert not reading(save(tmp_path / "m.jpg", np.where(discs(0.1), np.uint8(250), noise), quality=70)).inverted
+    assert reading(save(tmp_path / "i.jpg", np.where(discs(0.1), noise, np.uint8(250)), quality=70)).inverted
+
+
 def test_of_several_mask_files_each_is_looked_at(tmp_path):
     cells, exif = scene() > 0, Image.Exif()
     exif[0x0112] = 3

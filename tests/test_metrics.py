@@ -8,8 +8,9 @@ from sklearn.metrics import f1_score, jaccard_score
 from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex
 
 from cellseg import DiceLoss
-from cellseg.losses import soft_dice
+from cellseg.losses import DiceBCELoss, FocalLoss, soft_dice
 from cellseg.metrics import SegmentationScores, image_scores
+from cellseg.storage.errors import InputError
 
 SCORES = ("dice", "iou", "soft_dice")
 
@@ -145,3 +146,14 @@ def test_dice_and_iou_are_monais_where_it_counts_empty_masks():
     ours = image_scores(prediction, truth)
     for name, score in (("dice", compute_dice), ("iou", compute_iou)):
         assert torch.allclose(ours[name], score(prediction, truth, ignore_empty=False)[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [DiceLoss(), DiceBCELoss(), FocalLoss()])
+def test_a_loss_refuses_targets_that_do_not_fit(loss):
+    logits, target = torch.randn(2, 1, 4, 4), (torch.rand(2, 1, 4, 4) > 0.5).float()
+    for wrong in (255 * target, -target):
+        with pytest.raises(InputError, match="must be between 0 and 1"):
+            loss(logits, wrong)
+    with pytest.raises(InputError, match=r"must have the same shape, .* and \(2, 4, 4\)$"):
+        loss(logits, target[:, 0])
+    assert loss(logits, target) == loss(logits, target.bool()) == loss(logits, target.byte())

@@ -149,6 +149,10 @@ def test_train_takes_paths_as_typed(tmp_path):
             ["-m", "data.root=a,b"],
             "a does not exist; if the comma is part of one name, quote it: -m \"data.root='a,b'\"",
         ),
+        (
+            ["-m", "model=segresnet,unet", "model.init_filters=8"],
+            "model.init_filters is not a key together with model=unet, which the sweep has too",
+        ),
     ],
 )
 def test_a_wrong_command_line_gets_one_sentence_with_what_to_type(tmp_path, words, said):

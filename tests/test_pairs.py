@@ -591,3 +591,19 @@ def test_a_file_of_a_microscope_is_no_data_set(tmp_path):
     draw(tmp_path / "a.czi")
     with pytest.raises(InputError, match=r"a\.czi: is a Zeiss image, .* convert it"):
         find_pairs(tmp_path / "a.czi")
+
+
+def test_names_that_differ_only_in_capitals_are_told(tmp_path):
+    for number in range(3):
+        picture(tmp_path / "images" / f"c{number}.png")
+        picture(tmp_path / "masks" / f"{'C' if number == 2 else 'c'}{number}.png")
+    [problem] = [one for one in scan_pairs(tmp_path).problems if one.path.parent.name == "images"]
+    assert problem.remedy == "only capital letters differ from C2.png: rename one of them"
+
+
+def test_two_folders_of_the_same_names_are_to_be_renamed(tmp_path):
+    for folder in ("Bilder", "Masken"):
+        for number in range(3):
+            picture(tmp_path / folder / f"c{number}.png")
+    with pytest.raises(InputError, match="Bilder, Masken hold files of the same names: rename one to images, the"):
+        scan_pairs(tmp_path)

@@ -311,6 +311,18 @@ def test_the_scale_is_found_from_the_sizes_of_cells(finished, tmp_path, factor):
     Image.new("L", (200, 200)).save(tmp_path / "black.png")
     with pytest.raises(InputError, match="found no cells"):
         find_scale(trained, [tmp_path / "black.png"], Reading(image_size=64))
+    with Image.open(files[0]) as small:
+        small.resize((3 * small.width, 3 * small.height)).save(tmp_path / "large.png")
+    with pytest.raises(InputError, match="no factor fits all"):
+        find_scale(trained, [files[0], tmp_path / "large.png"], Reading(image_size=64))
+
+
+def test_images_of_another_kind_are_told(finished, smears, tmp_path):
+    Image.new("RGB", (96, 72), (12, 12, 14)).save(tmp_path / "dark.png")
+    usual = smears / "cell_1" / "source.jpg"
+    said = invoke("predict", finished, tmp_path / "dark.png", usual, "--output", tmp_path / "out")
+    assert "1 of 2 images look dark grey, but the images that the network was tested on are bright colour" in said
+    assert "look dark grey" not in invoke("predict", finished, usual, "--output", tmp_path / "usual")
 
 
 def test_a_picture_that_is_nearly_all_cell_is_told(finished, tmp_path):
@@ -833,3 +845,23 @@ def test_an_image_that_lost_its_cells_to_resizing_scores_0_and_not_1(finished, t
     said = invoke("evaluate", finished, tmp_path, "--output", tmp_path / "out")
     assert "2 of 2 objects vanish when masks are resized to 64x64 pixels; 2 masks lose all" in said
     assert [float(row["dice"]) for row in rows(tmp_path / "out" / "per_image.csv")] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (np.random.default_rng(0).random((48, 48, 3)), "pass uint8; for values in"),
+        (np.zeros((3, 48, 48), np.uint8), r"channels come first, pass array.transpose\(1, 2, 0\)"),
+        (torch.rand(3, 48, 48), "not a Tensor; for a tensor"),
+        (None, "not a NoneType"),
+    ],
+)
+def test_what_is_no_picture_is_refused_with_what_to_pass(finished, given, said):
+    with pytest.raises(InputError, match=said):
+        load_run(finished).predict(given)
+
+
+@pytest.mark.parametrize("given", [torch.rand(3, 64, 64), torch.zeros(1, 3, 64, 64, dtype=torch.uint8)])
+def test_a_network_says_which_tensors_it_takes(finished, given):
+    with pytest.raises(InputError, match=r"floating-point images of shape \(N, C, H, W\)"):
+        load_run(finished).network(given)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.dataset import Augmentation, CellDataset, EpochSampler
-from cellseg.data.facts import Reading, checked_ignore_value
+from cellseg.data.facts import Reading, check_numbers, checked_ignore_value
 from cellseg.data.findings import WARNING, Leak, count, describe_masks, find_leaks, look_at_pairs, nothing_to_learn
 from cellseg.data.pairs import Scan, find_pairs, see_all
 from cellseg.data.splits import SplitEntry, SplitPlan, SplitRecord, Subsets, read_split
@@ -74,13 +74,7 @@ class CellDataModule(L.LightningDataModule):
         cache: str | None = None,
     ) -> None:
         super().__init__()
-        for name, value, least, most in (
-            ("image_size", image_size, 1, 2**16),
-            ("batch_size", batch_size, 1, 2**16),
-            ("mask_threshold", mask_threshold, 0, 254),
-        ):
-            if not isinstance(value, int) or not least <= value <= most:
-                raise InputError(f"data.{name} must be a whole number from {least} to {most}, but is {value!r}")
+        check_numbers(image_size, batch_size, mask_threshold)
         if resize not in ("whole", "crop"):
             raise InputError(f"data.resize must be whole or crop, but is {resize!r}")
         if augmentation is not None and not callable(augmentation):

@@ -38,6 +38,21 @@ class Reading:
     ignore_value: IgnoreValue = None
 
 
+def check_numbers(image_size: Any, batch_size: Any, mask_threshold: Any) -> None:
+    """Check the numbers among the settings of a data set.
+
+    Raises:
+        InputError: If one is not a whole number or out of range.
+    """
+    for name, value, least, most in (
+        ("image_size", image_size, 1, 2**16),
+        ("batch_size", batch_size, 1, 2**16),
+        ("mask_threshold", mask_threshold, 0, 254),
+    ):
+        if not isinstance(value, int) or not least <= value <= most:
+            raise InputError(f"data.{name} must be a whole number from {least} to {most}, but is {value!r}")
+
+
 def checked_ignore_value(value: Any, name: str) -> IgnoreValue:
     """Return a value of mask pixels that nobody judged: a whole number, or red, green and blue; None for none.
 

@@ -80,7 +80,7 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
         lambda facts: (
             f"looks inverted: cell covers {_range(fact.cells for fact in facts)} and surrounds the background"
         ),
-        "kept as it is: every value above 0 is cell; if it is inverted, save background as 0",
+        "kept as it is; if cell and background are exchanged, save background as 0",
     ),
     Trait(
         WARNING,
@@ -151,7 +151,7 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
         NOTE,
         lambda fact: fact.faint > 0 and fact.mask_kind == GREY,
         lambda facts: f"faint pixels, {_range(fact.faint for fact in facts)} of all pixels",
-        "values up to data.mask_threshold are background",
+        "values up to data.mask_threshold are background; JPEG makes such pixels, so save masks as PNG or TIFF",
     ),
     Trait(NOTE, lambda fact: fact.mask_kind == LABELS and fact.mask_brightest == 1, "values 0 and 1", "1 is cell"),
     Trait(
@@ -466,18 +466,20 @@ def _sizes(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
             "the data set",
             f"{len(sizes)} image sizes; {count} of {len(facts)} are {width}x{height}",
             f"all are resized to one square, so cells {'are distorted differently' if stretched else 'change scale'}; "
-            "data.resize=crop keeps their scale",
+            "training with data.resize=crop keeps their scale",
         )
 
 
 def _modalities(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
-    kinds = Counter(
-        f"{'dark' if fact.brightness < DARK else 'bright'} {'colour' if fact.colourfulness > COLOURED else 'grey'}"
-        for fact in facts
-    )
+    kinds = Counter(kind_of(fact.brightness, fact.colourfulness) for fact in facts)
     if len(kinds) > 1:
         seen = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         yield Finding(WARNING, "the data set", f"mixed modalities: {seen}", "all are treated in the same way")
+
+
+def kind_of(brightness: float, colourfulness: float) -> str:
+    """Return the kind of an image, such as "dark grey"; both measures as in ``ImageFacts``."""
+    return f"{'dark' if brightness < DARK else 'bright'} {'colour' if colourfulness > COLOURED else 'grey'}"
 
 
 def _range(shares: Iterator[float]) -> str:

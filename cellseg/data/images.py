@@ -23,6 +23,7 @@ ORIENTATION = 0x0112  # EXIF tag of cameras
 STRETCH = (0.1, 99.9)  # percentiles that become black and white in images of more than 8 bits
 SMALLEST_RANGE = 256  # levels: a smaller range is not stretched to black and white, so that blank images stay blank
 WEBP_CHUNKS = 2**12  # bytes at the start of a WebP file that contain the name of its pixel chunk
+MOST_PLANES = 16  # more channels than this are rather the width of an array (C, H, W)
 MOST_SHOWN = 3  # channels that red, green and blue can show
 
 Source = Path | Image.Image | NDArray[np.generic]
@@ -140,6 +141,11 @@ def decode(source: Source, *, stacked: bool = False) -> Decoded:
     """
     if isinstance(source, np.ndarray):
         return _of_array(source)
+    if not isinstance(source, Path | Image.Image):
+        raise InputError(
+            "an image must be a file, an image of PIL, or an array (H, W) or (H, W, C), not a "
+            f"{type(source).__name__}; for a tensor (C, H, W) in [0, 1]: (255 * tensor).byte().permute(1, 2, 0).numpy()"
+        )
     try:
         if isinstance(source, Path):
             require_bounded(source, "a picture")
@@ -192,6 +198,11 @@ def _decode_by_pillow(source: Path | Image.Image) -> Decoded:
 def _of_array(values: Values) -> Decoded:
     if values.ndim not in (2, 3) or not values.size or values.dtype.kind not in "buif":
         raise InputError(f"an image must be an array (H, W) or (H, W, C) of numbers, not {values.shape} {values.dtype}")
+    if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[2] > MOST_PLANES:
+        raise InputError(
+            f"an image must be an array (H, W, C), but its shape is {values.shape}; if channels come first, pass "
+            "array.transpose(1, 2, 0)"
+        )
     values = values if values.ndim == 3 else values[..., None]
     count, bits = values.shape[2], 1 if values.dtype == bool else values.dtype.itemsize * 8
     return Decoded(values, alpha=count == 4, bits=bits, channels=count if count == 2 or count > 4 else 0)
@@ -237,9 +248,10 @@ def _chosen(whole: Pixels, channels: Sequence[int] | None, decoded: Decoded, sou
 
 def _upper_bits(values: Values, bits: int, source: Source) -> Pixels:
     if values.dtype.kind != "u" or not 8 <= bits <= 16:
-        raise InputError(
-            f"{_named(source)}: has colour values of type {values.dtype}; save it as RGB with 8 or 16 bits"
-        )
+        remedy = "save it as RGB with 8 or 16 bits"
+        if isinstance(source, np.ndarray):
+            remedy = "pass uint8; for values in [0, 1]: (255 * array).astype(np.uint8)"
+        raise InputError(f"{_named(source)}: has colour values of type {values.dtype}; {remedy}")
     return (values >> (bits - 8)).astype(np.uint8)
 
 

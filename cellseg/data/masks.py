@@ -274,10 +274,11 @@ def _interpreted(path: Path, threshold: int, decoded: Decoded) -> MaskReading:
     if present.size == 0:
         empty = MaskReading(values > 0, decoded, EMPTY, decoded.turned, decoded.white_is_zero)
         return replace(empty, by_index=by_index)
+    kind = GREY if decoded.lossy == "yes" else _meaning(values, present)
     found = MaskReading(
         cell=values > 0,
         decoded=decoded,
-        kind=GREY if decoded.lossy == "yes" else _meaning(values, present),
+        kind=kind,
         turned=decoded.turned,
         white_is_zero=decoded.white_is_zero,
         values=present.size,
@@ -285,7 +286,7 @@ def _interpreted(path: Path, threshold: int, decoded: Decoded) -> MaskReading:
         second=present[-2].item() if present.size > 1 else 0,
         brightest=present[-1].item(),
         by_index=by_index,
-        inverted=_looks_inverted(values),
+        inverted=_looks_inverted(np.where(values > threshold, values, 0) if kind == GREY else values),
     )
     if by_index and found.kind != LABELS:
         raise InputError(

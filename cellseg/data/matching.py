@@ -132,8 +132,12 @@ class Found:
             elif not matching and is_preview(twins[0]) and preview_base(twins[0]) in bases:
                 self.mentioned.add(str(twins[0]))
             elif not matching:
-                self.complain(twins[0], "the image has no mask", "add the mask or move the image away")
-                self.failure = self.failure or (twins[0], f" has no mask: {_content(masks)}")
+                folded = {key.casefold() for key in image_keys(twins[0])}
+                near = [mask for mask in masks if folded & {key.casefold() for key in mask_keys(mask)}]
+                capitals = f"only capital letters differ from {near[0].name}" if near else ""
+                remedy = f"{capitals}: rename one of them" if near else "add the mask or move the image away"
+                self.complain(twins[0], "the image has no mask", remedy)
+                self.failure = self.failure or (twins[0], f" has no mask: {capitals or _content(masks)}")
             elif len(matching) > 1:
                 several = f"more than one mask could belong to it ({names(matching)})"
                 self.complain(twins[0], several, "keep one", [*twins, *matching])

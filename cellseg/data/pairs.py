@@ -2,6 +2,7 @@
 
 import difflib
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -245,14 +246,27 @@ def _no_pairs(top: Folder, folders: list[Folder], failed: list[Found]) -> str:
     if reasons:
         path, why = reasons[0].failure or (reasons[0].problems[0].path, f": {reasons[0].problems[0].seen}")
         said.append(f"the most similar layout is {reasons[0].layout}, but {shown(path, root)}{why}")
+        alike = _same_names(folders)
         said.append(
-            "give each image and its mask the same name, "
+            f"{names(alike)} hold files of the same names: rename one to images, the other to masks"
+            if alike
+            else "give each image and its mask the same name, "
             f"or list them in {root / 'pairs.csv'}: first the line {HEADER}, then a row for each pair"
         )
     else:
         said.append(f"expected {LAYOUTS}")
     said.append(_describe(root, folders))
     return f"{root} contains no pairs; {'; '.join(said)}{_hint(root)}"
+
+
+def _same_names(folders: Sequence[Folder]) -> list[Path]:
+    """Return two folders whose names do not tell images from masks, but whose files have the same names."""
+    unnamed = [folder for folder in folders if folder.pictures and not folder_role(folder.path.name)]
+    for number, one in enumerate(unnamed):
+        for other in unnamed[number + 1 :]:
+            if {path.stem for path in one.pictures} == {path.stem for path in other.pictures}:
+                return [one.path, other.path]
+    return []
 
 
 def _distance(found: Found) -> int:

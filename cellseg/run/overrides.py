@@ -159,11 +159,18 @@ def explain(error: CompactHydraException, words: Sequence[str], conf: Path, own:
                 continue
             shown = f"[{','.join(map(str, first))}]" if isinstance(first, list) else first
             chosen.append(f"{override.key_or_group}={shown}")
-        default, config = (
-            _keys(OmegaConf.to_container(compose("config", choice, return_hydra_config=True)))
-            for choice in ([], chosen)
-        )
-    sweep = any(word in ("-m", "--multirun") for word in words)
+        default, config = (_composed(choice) for choice in ([], chosen))
+        sweep = any(word in ("-m", "--multirun") for word in words)
+        for override in overrides if sweep else []:
+            group = override.key_or_group
+            for name in values(override) if group in groups and override.is_sweep_override() else []:
+                if not isinstance(name, str):
+                    continue
+                if lacking := _lacking(overrides, config, _composed([*chosen, f"{group}={name}"])):
+                    return (
+                        f"{lacking} is not a key together with {group}={name}, which the sweep has too; give each "
+                        f"{group} with other keys a sweep of its own, into the same study"
+                    )
     for override in overrides:
         key, typed = override.key_or_group, str(override.input_line)
         added = override.is_add() or override.is_force_add()
@@ -178,6 +185,17 @@ def explain(error: CompactHydraException, words: Sequence[str], conf: Path, own:
             one = f"{name}=[{value}]" if name.endswith("channels") else f"{name}={quoted(value)}"
             return f'{typed} has several values, which only a sweep takes: put -m first; for one value: "{one}"'
     return one_line(error, error.__cause__)
+
+
+def _composed(choice: Sequence[str]) -> Mapping[str, Any]:
+    """Return all keys of the configuration with these choices."""
+    return _keys(OmegaConf.to_container(compose("config", list(choice), return_hydra_config=True)))
+
+
+def _lacking(overrides: Sequence[Override], here: Mapping[str, Any], there: Mapping[str, Any]) -> str | None:
+    """Return the key of the first override that is in one configuration and not in the other; None if there is none."""
+    keys = (override.key_or_group for override in overrides if not override.is_add() and not override.is_force_add())
+    return next((key for key in keys if key in here and key not in there), None)
 
 
 def one_line(*errors: BaseException | None) -> str:

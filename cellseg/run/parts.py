@@ -148,7 +148,11 @@ def _missing_package(error: BaseException) -> str | None:
 def _install(package: str) -> str:
     if package in EXTRAS and CLONE:
         return f'python -m pip install -c constraints.txt -e ".[{package}]"'
-    return f"pip install {package}" + ("" if package in EXTRAS else ", or set PYTHONPATH")
+    if package in EXTRAS:
+        return f"pip install {package}"
+    return (
+        f"if it is your own file, name its folder: --config-dir FOLDER or PYTHONPATH=FOLDER; else pip install {package}"
+    )
 
 
 def _waiting(cfg: DictConfig, key: str) -> functools.partial[Any]:

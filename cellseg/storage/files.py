@@ -92,7 +92,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def new_folder(path: Path, remedy: str = "free space there, or name another folder") -> Iterator[Path]:
+def new_folder(path: Path, remedy: str = "check the folder and its free space, or name another") -> Iterator[Path]:
     """Make a temporary folder and rename it to ``path`` when the block ends; after an error, delete it.
 
     Args:

@@ -132,7 +132,7 @@ def _differences(study: Study, verdicts: Sequence[Verdict]) -> Picture:
         figure,
         "differences",
         "Differences between configurations",
-        "Mean difference in Dice over images with its interval, for all comparisons together. Red: better or worse; "
+        "Mean difference in Dice over images with its interval, for all comparisons together. Orange: better or worse; "
         "green: equivalent; grey: no "
         f"difference shown, or no verdict. The band is the margin: differences below {points:g} points are equivalent.",
     )

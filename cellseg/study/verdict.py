@@ -222,9 +222,19 @@ def _power(dice: Comparison, margin: float) -> str:
 
 
 def _advice(dice: Comparison) -> str:
-    """Say what reduces the variance that seeds do not reduce."""
+    """Say what reduces the largest part of the variance, where more seeds alone do not reduce it enough."""
     variance = dice.variance
-    if variance and (variance.training or 0.0) > variance.group:
+    training, group, seed = (
+        (variance.training or 0.0, variance.group, (variance.seed or 0.0) + (variance.seed_group or 0.0))
+        if variance
+        else (0.0, 0.0, 0.0)
+    )
+    if seed > max(training, group):
+        return (
+            "most of the variation is between seeds: look for runs that end far from the others, and train longer or "
+            "with a smaller optimizer.lr"
+        )
+    if training > group:
         again = (
             ""
             if dice.repeated

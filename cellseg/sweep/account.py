@@ -36,6 +36,7 @@ from cellseg.run.overrides import INPUTS, quoted, values
 from cellseg.run.plan import check_plan_keys, plan_study
 from cellseg.run.resolvers import register_resolvers
 from cellseg.run.signals import say
+from cellseg.run.values import check_values
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import write_text
 from cellseg.sweep.process import ACCOUNT, SWEEP, name_sweep, stop_file
@@ -234,6 +235,7 @@ def run_folders(config: DictConfig, overrides: list[Override]) -> dict[str, str]
         groups = tuple(word for word in job if "." not in word.partition("=")[0] and not word.startswith("seed="))
         if groups not in composed or not known.issuperset(job):
             found = loader.load_sweep_config(config, job)
+            check_values(found)
             composed[groups] = found.hydra.runtime.choices.model, found.seed
             known.update(job)
         model, seed = composed[groups]

@@ -136,6 +136,8 @@ def evaluate(
     sizes = [(facts.width, facts.height) for facts in decoded.facts]
     if warning := trained.scale_warning(sizes, tiles=False, choice=False):
         caveats.append(warning)
+    if warning := trained.kind_warning(decoded.facts):
+        caveats.append(warning)
     found = look_at_pairs(scan.pairs, decoded.facts, scan.root, resized=not predictor.tiles)
     warnings = [str(finding) for finding in found if finding.severity == WARNING]
     described = [description for score in added.values() for description in score.described]

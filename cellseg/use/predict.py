@@ -87,11 +87,13 @@ class Predicted:
     Attributes:
         rows: The rows of ``images.csv``.
         failures: Images that could not be read, with the reason.
-        warnings: The warnings that training would give for the other images.
+        facts: Measurements of the other images.
+        warnings: The warnings that training would give for these.
     """
 
     rows: list[ImageRow]
     failures: list[str]
+    facts: list[ImageFacts]
     warnings: list[str]
 
 
@@ -175,10 +177,11 @@ def predict_files(
                 del some[:], pictures[:]  # before the next are read
     except OSError as error:
         raise InputError(
-            f"{output} cannot be written ({error.strerror or error}); free space there, or name another folder"
+            f"{output} cannot be written ({error.strerror or error}); check the folder and its free space, or name "
+            "another"
         ) from error
     said = [*_warnings(writer.seen, resized=not predictor.tiles), *_nearly_all_cell(writer.rows)]
-    return Predicted(writer.rows, writer.failures, said)
+    return Predicted(writer.rows, writer.failures, [facts for _, facts in writer.seen], said)
 
 
 def _nearly_all_cell(rows: Sequence[ImageRow]) -> list[str]:

@@ -27,7 +27,7 @@ WINDOW = 384  # maximum side of the middle of an image that is looked at, in pix
 NARROWEST = 32  # minimum side of an image that the network sees
 FEWEST = 3  # objects that tell a size
 LIKE = 2.5  # objects are like those of training if their area differs by at most this factor
-APART = 1.5  # scales of images that differ by more are reported
+APART = 1.5  # factors of single images that differ more from the common one are reported, or refused if they are many
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ def find_scale(trained: Trained, files: Sequence[Path], how: Reading) -> Scale:
         how: How they are read.
 
     Raises:
-        InputError: If the size of cells in training is unknown, or none of the images shows cells at any scale.
+        InputError: If the size of cells in training is unknown, or none of the images shows cells at any scale, or
+            more than a third of them ask for another factor.
     """
     usual, predictor = _usual_area(trained), trained.predictor(tiles=True)
     chosen = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, LOOKED_AT).round().astype(int))]
@@ -76,9 +77,14 @@ def find_scale(trained: Trained, files: Sequence[Path], how: Reading) -> Scale:
             "0.5 if cells are twice as large, in pixels of the files, as in the training images"
         )
     factor = float(f"{median(found):.2g}")
+    apart = [one for one in found if max(one / factor, factor / one) > APART]
+    if 3 * len(apart) > len(found):
+        raise InputError(
+            f"--scale auto: single images ask for factors from {min(found):.2g} to {max(found):.2g}, so no factor fits "
+            "all; predict images of each kind by themselves, or give a factor, such as --scale 1"
+        )
     span = "" if len(found) == 1 else f" (single images: {min(found):.2g} to {max(found):.2g})"
     said = f"found from the sizes of cells in {count(len(found), 'image')}: --scale {factor:g}{span}"
-    apart = max(found) / min(found) > APART
     warning = "cells of these images differ in size; predict images of each kind by themselves" if apart else None
     return Scale(factor, said, warning)
 

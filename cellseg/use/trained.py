@@ -1,16 +1,18 @@
 """Find the network that a user names: a run, the best configuration of a study, or a file of weights."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from torch import nn
 
-from cellseg.data.facts import Reading
-from cellseg.data.findings import count
+from cellseg.data.facts import ImageFacts, Reading
+from cellseg.data.findings import count, kind_of
 from cellseg.data.formats import IMAGE_SUFFIXES
 from cellseg.data.splits import SplitEntry
 from cellseg.networks import PotiNet, UNet, XopiNet
@@ -26,6 +28,7 @@ PUBLISHED = {"unet": UNet, "potinet": PotiNet, "xopinet": XopiNet}
 IMAGE_CHANNELS = 3  # of pictures that are read without a run
 PUBLISHED_SIZE = 224  # pixels a side, in the original study
 FAR_SCALE = 1.5  # warn if cells are this many times larger or smaller than in training
+FAR_BRIGHTNESS, FAR_COLOUR = 30, 10  # of 255; an image this near to a test image is not of another kind
 FIRST_LAYER = "encoder1.enc1conv1.weight"
 
 
@@ -115,6 +118,41 @@ class Trained:
         resized = f"{width:g}x{height:g} pixels were resized to {self.image_size}x{self.image_size}"
         said = f"{where} than in training, where images of about {resized}, if a pixel shows as much in both"
         return f"{said}; {other}" if choice else said
+
+    def kind_warning(self, facts: Sequence[ImageFacts]) -> str | None:
+        """Return a warning if images are of another kind than the test images, such as dark instead of bright.
+
+        Args:
+            facts: Measurements of the images.
+        """
+        if not self.runs or self.reading.channels is not None:
+            return None
+        run = self.runs[0].files
+        try:
+            seen = [run.prediction(entry.name).image.astype(np.int16) for entry in run.split.test]
+        except InputError:  # a run may be without its pictures
+            return None
+        known = [(float(image.mean()), float(np.ptp(image, axis=2).mean())) for image in seen]
+        kinds = {kind_of(*measures) for measures in known}
+        unlike = Counter(
+            kind
+            for fact in facts
+            if (kind := kind_of(fact.brightness, fact.colourfulness)) not in kinds
+            and all(
+                abs(fact.brightness - brightness) > FAR_BRIGHTNESS or abs(fact.colourfulness - colour) > FAR_COLOUR
+                for brightness, colour in known
+            )
+        )
+        if not unlike:
+            return None
+        those = " and ".join(
+            f"{number} of {count(len(facts), 'image')} look {kind}" for kind, number in unlike.most_common()
+        )
+        return (
+            f"{those}, but the images that the network was tested on are "
+            f"{' and '.join(sorted(kinds))}: it may miss cells, or find some where there are none; look before you use "
+            "the numbers"
+        )
 
     def in_words(self, predictor: Predictor) -> str:
         """The network, and how it predicts images."""
