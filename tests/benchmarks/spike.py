@@ -1,9 +1,9 @@
-"""What makes the loss of the original recipe jump late in training: ``python tests/benchmarks/spike.py FOLDER``.
+"""What makes the loss of the original recipe jump late in training: ``python tests/benchmarks/spike.py FOLDER OUT``.
 
 Trains a small UNet (16 features, 128x128) by ``experiment=original`` on the drawn smears up to epoch 85, just before
 the jump, and keeps weights and optimizer. Then it trains the last 15 epochs again and again from there, each time with
-one thing changed: a change that removes the jump points to its cause. Writes ``spike.csv`` (a row for each epoch of
-each branch) and ``steps.csv`` (a row for each training step), and does not repeat a branch that is there.
+one thing changed: a change that removes the jump points to its cause. FOLDER gets a row for each epoch of each branch
+and one for each training step; a branch that is there is not repeated. OUT gets ``spike.csv`` and ``spike.png``.
 """
 
 import copy
@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim import Adam
 
@@ -145,8 +146,19 @@ BRANCHES: dict[str, tuple[tuple[str, ...], Change | None]] = {
 }
 
 
-def main(folder: Path) -> None:
-    """Train to the branching point, then each branch that is missing."""
+SHOWN = {
+    "unchanged": "black",
+    "eps 1e-6": "#d55e00",
+    "other order of images": "#e69f00",
+    "amsgrad": "#cc79a7",
+    "gradient clipped at 0.1": "#56b4e9",
+    "eps 1e-4": "#009e73",
+    "learning rate halved": "#0072b2",
+}
+
+
+def main(folder: Path, out: Path) -> None:
+    """Train to the branching point, then each branch that is missing, and write table and figure."""
     folder.mkdir(parents=True, exist_ok=True)
     start, epochs, steps = folder / "start.pt", folder / "spike.csv", folder / "steps.csv"
     if not start.exists():
@@ -164,6 +176,29 @@ def main(folder: Path) -> None:
         if change:
             change(training)
         run(training, name, range(BRANCH, END), epochs, steps)
+    means = pd.read_csv(steps).groupby(["branch", "epoch"])[["gradient_norm", "step_norm", "second_moment"]].mean()
+    table = pd.read_csv(epochs).join(means, on=["branch", "epoch"])
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out / "spike.csv", index=False, float_format="%.6g")
+    draw(table, out / "spike.png")
+
+
+def draw(table: pd.DataFrame, file: Path) -> None:
+    """Draw loss and step length of some branches."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    columns = {"train_loss": "training loss", "step_norm": "length of a step (norm), mean"}
+    for axes, (column, label) in zip(figure.subplots(1, 2), columns.items(), strict=True):
+        before = table[(table["branch"] == "before") & (table["epoch"] > 75)]
+        axes.plot(before["epoch"], before[column], color="grey", label="before")
+        for branch, colour in SHOWN.items():
+            rows = pd.concat([before.tail(1), table[table["branch"] == branch]])
+            axes.plot(rows["epoch"], rows[column], color=colour, label=branch, linewidth=1.5)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.set_ylim(0)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False, fontsize=7, loc="lower left")
+    figure.savefig(file, dpi=150)
 
 
 def run(training: Training, branch: str, numbers: range, epochs: Path, steps: Path) -> None:
@@ -188,4 +223,4 @@ def run(training: Training, branch: str, numbers: range, epochs: Path, steps: Pa
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
