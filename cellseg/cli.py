@@ -365,7 +365,8 @@ def diff(
     scores = Table("score", "first", "second", "second - first")
     for row in found.scores:
         values = ["no value" if value is None else f"{value:.4f}" for value in (row.first, row.second)]
-        change = "" if row.difference is None else f"{row.difference:+.2f} {row.unit}".strip()
+        digits = 2 if row.unit else 4  # an added score has no unit
+        change = "" if row.difference is None else f"{row.difference:+.{digits}f} {row.unit}".strip()
         scores.add_row(row.label, *values, change)
     for table in (causes, scores) if found.causes else (scores,):
         console.print(table)
@@ -581,6 +582,7 @@ def review(
     for kind, title in KINDS.items():
         typer.echo(f"{title}: {sum(place.row['kind'] == kind for place in found.places)}")
     typer.echo(f"wrote {found.folder / 'review.html'}, decisions.csv, objects.csv and images.csv")
+    typer.echo("next: open review.html in a browser and decide; then cellseg correct DATA OUT --decisions FILE")
 
 
 @app.command(epilog="Example: cellseg export logs/first network.onnx")

@@ -24,6 +24,7 @@ from cellseg.storage.errors import InputError
 Resize = Literal["whole", "crop"]
 
 EMBEDDED_PAIRS = 50
+FEW_TESTED = 5  # warn if fewer images are tested
 MOST_CHANNELS = 4  # a run keeps its test images as PNG, which holds at most four
 EMBEDDED_ROOT = Path("data/synthetic-v1")  # increase the version when the drawing changes
 
@@ -154,7 +155,14 @@ class CellDataModule(L.LightningDataModule):
             log.warning("found %s between subsets; data.split.allow_leaks permits it", count(len(leaks), "leak"))
         self._decoded, self._subsets, self._leaks = decoded, subsets, leaks
         self._plan = recorded.plan if recorded else self.split.record()
-        log.info("split: %s", ", ".join(f"{count} {subset}" for subset, count in self.counts.items()))
+        val = "" if self.has_validation else "; scores named val are those of the test images, and choose nothing"
+        log.info("split: %s%s", ", ".join(f"{count} {subset}" for subset, count in self.counts.items()), val)
+        if self.counts["test"] < FEW_TESTED:
+            log.warning(
+                "only %s: the scores say little about other images; with data.split.folds=5 "
+                "data.split.fold=0,1,2,3,4 (and -m) each image is tested once",
+                count(self.counts["test"], "test image"),
+            )
 
     @property
     def decoded(self) -> DecodedPairs:

@@ -27,6 +27,7 @@ from cellseg.run.signals import Interrupted, StopRequest
 from cellseg.storage.csv_files import write_csv
 
 PACE_WARM_UP, PACE_STEPS = 3, 10  # steps that are not timed, and those whose median is compared
+BAR_WIDTH = 10  # characters
 SLOWER = 2.0  # times as long as at first
 SHORT = 0.05  # seconds; nobody waits for shorter steps
 
@@ -92,6 +93,12 @@ class RunProgress(RichProgressBar):
         description = f"epoch {current_epoch + 1}" + f" of {last}" * (last > 0)
         return description.ljust(len(self.validation_description))  # or the bar of validation would move it
 
+    def configure_columns(self, trainer: L.Trainer) -> list[Any]:
+        """Leave out the time of one epoch and the steps a second, for which 80 columns have no room."""
+        epoch, bar, steps, *_ = super().configure_columns(trainer)  # scores stand behind them
+        bar.bar_width = BAR_WIDTH
+        return [epoch, bar, steps]
+
     def get_metrics(
         self, trainer: L.Trainer, pl_module: L.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
@@ -101,7 +108,7 @@ class RunProgress(RichProgressBar):
         done, last = trainer.current_epoch - self.first, trainer.max_epochs or -1
         if done > 0 and last > 0:
             seconds = (time.perf_counter() - self.began) / done * (last - trainer.current_epoch)
-            items["left"] = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+            items = {"left": f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"} | items
         return items
 
 
