@@ -222,7 +222,7 @@ def _power(dice: Comparison, margin: float) -> str:
 
 
 def _advice(dice: Comparison, seeds: float) -> str:
-    """Say what reduces the variance that so many more seeds do not reduce, or what makes so many seeds necessary.
+    """Say what reduces the variance that more seeds do not reduce, or what makes seeds vary.
 
     Args:
         dice: The comparison.
