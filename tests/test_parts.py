@@ -272,7 +272,10 @@ def test_every_part_trains_and_goes_on(words, smears, tmp_path):
         ),
         (["~loss"], r"loss is missing; choose loss=OPTION"),
         (["loss._target_=builtins.dict"], "loss gives a dict, where a Module of torch is needed"),
-        (["loss._target_=nope.Loss"], "loss needs the package nope: pip install nope, or set PYTHONPATH"),
+        (
+            ["loss._target_=nope.Loss"],
+            "loss needs the package nope: .*--config-dir FOLDER or PYTHONPATH=FOLDER; else pip install nope",
+        ),
         (["loss._target_=torch.nn.Nope"], r"loss: torch\.nn\.Nope cannot be imported"),
         (
             ["loss._target_=test_parts.Each"],

@@ -228,5 +228,8 @@ def print_check(check: Check, then: str) -> None:
     said = ", ".join(f"{counts[severity]} {severity}{'' if counts[severity] == 1 else 's'}" for severity in COLOURS)
     verdict = "training would stop" if counts[ERROR] else "training would run"
     console.print(f"{said}: {verdict}", style="bold", highlight=False)
+    if not check.failed and not check.tiles:
+        look = "not noticed: masks that are swapped, mirrored or only outlines; look at them with --montage FILE.png"
+        console.print(look, highlight=False, markup=False, soft_wrap=True)
     when = "after fixing this, check again" if check.failed else "next"
     console.print(f"{when}: {then}", highlight=False, markup=False, soft_wrap=True)

@@ -19,7 +19,8 @@ def check_values(cfg: DictConfig) -> None:
         raise InputError(f"threads must be a whole number from 1, or null for all there are, but is {cfg.threads}")
     epochs = cfg.trainer.max_epochs
     if epochs is not None and (type(epochs) is not int or epochs == 0 or epochs < -1):
-        raise InputError(f"trainer.max_epochs must be a whole number of at least 1, but is {epochs}")
+        kind = "" if type(epochs) is int else ", which is not a whole number"
+        raise InputError(f"trainer.max_epochs must be at least 1, but is {epochs}{kind}")
     if OmegaConf.select(cfg, "data._target_") == OWN_DATA:
         from cellseg.data.facts import check_numbers  # scipy takes a second, which --help need not wait for
 
