@@ -41,6 +41,9 @@ class _PlainErrors(TyperGroup):
             raise typer.Exit(1) from error
         except (typer.Exit, typer.Abort):  # both are RuntimeErrors
             raise
+        except typer.BadParameter as error:
+            _explain(error)
+            raise
         except BrokenPipeError:  # as in cellseg ... | head; typer ends quietly
             raise
         except OSError as error:
@@ -56,6 +59,16 @@ class _PlainErrors(TyperGroup):
                 "memory ran out; use smaller images, fewer images at once, or a run with a smaller data.image_size"
             )
             raise typer.Exit(1) from error
+
+
+def _explain(error: typer.BadParameter) -> None:
+    """Add to an error in the words of a command what was probably meant."""
+    if re.search(r"valid (float|number)", error.message):
+        error.message = f"{error.message.rstrip('.')}; numbers have a decimal point, as in 0.5."
+    params = error.ctx.command.params if error.ctx else []
+    order = [param.metavar or str(param.name).upper() for param in params if param.param_type_name == "argument"]
+    if not error.message and len(order) > 1:  # an argument is missing, perhaps not the last
+        error.message = f"The command takes, in this order: {' '.join(order)}."
 
 
 def _complain(text: str) -> None:
@@ -324,7 +337,7 @@ def report(
 ) -> None:
     """Compare the configurations of a study. Write report.html, report.md, CSV tables and PNG figures."""
     from cellseg.study.collect import read_study
-    from cellseg.study.report import write_report
+    from cellseg.study.report import print_verdicts, write_report
 
     if truth is not None:
         from cellseg.use.truth import score_on
@@ -335,10 +348,7 @@ def report(
             typer.echo(line, err=line.startswith("warning"))
     elif ignore_value is not None:
         raise InputError("--ignore-value is about the labels of --truth; add --truth DATA, or leave it out")
-    sentences = write_report(read_study(study))
-    typer.echo("Differences in points (0.01 of Dice), with intervals of 95 % unless a line says otherwise:")
-    for sentence in sentences:
-        typer.echo(sentence)
+    print_verdicts(write_report(read_study(study)))
     typer.echo(f"wrote {study / 'report.html'}")
 
 
@@ -457,14 +467,17 @@ def predict(
     Unreadable files are listed at the end, and the exit code is 1.
     """
     from cellseg.data.findings import count
+    from cellseg.storage.files import require_empty
     from cellseg.use.outlines import require_formats
-    from cellseg.use.predict import Wanted, find_sources, predict_files
-    from cellseg.use.trained import find_trained
 
     if pixel_size is not None and not 0 < pixel_size < float("inf"):
         raise InputError(f"--pixel-size is {pixel_size:g}, but must be above 0 micrometres, such as 0.5")
     formats = [name.strip() for name in outlines.split(",") if name.strip()]
     require_formats(formats)
+    require_empty(output)  # before torch is imported, which takes seconds
+    from cellseg.use.predict import Wanted, find_sources, predict_files
+    from cellseg.use.trained import find_trained
+
     trained = find_trained(run, model=model, ensemble=ensemble, trust=trust)
     sources, notes = find_sources(images)
     for line in notes:

@@ -57,9 +57,9 @@ class UNet(nn.Module):
             "instance". The last two treat each image by itself, so they do not depend on the size of a batch.
 
     Raises:
-        InputError: From the constructor, if a number is below 1, ``depth`` is above 16, ``norm`` is unknown, or
-            ``skip`` does not fit the levels; from ``forward``, if the number of image channels is wrong, or H or W is
-            no multiple of ``2**depth``.
+        InputError: From the constructor, if a number is not whole or below 1, ``depth`` is above 16, ``norm`` is
+            unknown, or ``skip`` does not fit the levels; from ``forward``, if the number of image channels is wrong,
+            or H or W is no multiple of ``2**depth``.
 
     Reference: Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597
     """
@@ -82,6 +82,8 @@ class UNet(nn.Module):
             "depth": depth,
         }
         for name, value in sizes.items():
+            if not isinstance(value, int):
+                raise InputError(f"model.{name} must be a whole number, but is {value!r}")
             if value < 1:
                 raise InputError(f"model.{name} must be at least 1, but is {value}")
         if depth > DEEPEST:

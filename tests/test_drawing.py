@@ -40,3 +40,12 @@ def test_an_overlay_says_how_many_cells_it_has():
     corners = {picture[:20, :60].tobytes() for picture in drawn}
     assert len(corners) == 3
     assert all((picture[30:, :90] == 9).all() for picture in drawn)
+
+
+def test_the_count_stands_where_it_covers_fewest_cells():
+    labels = np.ones((120, 160), np.int32)
+    labels[90:, 90:] = 0
+    drawn = np.asarray(draw_objects(Image.new("RGB", (160, 120), (9, 9, 9)), labels, []))
+    black = (drawn == 0).all(axis=2)
+    assert not black[:80].any()
+    assert black[100:, 110:].any()

@@ -151,6 +151,8 @@ def test_an_unknown_norm_is_refused_and_instance_norm_needs_more_than_one_pixel(
 def test_sizes_below_one_are_refused_by_name(setting):
     with pytest.raises(InputError, match=rf"model\.{setting} must be at least 1, but is 0"):
         ParametricUNet(**{setting: 0})
+    with pytest.raises(InputError, match=rf"model\.{setting} must be a whole number, but is '3'"):
+        ParametricUNet(**{setting: "3"})
 
 
 def test_the_three_settings_know_their_names():

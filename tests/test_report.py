@@ -237,6 +237,9 @@ def test_the_tables_hold_the_means_that_were_promised_and_the_same_study_gives_t
     result = CliRunner().invoke(app, ["report", str(study)])
     assert result.exit_code == 0, result.output
     assert "PotiNet is worse than UNet" in result.output
+    meaning = '"if folds were independent" means: '
+    assert meaning in result.output
+    assert meaning in (study / "report.md").read_text()
     with (study / "configurations.csv").open(newline="") as file:
         rows = {row["configuration"]: row for row in csv.DictReader(file)}
     unet = found.images[found.images["configuration"] == "UNet"]

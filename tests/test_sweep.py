@@ -367,6 +367,8 @@ def wait_until_free(run, seconds=PATIENCE):
     [
         (("seed=0,0",), "seed=0 is given twice and would make the same run twice"),
         (("data.image_size=64,foo",), "data.image_size must be a whole number from 1 to 65536, but is 'foo'"),
+        (("optimizer.lr=1e-3,abc",), "optimizer.lr must be a number, but is abc"),
+        (("seed=0,1", "scheduler.max_lr=fast"), "scheduler.max_lr must be a number, but is fast"),
         (("trainer.max_epochs=1,0",), "trainer.max_epochs must be at least 1, but is 0"),
         (("study=a,b",), "study must have one value in a sweep, but has 2; start one sweep for each value"),
         (("seed=0,1", "looks=0"), "looks must be a whole number from 1 to 100"),

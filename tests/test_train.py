@@ -211,6 +211,7 @@ def test_tensorboard_has_the_curves_the_learning_rate_and_the_panels(finished):
     assert events.SummaryMetadata("custom_scalars__config__")  # the losses in one chart
     validated = [entry["name"] for entry in json.loads((finished / "split.json").read_text())["val"]]
     assert set(tags["images"]) == {f"val_predictions/{name}" for name in validated}
+    assert len(events.Scalars("test/dice")) == 1
     scored = [event.step for event in events.Scalars("val/dice")]
     drawn = [event.step for event in events.Images(tags["images"][0])]
     assert drawn == [scored[0], scored[2]]  # the first and the last epoch

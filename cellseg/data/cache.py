@@ -26,7 +26,9 @@ import platformdirs
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from cellseg.data.decoded import Pixels
 from cellseg.data.facts import PairFacts, Reading, inspect_pair
+from cellseg.data.fit import find_exchanged
 from cellseg.data.images import resize_image
 from cellseg.data.kinship import LIKENESS_BYTES, Chosen, Kin, Likeness, find_kin
 from cellseg.data.masks import resize_ids, resize_mask
@@ -35,7 +37,7 @@ from cellseg.data.progress import with_progress
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, require_bounded
 
-VERSION = 8  # increase it when decoding or the stored facts change: entries of other versions are not read
+VERSION = 9  # increase it when decoding or the stored facts change: entries of other versions are not read
 PARTS = ("images", "masks", "ids", "ignored", "looks")  # files of an entry, besides facts.json
 AT_ONCE = 256  # pairs in memory at once: enough to keep all cores busy
 REMEDY = "cellseg keeps decoded images there; free disk space, or set data.cache=PATH to a writable folder"
@@ -85,6 +87,7 @@ class DecodedPairs:
         pairs: Names, groups and files.
         facts: Measurements of each pair, in the order of ``pairs``.
         kin: Related images, by position in ``pairs``.
+        exchanged: Images that fit the mask of another pair, and that pair, by position in ``pairs``.
         images: Rows of shape (C, S, S), or (C, H, W) if not resized, uint8.
         masks: Rows of shape (1, S, S) or (1, H, W), uint8, 0 or 1.
         ids: Numbers of the objects, rows of shape (S, S) or (H, W), int32; empty rows where labels do not number them.
@@ -97,6 +100,7 @@ class DecodedPairs:
     pairs: Sequence[Pair]
     facts: Sequence[PairFacts]
     kin: Sequence[Kin]
+    exchanged: Sequence[tuple[int, int]]
     images: StoredRows
     masks: StoredRows
     ids: StoredRows
@@ -182,6 +186,7 @@ def load_pairs(pairs: Sequence[Pair], how: Reading, folder: Path | None = None) 
         pairs=pairs,
         facts=[known[number] for number in row],
         kin=sorted(kin, key=astuple),
+        exchanged=sorted((position[a], position[b]) for a, b in stored["exchanged"]),
         images=StoredRows(entry / "images", [(channels, *side) for side in sides]),
         masks=StoredRows(entry / "masks", [(1, *side) for side in sides]),
         ids=StoredRows(
@@ -236,7 +241,7 @@ def _stored(entry: Path) -> dict[str, Any] | None:
     try:
         stored: dict[str, Any] = json.loads((entry / "facts.json").read_text("utf-8"))
         sizes = {name: (entry / name).stat().st_size for name in PARTS}
-        whole = sizes == stored["bytes"] and {"facts", "kin"} <= stored.keys()
+        whole = sizes == stored["bytes"] and {"facts", "kin", "exchanged"} <= stored.keys()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return stored if whole else None
@@ -269,7 +274,7 @@ def _build(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Read
 def _write(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Reading) -> dict[str, Any]:
     size = how.image_size
 
-    def read(item: tuple[Pair, str]) -> tuple[list[bytes], PairFacts]:
+    def read(item: tuple[Pair, str]) -> tuple[list[bytes], PairFacts, Pixels]:
         pair, digest = item
         clean = inspect_pair(pair, how)
         if _digest(pair) != digest:  # the entry would never match its key
@@ -283,27 +288,31 @@ def _write(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Read
         ignored = clean.ignored if clean.ignored is not None else np.empty((0, 0), bool)
         ignored = resize_mask(ignored, size) if size and ignored.size else ignored
         parts = [image.tobytes(), mask.tobytes(), ids.tobytes(), ignored.tobytes(), clean.likeness.packed()]
-        return parts, clean.facts
+        return parts, clean.facts, clean.small_mask
 
-    facts = []
+    facts, small_masks = [], []
     with new_folder(entry, remedy=REMEDY) as unfinished:
         # written, not memory-mapped: on a full disk a write raises an error, a mapped page kills the process
         with ExitStack() as stack:
             files = [stack.enter_context((unfinished / part).open("wb")) for part in PARTS]
-            for parts, known in in_parallel(read, list(zip(pairs, digests, strict=True)), "reading images"):
+            for parts, known, small_mask in in_parallel(read, list(zip(pairs, digests, strict=True)), "reading images"):
                 for file, content in zip(files, parts, strict=True):
                     file.write(content)
                 facts.append(known)
+                small_masks.append(small_mask)
             # so that a file of the right size has the right content after a power cut
             for file in files:
                 file.flush()
                 os.fsync(file.fileno())
-        looks = StoredLikenesses(unfinished / "looks", [(known.width, known.height) for known in facts])
+        sizes = [(known.width, known.height) for known in facts]
+        looks = StoredLikenesses(unfinished / "looks", sizes)
         kin = find_kin([known.sha256 for known in facts], looks)
+        exchanged = find_exchanged((look.thumbnail for look in looks), small_masks, sizes)
         del looks  # Windows cannot rename a folder with an open file
         stored = {
             "facts": {field.name: [getattr(known, field.name) for known in facts] for field in fields(PairFacts)},
             "kin": [astuple(relation) for relation in kin],
+            "exchanged": exchanged,
             "bytes": {name: (unfinished / name).stat().st_size for name in PARTS},
         }
         (unfinished / "facts.json").write_text(json.dumps(stored), encoding="utf-8")

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cellseg.data.cache import in_parallel
+from cellseg.data.decoded import Pixels
 from cellseg.data.facts import PairFacts, Reading, inspect_pair
 from cellseg.data.findings import (
     ERROR,
@@ -21,11 +22,13 @@ from cellseg.data.findings import (
     Finding,
     count,
     describe_masks,
+    look_at_exchanged,
     look_at_kin,
     look_at_pairs,
     nothing_to_learn,
     some,
 )
+from cellseg.data.fit import find_exchanged
 from cellseg.data.formats import describe_foreign, foreign_suffix
 from cellseg.data.images import as_rgb
 from cellseg.data.kinship import Kin, Likeness, families, find_kin
@@ -91,6 +94,12 @@ def check_data(
     subsets = _default_split(pairs, facts, findings) if pairs else None
     findings += _merged(problems, scan.root)
     findings += look_at_pairs(pairs, facts, scan.root)
+    exchanged = find_exchanged(
+        [look.likeness.thumbnail for look in seen],
+        [look.small_mask for look in seen],
+        [look.likeness.size for look in seen],
+    )
+    findings += look_at_exchanged(pairs, facts, exchanged, scan.root)
     findings += look_at_kin(pairs, kin, subsets, grouped=scan.grouped)
     return Check(
         headline=f"found {count(len(scan.pairs), 'pair')}{_in_groups(scan)}, {scan.layout}",
@@ -112,6 +121,7 @@ class _Look:
     pair: Pair
     facts: PairFacts
     likeness: Likeness
+    small_mask: Pixels
     tile: Image.Image | None
 
 
@@ -124,7 +134,7 @@ def _look(scan: Scan, how: Reading, *, tiles: bool) -> tuple[list[_Look], list[P
         except InputError as error:
             return _unusable(pair, error)
         tile = draw_tile(as_rgb(clean.pixels), clean.mask, pair.name) if tiles else None
-        return _Look(pair, clean.facts, clean.likeness, tile)
+        return _Look(pair, clean.facts, clean.likeness, clean.small_mask, tile)
 
     results = list(in_parallel(look, scan.pairs, "reading images"))
     unusable = [result for result in results if isinstance(result, Problem)]
@@ -229,7 +239,7 @@ def print_check(check: Check, then: str) -> None:
     verdict = "training would stop" if counts[ERROR] else "training would run"
     console.print(f"{said}: {verdict}", style="bold", highlight=False)
     if not check.failed and not check.tiles:
-        look = "not noticed: masks that are swapped, mirrored or only outlines; look at them with --montage FILE.png"
+        look = "whether the masks are good only you can see: draw them over the images with --montage FILE.png"
         console.print(look, highlight=False, markup=False, soft_wrap=True)
     when = "after fixing this, check again" if check.failed else "next"
     console.print(f"{when}: {then}", highlight=False, markup=False, soft_wrap=True)

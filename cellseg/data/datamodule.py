@@ -15,7 +15,16 @@ from torch.utils.data import DataLoader
 from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.dataset import Augmentation, CellDataset, EpochSampler
 from cellseg.data.facts import Reading, check_numbers, checked_ignore_value
-from cellseg.data.findings import WARNING, Leak, count, describe_masks, find_leaks, look_at_pairs, nothing_to_learn
+from cellseg.data.findings import (
+    WARNING,
+    Leak,
+    count,
+    describe_masks,
+    find_leaks,
+    look_at_exchanged,
+    look_at_pairs,
+    nothing_to_learn,
+)
 from cellseg.data.pairs import Scan, find_pairs, see_all
 from cellseg.data.splits import SplitEntry, SplitPlan, SplitRecord, Subsets, read_split
 from cellseg.data.synthetic import write_synthetic
@@ -148,7 +157,10 @@ class CellDataModule(L.LightningDataModule):
             log.warning("no mask has the value data.ignore_value=%s, so every pixel counts as judged", value)
         if reason := nothing_to_learn([decoded.facts[index] for index in decoded.positions(subsets["train"])]):
             raise InputError(f"{self.root}: {reason}")
-        for finding in look_at_pairs(decoded.pairs, decoded.facts, scan.root, resized=self.resize == "whole"):
+        for finding in (
+            *look_at_pairs(decoded.pairs, decoded.facts, scan.root, resized=self.resize == "whole"),
+            *look_at_exchanged(decoded.pairs, decoded.facts, decoded.exchanged, scan.root),
+        ):
             if finding.severity == WARNING:
                 log.warning("%s", finding)
         if leaks:

@@ -18,6 +18,7 @@ GAP = 4  # pixels between the parts
 OUTLINE = (255, 120, 0)
 TINT = 50  # opacity of the colour inside a cell, of 255
 OVERLAY_SIDE = 4096  # maximum side of an overlay in pixels, enough to look at
+COUNT_HEIGHT = 20  # pixels
 LEAST_FOR_COUNT = 100  # pixels a side; in a smaller image the count would cover cells
 MOST_NUMBERS = 5000  # more would cover the image
 
@@ -113,8 +114,9 @@ def draw_objects(
     if min(picture.size) >= LEAST_FOR_COUNT:
         font, text = ImageFont.load_default(14), f"{len(centres)} cell{'' if len(centres) == 1 else 's'}"
         pen = ImageDraw.Draw(drawn)
-        pen.rectangle((0, 0, pen.textlength(text, font) + 8, 20), "black")
-        pen.text((4, 10), text, "white", font, "lm")
+        left, top = _emptiest_corner(labels, (int(pen.textlength(text, font)) + 8, COUNT_HEIGHT))
+        pen.rectangle((left, top, left + pen.textlength(text, font) + 8, top + COUNT_HEIGHT), "black")
+        pen.text((left + 4, top + COUNT_HEIGHT / 2), text, "white", font, "lm")
     if len(centres) <= MOST_NUMBERS:
         pen = ImageDraw.Draw(drawn)
         side = math.sqrt(np.count_nonzero(labels) / max(1, len(centres)))  # of an average object
@@ -123,3 +125,13 @@ def draw_objects(
             place, text = (x * scale, y * scale), str(number)
             pen.text(place, text, "white", font, "mm", stroke_width=1, stroke_fill="black")
     return drawn
+
+
+def _emptiest_corner(labels: NDArray[np.integer[Any]], size: tuple[int, int]) -> tuple[int, int]:
+    """Return the left and the top of a box of this width and height in the corner where it covers fewest cell pixels.
+
+    Of equal corners the first of top left, top right, bottom left and bottom right.
+    """
+    (width, height), (rows, columns) = size, labels.shape
+    corners = [(left, top) for top in (0, max(0, rows - height - 1)) for left in (0, max(0, columns - width - 1))]
+    return min(corners, key=lambda at: np.count_nonzero(labels[at[1] : at[1] + height, at[0] : at[0] + width]))

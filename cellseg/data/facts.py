@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cellseg.data.decoded import Pixels
+from cellseg.data.fit import mask_thumbnail, measure_fit
 from cellseg.data.images import MOST_SHOWN, ImageReading, as_rgb, content_hash, is_grey, read_image
 from cellseg.data.kinship import Likeness, measure_likeness
 from cellseg.data.masks import GREY, IgnoreValue, MaskReading, count_survivors, read_mask
@@ -128,6 +129,7 @@ class PairFacts(ImageFacts):
         objects, kept: Number of objects at full size, and of those that keep a pixel after resizing.
         specks: Number of objects of at most three pixels.
         keeps_all_at: Side in pixels at which every object keeps a pixel.
+        fit, turned_fit, turn, filled: As ``Fit``, whose ``own`` and ``turned`` are the first two.
     """
 
     sha256: str
@@ -156,6 +158,10 @@ class PairFacts(ImageFacts):
     kept: int
     specks: int
     keeps_all_at: int
+    fit: float
+    turned_fit: float
+    turn: str
+    filled: float
 
     @property
     def vanishes(self) -> bool:
@@ -174,6 +180,7 @@ class CleanPair:
         ignored: Pixels that nobody judged, shape (H, W); None if there are none.
         facts: Measurements.
         likeness: Data for finding related images.
+        small_mask: As ``mask_thumbnail``.
     """
 
     pixels: Pixels
@@ -182,6 +189,7 @@ class CleanPair:
     ignored: NDArray[np.bool_] | None
     facts: PairFacts
     likeness: Likeness
+    small_mask: Pixels
 
 
 def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
@@ -202,6 +210,7 @@ def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
         )
     sides = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     survival = count_survivors(mask, how.image_size, noisy=reading.kind == GREY)
+    fit = measure_fit(image.pixels[..., :1] if is_grey(image.pixels) else image.pixels, mask)
     facts = PairFacts(
         **vars(inspect_image(image, how)),
         sha256=content_hash(image.whole),
@@ -230,8 +239,13 @@ def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
         kept=survival.kept,
         specks=survival.specks,
         keeps_all_at=survival.side,
+        fit=fit.own,
+        turned_fit=fit.turned,
+        turn=fit.turn,
+        filled=fit.filled,
     )
-    return CleanPair(image.pixels, mask, reading.ids, ignored, facts, measure_likeness(as_rgb(image.whole)))
+    likeness = measure_likeness(as_rgb(image.whole))
+    return CleanPair(image.pixels, mask, reading.ids, ignored, facts, likeness, mask_thumbnail(mask))
 
 
 def inspect_image(image: ImageReading, how: Reading) -> ImageFacts:

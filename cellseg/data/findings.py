@@ -22,6 +22,8 @@ FEW_SPECKS = 20  # specks in one mask that may be cells
 # larger shares of cell, in the image and along its sides, look like background
 MOST_IGNORED = 1 / 3  # share of not-judged pixels from which the marks may be inverted
 INVERTED_CELLS, INVERTED_BORDER = 0.5, 0.8
+OUTLINES = 1.8  # area of the filled mask, as a multiple of its area, above which it has outlines only
+FEWEST_TURNED, USUAL_FIT = 3, 0.1  # masks that fit better after one turn; one mask of a set whose masks fit so well
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,14 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
             f"looks inverted: cell covers {_range(fact.cells for fact in facts)} and surrounds the background"
         ),
         "kept as it is; if cell and background are exchanged, save background as 0",
+    ),
+    Trait(
+        WARNING,
+        lambda fact: fact.filled > OUTLINES,
+        lambda facts: (
+            f"looks like outlines only: filled, it would cover {_times(fact.filled for fact in facts)} as many pixels"
+        ),
+        "kept as it is; if cells are meant, save them filled",
     ),
     Trait(
         WARNING,
@@ -233,6 +243,7 @@ def look_at_masks(pairs: Sequence[Pair], facts: Sequence[PairFacts], root: Path)
     masks = [pair.masks[0] for pair in pairs]
     yield from _shared_traits((*MASK_TRAITS, *_mask_file_traits(facts)), masks, facts, root)
     yield from _contradictions(masks, facts, root)
+    yield from _turned(masks, facts, root)
 
 
 def look_at_images(
@@ -319,6 +330,35 @@ def _contradictions(masks: Sequence[Path], facts: Sequence[PairFacts], root: Pat
             f"low values are cell here, but background in {count(len(cut), 'grey mask')}",
             "kept as it is; save all masks in one way, cells as 255 and background as 0",
         )
+
+
+def _turned(masks: Sequence[Path], facts: Sequence[PairFacts], root: Path) -> Iterator[Finding]:
+    """Yield a finding for each turn after which masks fit their images far better: several, or one of a good set."""
+    measured = [fact.fit for fact in facts if 0 < fact.cells < 1]
+    for turn in sorted({fact.turn for fact in facts} - {""}):
+        found = [shown(mask, root) for mask, fact in zip(masks, facts, strict=True) if fact.turn == turn]
+        if len(found) >= max(FEWEST_TURNED, len(measured) / 2) or median(measured) >= USUAL_FIT:
+            yield Finding(
+                WARNING,
+                some(found),
+                f"would fit its image far better after {turn}",
+                "kept as it is; look at it with cellseg check --montage FILE.png, and save the mask as the image lies",
+            )
+
+
+def look_at_exchanged(
+    pairs: Sequence[Pair], facts: Sequence[PairFacts], exchanged: Sequence[tuple[int, int]], root: Path
+) -> Iterator[Finding]:
+    """Yield a finding about images that fit the mask of another image; ``exchanged`` has positions in ``pairs``."""
+    if not exchanged or 2 * sum(bool(fact.turn) for fact in facts) > len(facts):
+        return  # where all masks are turned, another one fits better by chance
+    first, other = (pairs[index] for index in exchanged[0])
+    yield Finding(
+        WARNING,
+        some([shown(pairs[image].image, root) for image, _ in exchanged]),
+        f"the mask of another image fits far better, for the first {shown(other.masks[0], root)}",
+        f"{first.name} is trained with {shown(first.masks[0], root)}; if masks are exchanged, rename them",
+    )
 
 
 def _vanishing(facts: Sequence[PairFacts]) -> str:
@@ -480,6 +520,11 @@ def _modalities(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
 def kind_of(brightness: float, colourfulness: float) -> str:
     """Return the kind of an image, such as "dark grey"; both measures as in ``ImageFacts``."""
     return f"{'dark' if brightness < DARK else 'bright'} {'colour' if colourfulness > COLOURED else 'grey'}"
+
+
+def _times(factors: Iterator[float]) -> str:
+    values = sorted(factors)
+    return f"{values[0]:.1f} to {values[-1]:.1f} times" if len(values) > 1 else f"{values[0]:.1f} times"
 
 
 def _range(shares: Iterator[float]) -> str:

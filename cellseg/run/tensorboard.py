@@ -18,6 +18,7 @@ class RunTensorBoardLogger(TensorBoardLogger):
     """Shows the losses of training and validation in one chart, the learning rate beside them, and no epoch counter."""
 
     _laid_out = False
+    _shown: frozenset[str] = frozenset()  # names that were logged: test scores come again with the settings
 
     @property
     def experiment(self) -> SummaryWriter:
@@ -32,6 +33,7 @@ class RunTensorBoardLogger(TensorBoardLogger):
         """Log scores and losses; Lightning adds the epoch to each, which is only another step."""
         shown = {f"train/{name}" if name.startswith("lr-") else name: value for name, value in metrics.items()}
         shown.pop("epoch", None)
+        self._shown |= shown.keys()
         super().log_metrics(shown, step)
 
     @rank_zero_only
@@ -51,7 +53,7 @@ class RunTensorBoardLogger(TensorBoardLogger):
             return
         settings = vars(params) if isinstance(params, Namespace) else params
         self.hparams.update(settings)
-        self.log_metrics(metrics, step)
+        self.log_metrics({name: value for name, value in metrics.items() if name not in self._shown}, step)
         plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in settings.items()}
         _, begin, end = hparams(plain, metrics)
         writer = self.experiment._get_file_writer()  # as Lightning does

@@ -91,6 +91,18 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def require_empty(path: Path) -> None:
+    """Check that a folder for results does not exist or is empty.
+
+    Raises:
+        InputError: If it is a file, or contains something.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file, which is not overwritten; name a new folder")
+    if path.exists() and any(path.iterdir()):
+        raise InputError(f"{path} is not empty, and files are not overwritten; name a new folder")
+
+
 @contextmanager
 def new_folder(path: Path, remedy: str = "check the folder and its free space, or name another") -> Iterator[Path]:
     """Make a temporary folder and rename it to ``path`` when the block ends; after an error, delete it.

@@ -1,6 +1,9 @@
 """Write the report of a study: verdicts, the numbers behind them, and an explanation of each number."""
 
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +41,7 @@ from cellseg.study.tables import (
     trouble_rows,
 )
 from cellseg.study.trouble import find_trouble
-from cellseg.study.verdict import Verdict, caveats, dice_interval, judge
+from cellseg.study.verdict import Verdict, caveats, dice_interval, explain_terms, judge
 
 BANDS = "over-seeds"  # folder in a study with curves for TensorBoard
 ORIGINAL = (
@@ -96,6 +99,11 @@ class Report:
         alone = f"the study has only one configuration, {self.study.configurations[0]}: nothing to compare"
         return [*(sentences or [alone]), *self.caveats]
 
+    @property
+    def terms(self) -> list[str]:
+        """What the terms of the sentences mean."""
+        return explain_terms(self.sentences)
+
 
 def write_report(study: Study) -> list[str]:
     """Write the report of a study into its folder, and return its sentences.
@@ -117,6 +125,26 @@ def write_report(study: Study) -> list[str]:
     if progress.look and progress.look not in study.looks and any(verdict.given for verdict in report.verdicts):
         write_looks(folder, [*study.looks, progress.look])
     return report.sentences
+
+
+def print_verdicts(sentences: Sequence[str]) -> None:
+    """Print the sentences of a report and what their terms mean; in a terminal each part of one begins a line."""
+    lines = ["Differences in points (0.01 of Dice), with intervals of 95 % unless a line says otherwise:"]
+    for sentence in [*sentences, *explain_terms(sentences)]:
+        if not sys.stdout.isatty():
+            lines.append(sentence)
+            continue
+        for number, part in enumerate(re.split(r"(?<=;) |(?<= scores:) ", sentence)):
+            first, others = ("  ", "    ") if number else ("- ", "  ")
+            lines += textwrap.wrap(
+                part,
+                shutil.get_terminal_size().columns,
+                initial_indent=first,
+                subsequent_indent=others,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def _write_bands(study: Study) -> None:

@@ -1,7 +1,7 @@
 """Turn each comparison into a verdict of one sentence, and list the caveats of a study."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -23,6 +23,12 @@ from cellseg.study.trouble import (
 DIFFERENT, EQUIVALENT, UNDECIDED, UNKNOWN = "different", "equivalent", "undecided", "unknown"
 MOST_DECIMALS = 9
 IMPROVING = 0.05  # share of the fall of the loss in the last tenth of the epochs, above which training ended too early
+TERMS = {
+    "if folds were independent": "the training sets of folds share images, so the true interval is somewhat wider",
+    "on this one training set": "with other training images the difference may be another one; folds show how much",
+    "80 % power": "of 100 such studies 80 would show the difference",
+    "adjusted for": "of several scores one differs by chance more easily, so their intervals are wider",
+}
 MANY_SEEDS = 100  # more are not worth planning
 
 
@@ -115,6 +121,12 @@ def say_objects(a: str, b: str, compared: Mapping[str, Comparison], scores: Sequ
         parts.append(f"{score.label}: {a} is {names[of.difference < 0]} ({size})")
     adjusted = f"adjusted for {len(scores)} scores" if len(scores) > 1 else "one score"
     return f"objects and outlines of {a} and {b}, {adjusted}: {'; '.join(parts)}" if parts else ""
+
+
+def explain_terms(sentences: Iterable[str]) -> list[str]:
+    """Return what the terms of a verdict mean, a sentence for each that is used."""
+    text = "\n".join(sentences)
+    return [f'"{term}" means: {meaning}' for term, meaning in TERMS.items() if term in text]
 
 
 def _paired_runs(study: Study, a: str, b: str) -> set[str]:

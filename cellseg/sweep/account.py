@@ -24,7 +24,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -141,23 +141,20 @@ class SweepAccount(Callback):
         SweepAccount.complaint = complaint
         print_account(study, outcomes)
         from cellseg.study.collect import DifferentDataError  # pandas takes a second
+        from cellseg.study.report import print_verdicts
 
+        line = f"report: {study / 'report.html'}"
         try:
-            lines = [
-                "Differences in points (0.01 of Dice), with intervals of 95 % unless a line says otherwise:",
-                *refresh_report(study),
-                f"report: {study / 'report.html'}",
-            ]
+            print_verdicts(refresh_report(study))
         except DifferentDataError as error:  # runs on other labels of the same images, for report --truth
-            lines = [f"no report: {error}"]
+            line = f"no report: {error}"
         except (InputError, OSError) as error:
-            lines = [f"no report: {error}"]
+            line = f"no report: {error}"
             SweepAccount.complaint = complaint or f"all {runs} runs are finished, but there is no report: {error}"
         except Exception as error:
             SweepAccount.complaint = complaint or f"the report failed: {error!r}"
             raise
-        for line in lines:
-            Console().print(line, markup=False, highlight=False, soft_wrap=True)
+        Console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def hear_interrupts(hear: bool) -> None:
@@ -236,6 +233,11 @@ def run_folders(config: DictConfig, overrides: list[Override]) -> dict[str, str]
         if groups not in composed or not known.issuperset(job):
             found = loader.load_sweep_config(config, job)
             check_values(found)
+            plain = loader.load_sweep_config(config, list(groups))
+            for key in (word.partition("=")[0] for word in job if word not in known):
+                default, value = OmegaConf.select(plain, key), OmegaConf.select(found, key)
+                if type(default) in (int, float) and isinstance(value, str | bool):
+                    raise InputError(f"{key} must be a number, but is {value}")
             composed[groups] = found.hydra.runtime.choices.model, found.seed
             known.update(job)
         model, seed = composed[groups]

@@ -36,11 +36,13 @@ from cellseg.objects import SMALLEST_OBJECT, Labels, label_objects, measure_obje
 from cellseg.run.tiles import Floats
 from cellseg.storage.csv_files import as_text, write_csv
 from cellseg.storage.errors import InputError
+from cellseg.storage.files import require_empty
 from cellseg.use.inference import Predictor
 from cellseg.use.outlines import coco_annotations, write_coco, write_outlines
 
 AT_ONCE = 2**25  # maximum pixels of images in memory together; a larger image is alone in memory
 MOST_PIXELS = 2**30  # maximum pixels of one image
+DIGITS = 7  # of measurements in tables
 MOST_CELL = 0.9  # share of an image that is cell above which the result is doubtful
 PACKED = 200  # pixels per byte of a file; a large image with more counts as a decompression bomb
 ImageRow = dict[str, str | int | float]
@@ -152,10 +154,7 @@ def predict_files(
         InputError: If the folder is not empty, or cannot be written.
         Interrupted: If ``obey`` raises it; finished predictions are kept.
     """
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output} is a file, which is not overwritten; name a new folder")
-    if output.exists() and any(output.iterdir()):
-        raise InputError(f"{output} is not empty, and files are not overwritten; name a new folder")
+    require_empty(output)
     try:
         output.mkdir(parents=True, exist_ok=True)
         with (
@@ -276,7 +275,10 @@ class _Writer:
                     f"{source.path}: its results would overwrite those of another image ({error}); rename the image"
                 )
                 continue
-            self._objects.writerows({"image": as_text(row["image"])} | cell for cell in objects)
+            self._objects.writerows(
+                {"image": as_text(row["image"])} | {column: _short(value) for column, value in cell.items()}
+                for cell in objects
+            )
             self.rows.append(row)
             self._annotations.append(annotations)
             self._names.append(source.listed)
@@ -416,6 +418,11 @@ def _write(
     return _image_row(source, mask, objects), objects, annotations
 
 
+def _short(value: Any) -> Any:
+    """Return a measurement without digits that mean nothing."""
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
 def _image_row(source: Source, mask: NDArray[np.uint8], objects: list[ObjectRow]) -> ImageRow:
     height, width = mask.shape
     share = np.count_nonzero(mask) / mask.size
@@ -426,7 +433,7 @@ def _image_row(source: Source, mask: NDArray[np.uint8], objects: list[ObjectRow]
         "height": height,
         "objects": len(objects),
         "cut_by_border": sum(bool(cell["touches_border"]) for cell in objects),
-        "cell_share": share,
+        "cell_share": _short(share),
     }
 
 

@@ -111,7 +111,10 @@ def score_masks(
         for run, folder in zip(models, folders, strict=True):
             new, tests = unfinished.enter_context(new_folder(folder)), tested[run.path]
             _write_run(new, run, decoded, tests, files, masks=masks, name=name, command=command, numbers=numbers)
-    return folders, _about(masks, foreign, images, facts, numbers=numbers)
+    about = _about(masks, foreign, images, facts, numbers=numbers)
+    if added := [score.label for score in study.scores if score not in (*SCORES, *OBJECT_SCORES)]:
+        about.append(f"note: scores that the runs added are not computed for these masks: {', '.join(added)}")
+    return folders, about
 
 
 def _about(
