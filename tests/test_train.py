@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from typer.testing import CliRunner
 
 from cellseg import UNet, load_run, train
@@ -212,6 +213,10 @@ def test_tensorboard_has_the_curves_the_learning_rate_and_the_panels(finished):
     validated = [entry["name"] for entry in json.loads((finished / "split.json").read_text())["val"]]
     assert set(tags["images"]) == {f"val_predictions/{name}" for name in validated}
     assert len(events.Scalars("test/dice")) == 1
+    told = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    settings = HParamsPluginData.FromString(told).session_start_info.hparams
+    assert {"seed", "network", "optimizer.lr"} <= settings.keys()
+    assert not {"data.seed", "scheduler.max_lr"} & settings.keys()  # they repeat others
     scored = [event.step for event in events.Scalars("val/dice")]
     drawn = [event.step for event in events.Images(tags["images"][0])]
     assert drawn == [scored[0], scored[2]]  # the first and the last epoch

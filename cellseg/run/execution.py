@@ -229,10 +229,11 @@ def log_hyperparameters(
     """Log the settings that people sweep, those of the command first; in TensorBoard's HPARAMS tab beside scores."""
     settings = {"network": network}
     typed = [word.lstrip("+").partition("=")[0] for word in shlex.split(command) if "=" in word]
-    there = leaves(OmegaConf.to_container(cfg, resolve=True))
+    there, written = (leaves(OmegaConf.to_container(cfg, resolve=resolve)) for resolve in (True, False))
     for key, value in sorted(there.items(), key=lambda item: item[0] not in typed):
         plumbing = key.startswith(("module.", "callbacks.", "logger.")) or key.endswith("_target_")
-        if value is not None and not plumbing:
+        repeats = str(written.get(key)).startswith("${") and ":" not in str(written[key])  # another key's value
+        if value is not None and not plumbing and not repeats:
             settings[key] = value
     tested = {name: value for name, value in metrics.items() if name.startswith("test/")}
     for logger in trainer.loggers:
