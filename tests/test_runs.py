@@ -35,6 +35,10 @@ def split_of(*tested):
 SUMMARY = summary_of("UNet", 0, 0.5, Counts(train=1, val=0, test=1, epochs=1, steps=1))
 
 
+def test_a_network_that_is_typed_instead_of_chosen_has_a_name_too():
+    assert run_name(None, 0, ["~model", "+model._target_=a.B"]).startswith("network_seed-0_")
+
+
 def test_run_names_say_model_and_seed_first_then_what_else_was_changed():
     assert run_name("unet", 0, []) == "unet_seed-0"
     overrides = ["model=xopinet", "seed=1", "study=six", "experiment=smoke", "optimizer.lr=0.01"]

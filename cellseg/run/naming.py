@@ -11,13 +11,13 @@ FIRST = {"data.split.fold": "fold", "data.split.seed": "split"}  # in this form 
 APART = ("model", "seed", "study", "n_jobs", "margin", "looks", "callbacks.last.keep")
 
 
-def run_name(model: str, seed: int | str, overrides: Sequence[str]) -> str:
+def run_name(model: str | None, seed: int | str, overrides: Sequence[str]) -> str:
     """Name a run by its model, its seed and every other override, in plain ASCII without ``=`` and ``/``.
 
     What tells the runs of a sweep apart comes first: TensorBoard shows only the beginning of a long name.
     A short hash replaces characters that are not allowed, so that different values give different names.
     """
-    parts = [model, f"seed-{seed}"]
+    parts = [model or "network", f"seed-{seed}"]  # ~model takes the option away, for one that is typed
     for override in sorted(overrides, key=lambda text: (text.partition("=")[0] not in FIRST, text)):
         key, _, value = override.lstrip("+~").partition("=")
         if key in APART or key.partition(".")[0] == "logger":
