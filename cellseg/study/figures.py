@@ -124,7 +124,7 @@ def _differences(study: Study, verdicts: Sequence[Verdict]) -> Picture:
         if verdict.dice.low is not None and verdict.dice.high is not None:
             axes.plot([100 * verdict.dice.low, 100 * verdict.dice.high], [row, row], color=colour, linewidth=2.5)
         axes.plot(100 * verdict.dice.difference, row, "o", color=colour, markersize=7)
-    axes.set_yticks(range(len(known)), [_short(f"{verdict.a} minus {verdict.b}", LONG) for verdict in known])
+    axes.set_yticks(range(len(known)), [_minus(verdict.a, verdict.b) for verdict in known])
     axes.set_ylim(len(known) - 0.5, -0.5)
     axes.set_xlabel("difference in Dice (points)")
     axes.grid(visible=False, axis="y")
@@ -265,6 +265,12 @@ def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format=kind, **options)
     return file.getvalue()
+
+
+def _minus(a: str, b: str) -> str:
+    """Label the difference of two configurations, in two lines if one were too long."""
+    whole = f"{a} minus {b}"
+    return whole if len(whole) <= LONG // 2 else f"{_short(a, LONG)}\nminus {_short(b, LONG)}"
 
 
 def _short(text: str, most: int) -> str:

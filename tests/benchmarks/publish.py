@@ -17,6 +17,7 @@ import tarfile
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
 
 from cellseg.data.findings import count
 from cellseg.run.folder import RunFolder
@@ -41,7 +42,8 @@ def main(study: Path, results: Path) -> None:
         shutil.rmtree(out / "figures")
     (out / "figures").mkdir(parents=True)
     for picture in sorted((study / "figures").glob("*.png")):
-        shutil.copy(picture, out / "figures")
+        few = Image.open(picture).convert("RGB").quantize(64)  # a third of the size
+        few.save(out / "figures" / picture.name, optimize=True)
     for name in TABLES:
         (out / name).write_text(_anywhere((study / name).read_text(), runs))
     _archive(study, runs, out / "runs.tar.xz")
