@@ -241,7 +241,7 @@ def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
         keeps_all_at=survival.side,
         fit=fit.own,
         turned_fit=fit.turned,
-        turn=fit.turn,
+        turn=fit.turn if ignored is None else "",  # what nobody judged may be like a cell
         filled=fit.filled,
     )
     likeness = measure_likeness(as_rgb(image.whole))

@@ -22,8 +22,8 @@ FEW_SPECKS = 20  # specks in one mask that may be cells
 # larger shares of cell, in the image and along its sides, look like background
 MOST_IGNORED = 1 / 3  # share of not-judged pixels from which the marks may be inverted
 INVERTED_CELLS, INVERTED_BORDER = 0.5, 0.8
-OUTLINES = 1.8  # area of the filled mask, as a multiple of its area, above which it has outlines only
-FEWEST_TURNED, USUAL_FIT = 3, 0.1  # masks that fit better after one turn; one mask of a set whose masks fit so well
+OUTLINES = 1.4  # area of thin lines with what they enclose, as a multiple of their area, above which they are outlines
+FEWEST_TURNED, USUAL_FIT = 3, 0.1  # turned masks of a set; or one of a set whose masks usually fit so well
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
         lambda facts: (
             f"looks like outlines only: filled, it would cover {_times(fact.filled for fact in facts)} as many pixels"
         ),
-        "kept as it is; if cells are meant, save them filled",
+        "kept as it is; if lines mean the borders of cells, save the cells filled",
     ),
     Trait(
         WARNING,
@@ -335,29 +335,32 @@ def _contradictions(masks: Sequence[Path], facts: Sequence[PairFacts], root: Pat
 def _turned(masks: Sequence[Path], facts: Sequence[PairFacts], root: Path) -> Iterator[Finding]:
     """Yield a finding for each turn after which masks fit their images far better: several, or one of a good set."""
     measured = [fact.fit for fact in facts if 0 < fact.cells < 1]
+    turned = sum(bool(fact.turn) for fact in facts)
+    if not turned or (turned < max(FEWEST_TURNED, len(measured) / 2) and median(measured) < USUAL_FIT):
+        return
     for turn in sorted({fact.turn for fact in facts} - {""}):
-        found = [shown(mask, root) for mask, fact in zip(masks, facts, strict=True) if fact.turn == turn]
-        if len(found) >= max(FEWEST_TURNED, len(measured) / 2) or median(measured) >= USUAL_FIT:
-            yield Finding(
-                WARNING,
-                some(found),
-                f"would fit its image far better after {turn}",
-                "kept as it is; look at it with cellseg check --montage FILE.png, and save the mask as the image lies",
-            )
+        yield Finding(
+            WARNING,
+            some([shown(mask, root) for mask, fact in zip(masks, facts, strict=True) if fact.turn == turn]),
+            f"would fit its image far better after {turn}",
+            "kept as it is; look at it with cellseg check --montage FILE.png, and save the mask as the image lies",
+        )
 
 
 def look_at_exchanged(
     pairs: Sequence[Pair], facts: Sequence[PairFacts], exchanged: Sequence[tuple[int, int]], root: Path
 ) -> Iterator[Finding]:
     """Yield a finding about images that fit the mask of another image; ``exchanged`` has positions in ``pairs``."""
-    if not exchanged or 2 * sum(bool(fact.turn) for fact in facts) > len(facts):
-        return  # where all masks are turned, another one fits better by chance
+    measured = [fact.fit for fact in facts if 0 < fact.cells < 1]
+    # where masks fit little, another one fits better by chance, but not for half of the images
+    if len(exchanged) < 2 or (2 * len(exchanged) < len(measured) and median(measured) < USUAL_FIT):
+        return
     first, other = (pairs[index] for index in exchanged[0])
     yield Finding(
         WARNING,
         some([shown(pairs[image].image, root) for image, _ in exchanged]),
-        f"the mask of another image fits far better, for the first {shown(other.masks[0], root)}",
-        f"{first.name} is trained with {shown(first.masks[0], root)}; if masks are exchanged, rename them",
+        f"would fit the mask of another image far better, {shown(first.image, root)} that of {other.name}",
+        "each is trained with its own mask; look at them with --montage FILE.png, and rename masks that are exchanged",
     )
 
 

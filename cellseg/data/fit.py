@@ -12,6 +12,7 @@ from scipy import ndimage
 SIDE = 96  # pixels of the longer side at which a mask is compared with its image, as it lies and turned
 THUMBNAIL = 36  # pixels a side at which masks are compared with all images
 LOOKED_AT = 2048  # pixels a side; of a larger mask the middle is looked at for outlines
+THIN, STURDY = 4, 0.05  # width of lines in pixels; share of a mask that may be thicker
 CLEARLY = 2.0  # a fit is clearly better from this many times the other on
 LEAST = 0.1  # a worse fit can be chance
 BLOCK = 1024  # images and masks that are compared at once, to limit memory
@@ -37,7 +38,7 @@ class Fit:
         own: Of the mask as it is.
         turned: Of the mask after the turn that fits best.
         turn: That turn, in words; empty if the mask fits best as it is, or not much worse.
-        filled: Area of the mask with its holes filled, as a multiple of its area.
+        filled: Area of a mask of thin lines with what they enclose, as a multiple of its area; 1 if it is not thin.
     """
 
     own: float
@@ -135,9 +136,10 @@ def _filled(mask: NDArray[np.bool_]) -> float:
     top, left = (max(0, (side - LOOKED_AT) // 2) for side in mask.shape)
     middle = mask[top : top + LOOKED_AT, left : left + LOOKED_AT]
     area = np.count_nonzero(middle)
-    if not area:
+    inside = ndimage.binary_erosion(middle, iterations=THIN // 2, border_value=1)
+    if not area or np.count_nonzero(inside) > STURDY * area:
         return 1.0
-    background, count = ndimage.label(~middle)
+    background, count = ndimage.label(~ndimage.binary_dilation(middle, np.ones((3, 3))))  # without small gaps
     areas = np.bincount(background.ravel(), minlength=count + 1)
     sides = np.concatenate([background[0], background[-1], background[:, 0], background[:, -1]])
     areas[0] = areas[sides] = 0

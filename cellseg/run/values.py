@@ -1,10 +1,12 @@
 """Check values of a configuration without torch, so that a sweep can check all of them before its first run."""
 
+import contextlib
+
 from omegaconf import DictConfig, OmegaConf
 
 from cellseg.storage.errors import InputError
 
-OWN_DATA = "cellseg.CellDataModule"
+OWN_DATA, OWN_SPLIT = "cellseg.CellDataModule", "cellseg.data.SplitPlan"
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -21,7 +23,16 @@ def check_values(cfg: DictConfig) -> None:
     if epochs is not None and (type(epochs) is not int or epochs == 0 or epochs < -1):
         kind = "" if type(epochs) is int else ", which is not a whole number"
         raise InputError(f"trainer.max_epochs must be at least 1, but is {epochs}{kind}")
+    rate = OmegaConf.select(cfg, "optimizer.lr")
+    if type(rate) in (int, float) and rate <= 0:
+        raise InputError(f"optimizer.lr must be above 0, but is {rate}")
     if OmegaConf.select(cfg, "data._target_") == OWN_DATA:
         from cellseg.data.facts import check_numbers  # scipy takes a second, which --help need not wait for
 
         check_numbers(cfg.data.image_size, cfg.data.batch_size, cfg.data.mask_threshold)
+        split = OmegaConf.to_container(cfg.data.split, resolve=True)
+        if isinstance(split, dict) and split.pop("_target_", None) == OWN_SPLIT:
+            from cellseg.data.splits import SplitPlan
+
+            with contextlib.suppress(TypeError):  # an unknown key, which Hydra reports when it makes the split
+                SplitPlan(**{str(key): value for key, value in split.items()})

@@ -76,7 +76,17 @@ class SweepAccount(Callback):
         """Check the sweep before its first run, and start to watch the run folders."""
         SweepAccount.complaint = "the sweep ended without its table of outcomes; see the messages above"
         study = Path(config.hydra.sweep.dir)
+        new = not study.exists()
         require_writable(study)
+        try:
+            self._begin(study, config)
+        except SystemExit:  # refused, so it leaves nothing behind
+            if new:
+                study.rmdir()
+            raise
+
+    def _begin(self, study: Path, config: DictConfig) -> None:
+        """Check the sweep, write its plan, and watch its runs."""
         on_cluster = "submitit" in config.hydra.launcher._target_
         if on_cluster:
             from cellseg.sweep.slurm import outlive_dead_jobs, warn_without_accounting  # needs submitit
