@@ -369,7 +369,7 @@ def wait_until_free(run, seconds=PATIENCE):
         (("data.image_size=64,foo",), "data.image_size must be a whole number from 1 to 65536, but is 'foo'"),
         (("optimizer.lr=1e-3,abc",), "optimizer.lr must be a number, but is abc"),
         (("seed=0,1", "scheduler.max_lr=fast"), "scheduler.max_lr must be a number, but is fast"),
-        (("optimizer.lr=1e-3,-1",), "optimizer.lr must be above 0, but is -1"),
+        (("optimizer.lr=1e-3,-1",), "Invalid learning rate: -1; set optimizer.lr above 0"),
         (("data.split.folds=5", "data.split.fold=4,5"), "data.split.fold must"),
         (("trainer.max_epochs=1,0",), "trainer.max_epochs must be at least 1, but is 0"),
         (("study=a,b",), "study must have one value in a sweep, but has 2; start one sweep for each value"),

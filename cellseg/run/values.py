@@ -25,7 +25,9 @@ def check_values(cfg: DictConfig) -> None:
         raise InputError(f"trainer.max_epochs must be at least 1, but is {epochs}{kind}")
     rate = OmegaConf.select(cfg, "optimizer.lr")
     if type(rate) in (int, float) and rate <= 0:
-        raise InputError(f"optimizer.lr must be above 0, but is {rate}")
+        raise InputError(
+            f"optimizer cannot be built with these values: Invalid learning rate: {rate}; set optimizer.lr above 0"
+        )
     if OmegaConf.select(cfg, "data._target_") == OWN_DATA:
         from cellseg.data.facts import check_numbers  # scipy takes a second, which --help need not wait for
 
