@@ -22,7 +22,6 @@ from cellseg.data.findings import (
     Finding,
     count,
     describe_masks,
-    look_at_exchanged,
     look_at_kin,
     look_at_pairs,
     nothing_to_learn,
@@ -93,13 +92,12 @@ def check_data(
     findings = list(_outside(scan))
     subsets = _default_split(pairs, facts, findings) if pairs else None
     findings += _merged(problems, scan.root)
-    findings += look_at_pairs(pairs, facts, scan.root)
     exchanged = find_exchanged(
         [look.likeness.thumbnail for look in seen],
         [look.small_mask for look in seen],
         [look.likeness.size for look in seen],
     )
-    findings += look_at_exchanged(pairs, facts, exchanged, scan.root)
+    findings += look_at_pairs(pairs, facts, scan.root, exchanged=exchanged)
     findings += look_at_kin(pairs, kin, subsets, grouped=scan.grouped)
     return Check(
         headline=f"found {count(len(scan.pairs), 'pair')}{_in_groups(scan)}, {scan.layout}",

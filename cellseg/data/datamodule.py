@@ -21,7 +21,6 @@ from cellseg.data.findings import (
     count,
     describe_masks,
     find_leaks,
-    look_at_exchanged,
     look_at_pairs,
     nothing_to_learn,
 )
@@ -157,10 +156,8 @@ class CellDataModule(L.LightningDataModule):
             log.warning("no mask has the value data.ignore_value=%s, so every pixel counts as judged", value)
         if reason := nothing_to_learn([decoded.facts[index] for index in decoded.positions(subsets["train"])]):
             raise InputError(f"{self.root}: {reason}")
-        for finding in (
-            *look_at_pairs(decoded.pairs, decoded.facts, scan.root, resized=self.resize == "whole"),
-            *look_at_exchanged(decoded.pairs, decoded.facts, decoded.exchanged, scan.root),
-        ):
+        whole, exchanged = self.resize == "whole", decoded.exchanged
+        for finding in look_at_pairs(decoded.pairs, decoded.facts, scan.root, exchanged=exchanged, resized=whole):
             if finding.severity == WARNING:
                 log.warning("%s", finding)
         if leaks:

@@ -231,19 +231,34 @@ IMAGE_TRAITS: tuple[Trait[ImageFacts], ...] = (
 
 
 def look_at_pairs(
-    pairs: Sequence[Pair], facts: Sequence[PairFacts], root: Path, *, resized: bool = True
+    pairs: Sequence[Pair],
+    facts: Sequence[PairFacts],
+    root: Path,
+    *,
+    exchanged: Sequence[tuple[int, int]] = (),
+    resized: bool = True,
 ) -> Iterator[Finding]:
     """Yield findings about masks and images; one finding for all files with the same property."""
-    yield from look_at_masks(pairs, facts, root)
+    yield from look_at_masks(pairs, facts, root, exchanged)
     yield from look_at_images([pair.image for pair in pairs], facts, root, resized=resized)
 
 
-def look_at_masks(pairs: Sequence[Pair], facts: Sequence[PairFacts], root: Path) -> Iterator[Finding]:
-    """Yield findings about masks; one finding for all files with the same property."""
+def look_at_masks(
+    pairs: Sequence[Pair], facts: Sequence[PairFacts], root: Path, exchanged: Sequence[tuple[int, int]] = ()
+) -> Iterator[Finding]:
+    """Yield findings about masks; one finding for all files with the same property.
+
+    Args:
+        pairs: The pairs of the masks.
+        facts: Measurements of each.
+        root: The folder from which files are named.
+        exchanged: Positions in ``pairs`` of images, and of the pairs whose masks they fit better, if these are known.
+    """
     masks = [pair.masks[0] for pair in pairs]
     yield from _shared_traits((*MASK_TRAITS, *_mask_file_traits(facts)), masks, facts, root)
     yield from _contradictions(masks, facts, root)
     yield from _turned(masks, facts, root)
+    yield from _exchanged(pairs, facts, exchanged, root)
 
 
 def look_at_images(
@@ -347,7 +362,7 @@ def _turned(masks: Sequence[Path], facts: Sequence[PairFacts], root: Path) -> It
         )
 
 
-def look_at_exchanged(
+def _exchanged(
     pairs: Sequence[Pair], facts: Sequence[PairFacts], exchanged: Sequence[tuple[int, int]], root: Path
 ) -> Iterator[Finding]:
     """Yield a finding about images that fit the mask of another image; ``exchanged`` has positions in ``pairs``."""

@@ -138,7 +138,9 @@ def evaluate(
         caveats.append(warning)
     if warning := trained.kind_warning(decoded.facts):
         caveats.append(warning)
-    found = look_at_pairs(scan.pairs, decoded.facts, scan.root, resized=not predictor.tiles)
+    found = look_at_pairs(
+        scan.pairs, decoded.facts, scan.root, exchanged=decoded.exchanged, resized=not predictor.tiles
+    )
     warnings = [str(finding) for finding in found if finding.severity == WARNING]
     described = [description for score in added.values() for description in score.described]
     scored = [*SCORES, *OBJECT_SCORES, *(NATIVE if native else ()), *described]

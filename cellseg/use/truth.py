@@ -76,8 +76,9 @@ def score_on(study: Path, data: Path, ignore_value: IgnoreValue = None) -> Score
             agreement |= _score_run(run, unfinished / run.path.name, known[how], data)
         for plan in study.glob("plan*.yaml"):
             shutil.copyfile(plan, unfinished / plan.name)
-    facts = next(iter(known.values())).facts
-    warnings = [one for one in look_at_masks(pairs, facts, data) if one.severity == WARNING]
+    labels = next(iter(known.values()))
+    found = look_at_masks(pairs, labels.facts, data, labels.exchanged)
+    warnings = [one for one in found if one.severity == WARNING]
     return ScoredOn(out, [_compared(agreement, data), *(f"warning: {warning}" for warning in warnings)])
 
 
