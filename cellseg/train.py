@@ -152,9 +152,11 @@ def start() -> None:
         print_help(CONF, sys.argv[1:], " ".join(home.typed()))
         return
     if process.SWEPT not in os.environ:  # a sweep passes on words in Hydra's grammar
-        flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]  # first: Hydra ignores keys after them
-        sys.argv[1:] = as_typed([*flags[:1], *(word for word in sys.argv[1:] if word not in flags)])
-    if {"-m", "--multirun"} & set(sys.argv[1:]) and {"--cfg", "-c"} & set(sys.argv[1:]):
+        several = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]
+        # first: Hydra ignores keys after them
+        sys.argv[1:] = as_typed([*several[:1], *(word for word in sys.argv[1:] if word not in several)])
+    flags = {word.partition("=")[0] for word in sys.argv[1:] if word.startswith("-")}
+    if {"-m", "--multirun"} & flags and {"--cfg", "-c"} & flags:
         sys.exit("error: --cfg shows the configuration of one run, so leave out -m and give each key one value")
     try:
         refuse_lists(sys.argv[1:])

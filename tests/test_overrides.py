@@ -142,6 +142,7 @@ def test_train_takes_paths_as_typed(tmp_path):
             ["seed=0,1"],
             "seed=0,1 has several values, which only a sweep takes: put -m first; for one value: \"seed='0,1'\"",
         ),
+        (["-m", "seed=0,1", "--cfg", "job"], "--cfg shows the configuration of one run, so leave out -m"),
         (["trainer.max_epochs=("], "a value with special characters needs quotes: \"trainer.max_epochs='('\""),
         (["seed=foo(1)"], "seed=foo(1) cannot be read: HydraException while evaluating 'foo(1)': Unknown function"),
         (["unet"], "unet cannot be read; write KEY=VALUE, without spaces around ="),
