@@ -384,13 +384,19 @@ def _name_configurations(runs: Sequence[RunFolder]) -> tuple[dict[Path, str], di
     }
     kinds = {path: (names[path], *(json.dumps(compared[path].get(key)) for key in differing)) for path in compared}
     if len(set(kinds.values())) > len(set(names.values())):  # one name for several: add settings of the network
-        inside = [key for key in differing if key not in others]
+        inside = [key for key in differing if key not in others and _varies_within_names(key, names, compared)]
         names = {
             path: " ".join([name, *(_setting(key, compared[path].get(key)) for key in inside)])
             for path, name in names.items()
         }
     differences = {names[path]: {key: compared[path].get(key) for key in differing} for path in compared}
     return names | masks, differences
+
+
+def _varies_within_names(key: str, names: Mapping[Path, str], compared: Mapping[Path, Mapping[str, Any]]) -> bool:
+    """Return whether runs of one name have several values of this key; otherwise the name says it already."""
+    values = {(names[path], json.dumps(settings.get(key))) for path, settings in compared.items()}
+    return len(values) > len({name for name, _ in values})
 
 
 def _tells_apart(

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from cellseg.data.findings import count, some
+from cellseg.data.findings import count
 from cellseg.run.plan import Look
 from cellseg.study.collect import Study
 from cellseg.study.statistics import LEVEL
@@ -88,7 +88,8 @@ def _remarks(study: Study, earlier: list[Look], unplanned: list[str], look: Look
             "of runs was fixed before the results were seen"
         )
     if unplanned:
-        found.append(f"{count(len(unplanned), 'run')} that no sweep planned (in no plan.yaml): {some(unplanned)}")
+        more = f" and {len(unplanned) - 1} more" if len(unplanned) > 1 else ""
+        found.append(f"{count(len(unplanned), 'run')} that no sweep planned (in no plan.yaml): {unplanned[0]}{more}")
     again = [made for made in earlier if made.plan == len(study.plans)]
     fixed = study.plans[-1].looks if study.plans else 1
     spent = sum(made.level for made in earlier) + (look.level if look else 0)
