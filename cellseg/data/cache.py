@@ -307,7 +307,7 @@ def _write(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Read
         sizes = [(known.width, known.height) for known in facts]
         looks = StoredLikenesses(unfinished / "looks", sizes)
         kin = find_kin([known.sha256 for known in facts], looks)
-        exchanged = find_exchanged((look.thumbnail for look in looks), small_masks, sizes)
+        exchanged = find_exchanged(looks, small_masks, sizes)
         del looks  # Windows cannot rename a folder with an open file
         stored = {
             "facts": {field.name: [getattr(known, field.name) for known in facts] for field in fields(PairFacts)},

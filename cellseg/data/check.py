@@ -93,7 +93,7 @@ def check_data(
     subsets = _default_split(pairs, facts, findings) if pairs else None
     findings += _merged(problems, scan.root)
     exchanged = find_exchanged(
-        [look.likeness.thumbnail for look in seen],
+        [look.likeness for look in seen],
         [look.small_mask for look in seen],
         [look.likeness.size for look in seen],
     )

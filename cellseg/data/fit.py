@@ -1,6 +1,6 @@
 """Measure how well masks fit their images, to notice masks that are mirrored, exchanged or only outlines."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+
+from cellseg.data.kinship import Likeness
 
 SIDE = 96  # pixels of the longer side at which a mask is compared with its image, as it lies and turned
 THUMBNAIL = 36  # pixels a side at which masks are compared with all images
@@ -75,7 +77,9 @@ def mask_thumbnail(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def find_exchanged(
-    images: Iterable[NDArray[np.uint8]], masks: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]
+    images: Sequence[Likeness],
+    masks: Sequence[NDArray[np.uint8]],
+    sizes: Sequence[tuple[int, int]],
 ) -> list[tuple[int, int]]:
     """List images, by position, that fit the mask of another image of their size, and that mask.
 
@@ -83,12 +87,10 @@ def find_exchanged(
     listed, so some exchanged masks are not found.
 
     Args:
-        images: The thumbnail of each image's likeness.
-        masks: From ``mask_thumbnail``, in the same order.
+        images: The likeness of each image; each is taken once, and none is kept.
+        masks: From ``mask_thumbnail``, in the order of ``sizes``.
         sizes: Width and height of each image.
     """
-    size_of_all = (THUMBNAIL, THUMBNAIL)
-    seen = np.stack([_shrunk(thumbnail, size_of_all).round().astype(np.uint8).ravel() for thumbnail in images])
     found = []
     for size in set(sizes):
         members = [index for index, other in enumerate(sizes) if other == size]
@@ -97,7 +99,8 @@ def find_exchanged(
         rows, columns, own = _Best(len(members)), _Best(len(members)), np.zeros(len(members), np.float32)
         blocks = [np.arange(start, min(start + BLOCK, len(members))) for start in range(0, len(members), BLOCK)]
         for these in blocks:  # numbers within the size; as floats only a block at once
-            some = _units(seen[[members[number] for number in these]])
+            small = [_shrunk(images[members[number]].thumbnail, (THUMBNAIL, THUMBNAIL)).ravel() for number in these]
+            some = _units(np.stack(small))
             for those in blocks:
                 fits = (some @ _units(np.stack([masks[members[number]].ravel() for number in those])).T) ** 2
                 rows.take(fits, these, those)
