@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 from cellseg.data.synthetic import SmearStyle
 from cellseg.run.home import wait_briefly
 from cellseg.run.signals import Interrupted, StopRequest
-from cellseg.storage.errors import InputError
+from cellseg.storage.errors import InputError, count
 
 if TYPE_CHECKING:
     from cellseg.use.trained import Trained
@@ -224,7 +224,8 @@ def check(
     print_check(report, next_command(report, data, write_groups or groups, how))
     if write_groups and report.groups:
         write(write_groups, report.groups)
-        typer.echo(f"wrote {write_groups}: {len(set(report.groups.values()))} groups of {len(report.groups)} images")
+        groups_found, images = len(set(report.groups.values())), len(report.groups)
+        typer.echo(f"wrote {write_groups}: {count(groups_found, 'group')} of {count(images, 'image')}")
     if montage and report.tiles:
         save_montage(montage, report.tiles)
         typer.echo(f"drew {montage}")
@@ -244,7 +245,6 @@ def clean(
     """Write a cleaned copy of a data set: PNG files, masks of 0 and 255, and changes.csv."""
     from cellseg.data.clean import write_cleaned
     from cellseg.data.facts import Reading
-    from cellseg.data.findings import count
 
     how = Reading(mask_threshold, _channels(channels), ignore_value=_ignore_value(ignore_value))
     pairs, meaning, warnings = write_cleaned(data, out, groups, how)
@@ -274,7 +274,6 @@ def correct(
     """Write a new data set with labels corrected by decisions: cells added, removed, or marked as not judged."""
     from cellseg.data.correct import write_corrected
     from cellseg.data.facts import Reading
-    from cellseg.data.findings import count
 
     how = Reading(mask_threshold, _channels(channels), ignore_value=_ignore_value(ignore_value))
     done = write_corrected(data, out, [*decisions, *(more or [])], how, groups)
@@ -388,7 +387,6 @@ def prune(
     folder: Annotated[Path, typer.Argument(metavar="STUDY", help="Folder of runs, one run, or all of logs.")],
 ) -> None:
     """Delete the checkpoints of finished runs; their weights and results stay. Unfinished runs keep theirs."""
-    from cellseg.data.findings import count
     from cellseg.run.checkpoints import prune as free
 
     done = free(folder)
@@ -466,7 +464,6 @@ def predict(
 
     Unreadable files are listed at the end, and the exit code is 1.
     """
-    from cellseg.data.findings import count
     from cellseg.storage.files import require_empty
     from cellseg.use.outlines import require_formats
 
@@ -564,7 +561,6 @@ def score(
     study: Annotated[Path, typer.Option(help="Folder of the study, such as logs/first.")],
 ) -> None:
     """Score masks of another tool or person on the test images of a study, to compare them in its report."""
-    from cellseg.data.findings import count
     from cellseg.use.score import score_masks
 
     folders, about = score_masks(masks, data, name, study, shlex.join(["cellseg", *sys.argv[1:]]))
@@ -607,7 +603,6 @@ def export(
     trust: Trust = False,
 ) -> None:
     """Export a network for programs without cellseg, and compare its output with the original."""
-    from cellseg.data.findings import count
     from cellseg.use.export import export as write
     from cellseg.use.trained import find_trained
 

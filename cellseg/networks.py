@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cellseg.storage.errors import InputError
+from cellseg.storage.errors import InputError, count
 
 Norm = Literal["batch", "group", "instance"]
 Skip = bool | Literal["zero"]
@@ -115,7 +115,7 @@ class UNet(nn.Module):
             )
         channels, height, width = image.shape[-3:]
         if channels != self.in_channels:
-            raise InputError(f"model.in_channels is {self.in_channels}, but the image has {channels} channels")
+            raise InputError(f"model.in_channels is {self.in_channels}, but the image has {count(channels, 'channel')}")
         step = 2**self.depth
         if height % step or width % step:
             fitting = "x".join(str(-(-side // step) * step) for side in (height, width))

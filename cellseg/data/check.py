@@ -20,7 +20,6 @@ from cellseg.data.findings import (
     NOTE,
     WARNING,
     Finding,
-    count,
     describe_masks,
     look_at_kin,
     look_at_pairs,
@@ -35,7 +34,7 @@ from cellseg.data.matching import Problem
 from cellseg.data.montage import draw_tile
 from cellseg.data.pairs import Pair, Scan, scan_pairs, shown
 from cellseg.data.splits import SplitPlan, Subsets
-from cellseg.storage.errors import InputError
+from cellseg.storage.errors import InputError, count
 
 USUAL_SIZE = 224  # side in pixels to which training resizes by default
 COLOURS = {ERROR: "bold red", WARNING: "yellow", NOTE: "dim"}

@@ -21,7 +21,7 @@ from cellseg.data.ignored import place_of_ignored
 from cellseg.data.pairs import Pair, Scan, find_pairs
 from cellseg.data.table import write_pairs_table
 from cellseg.storage.csv_files import write_csv
-from cellseg.storage.errors import InputError
+from cellseg.storage.errors import InputError, count
 from cellseg.storage.files import new_folder
 
 CORNERS = np.ones((3, 3))
@@ -68,17 +68,17 @@ class _Labels:
         labelled = bool(objects.any())
         if verdict == NO_CELL and labelled:
             self._set(objects, cell=False)
-            return f"cell removed: {np.count_nonzero(objects)} pixels"
+            return f"cell removed: {count(int(objects.sum()), 'pixel')}"
         if verdict == NO_CELL and (self.ignored & where).any():
-            number = np.count_nonzero(self.ignored & where)
+            number = int((self.ignored & where).sum())
             self.ignored &= ~where
-            return f"background: {number} pixels that nobody had judged"
+            return f"background: {count(number, 'pixel')} that nobody had judged"
         if verdict == CELL and not labelled:
             new = where & ~self.cell
             if self.ids is not None:
                 self.ids[new] = self.ids.max(initial=0) + 1
             self._set(new, cell=True)
-            return f"cell added: {np.count_nonzero(new)} pixels"
+            return f"cell added: {count(int(new.sum()), 'pixel')}"
         if verdict == CELL:  # labelled already: as decided, it has this outline
             changed = objects ^ where
             if _alike(objects, where, place.step):
@@ -87,12 +87,12 @@ class _Labels:
                 self.ids[where] = np.bincount(self.ids[objects & where]).argmax()
             self._set(objects & ~where, cell=False)
             self._set(where, cell=True)
-            return f"outline changed: {np.count_nonzero(changed)} pixels"
+            return f"outline changed: {count(int(changed.sum()), 'pixel')}"
         if verdict == UNSURE:
             doubtful = objects | (where & ~self.cell)
             self._set(doubtful, cell=False)
             self.ignored |= doubtful
-            return f"not judged: {np.count_nonzero(doubtful)} pixels"
+            return f"not judged: {count(int(doubtful.sum()), 'pixel')}"
         return f"{NOTHING}: the label has no cell there"
 
     def _set(self, where: NDArray[np.bool_], *, cell: bool) -> None:

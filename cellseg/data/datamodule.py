@@ -18,7 +18,6 @@ from cellseg.data.facts import Reading, check_numbers, checked_ignore_value
 from cellseg.data.findings import (
     WARNING,
     Leak,
-    count,
     describe_masks,
     find_leaks,
     look_at_pairs,
@@ -27,7 +26,7 @@ from cellseg.data.findings import (
 from cellseg.data.pairs import Scan, find_pairs, see_all
 from cellseg.data.splits import SplitEntry, SplitPlan, SplitRecord, Subsets, read_split
 from cellseg.data.synthetic import write_synthetic
-from cellseg.storage.errors import InputError
+from cellseg.storage.errors import InputError, count
 
 Resize = Literal["whole", "crop"]
 

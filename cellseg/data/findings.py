@@ -13,6 +13,7 @@ from cellseg.data.kinship import Kin, families
 from cellseg.data.masks import EMPTY, GREY, LABELS, RESIZED
 from cellseg.data.pairs import Pair, shown
 from cellseg.data.splits import Subsets
+from cellseg.storage.errors import count
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 DARK = 70  # mean brightness, of 255: fluorescence is below, stained tissue and brightfield are above
@@ -382,7 +383,8 @@ def _exchanged(
 def _vanishing(facts: Sequence[PairFacts]) -> str:
     objects, kept, size = sum(fact.objects for fact in facts), sum(fact.kept for fact in facts), facts[0].resized_to
     emptied = sum(fact.vanishes for fact in facts)
-    lost = f"{objects - kept} of {objects} objects vanish when masks are resized to {size}x{size} pixels"
+    vanish = "vanishes" if objects - kept == 1 else "vanish"
+    lost = f"{objects - kept} of {objects} objects {vanish} when masks are resized to {size}x{size} pixels"
     return f"{lost}; {count(emptied, 'mask')} {'loses' if emptied == 1 else 'lose'} all" if emptied else lost
 
 
@@ -496,11 +498,6 @@ def nothing_to_learn(training: Sequence[PairFacts]) -> str | None:
     if all(fact.cells == 1 for fact in training):
         return "every training mask is cell everywhere; save background as 0, or black"
     return None
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun: 1 pair, 2 pairs."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def some(names: Collection[str], most: int = 3) -> str:

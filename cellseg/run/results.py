@@ -8,15 +8,17 @@ from rich.table import Table
 from rich.text import Text
 
 from cellseg.run.folder import Summary
+from cellseg.storage.errors import count
 
 
 def print_results(summary: Summary, folder: Path) -> None:
     """Print the final scores, how each was averaged, and the run folder."""
     counts = summary.counts
     table = Table(
-        title=Text(f"{summary.model}, seed {summary.seed}: scores on {counts.test} test images"),
+        title=Text(f"{summary.model}, seed {summary.seed}: scores on {count(counts.test, 'test image')}"),
         caption=Text(
-            f"weights scored: {summary.scored_weights}\ntrained on {counts.train} images for {counts.epochs} epochs"
+            f"weights scored: {summary.scored_weights}\n"
+            f"trained on {count(counts.train, 'image')} for {count(counts.epochs, 'epoch')}"
         ),
         title_justify="left",
         caption_justify="left",

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cellseg.data.findings import count
 from cellseg.data.splits import SplitEntry
 from cellseg.run.begin import NOT_OF_THE_RUN
 from cellseg.run.folder import RunFolder, leaves
+from cellseg.storage.errors import count
 
 REPEATED = ("data.root", "data.seed")  # the content of the data is compared, and seed is a key of its own
 PATCHES = ("code.patch", "code-resumed.patch")

@@ -1,7 +1,7 @@
 """The methods paragraph of a paper that uses a study."""
 
-from cellseg.data.findings import count
 from cellseg.metrics import OBJECT_SCORES
+from cellseg.storage.errors import count
 from cellseg.study.collect import HOLDOUT, Study
 from cellseg.study.progress import Progress
 from cellseg.study.statistics import LEVEL

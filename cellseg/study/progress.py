@@ -4,8 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from cellseg.data.findings import count
 from cellseg.run.plan import Look
+from cellseg.storage.errors import count
 from cellseg.study.collect import Study
 from cellseg.study.statistics import LEVEL
 

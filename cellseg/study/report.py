@@ -7,9 +7,9 @@ import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from cellseg.data.findings import count
 from cellseg.run.plan import write_looks
 from cellseg.storage.csv_files import write_csv
+from cellseg.storage.errors import count
 from cellseg.storage.files import write_text
 from cellseg.study.collect import HOLDOUT, Study
 from cellseg.study.figures import Picture, draw_figures, over_seeds, write_pictures

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from cellseg.data.findings import count
 from cellseg.metrics import OBJECT_SCORES, SCORES, Score
+from cellseg.storage.errors import count
 from cellseg.study.collect import Study
 from cellseg.study.progress import Progress, find_progress, plans_of
 from cellseg.study.statistics import Comparison, Differences, compare, find_variance
@@ -225,10 +225,11 @@ def _power(dice: Comparison, margin: float) -> str:
     if most == 0:
         return f"; the study had {limit}"
     most_text = f"more than {MANY_SEEDS}" if most > MANY_SEEDS else f"{most:.0f}"
+    more = "more seed" if most == 1 else "more seeds"
     if estimate == 0:
-        return f"; the study probably had {limit}; at worst it needs {most_text} more seeds{each}"
+        return f"; the study probably had {limit}; at worst it needs {most_text} {more}{each}"
     if estimate > MANY_SEEDS:
-        return f"; {limit} would need from {least:.0f} to {most_text} more seeds{each}; {_advice(dice, least)}"
+        return f"; {limit} would need from {least:.0f} to {most_text} {more}{each}; {_advice(dice, least)}"
     noun = "seed" if estimate == 1 else "seeds"
     return f"; about {estimate:.0f} more {noun}{each} (from {least:.0f} to {most_text}) would give {limit}"
 

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from cellseg.run.building import build_own, is_own
+from cellseg.storage.errors import count
 
 WITHOUT_PART = ("seed=", "data.split.", "data.root=", "optimizer.", "loss")  # words that do not change the network
 CHECKPOINT = 4  # times the weights: with the two moments of Adam and the moving average
@@ -45,7 +46,7 @@ def foresee_space(study: Path, config: DictConfig, overrides: list[Override]) ->
     working = max(sizes) * CHECKPOINT * AT_ONCE * min(config.n_jobs, len(jobs))
     free = shutil.disk_usage(study).free
     line = (
-        f"disk: up to {_written(kept)} for the weights of {len(jobs)} runs{' and their checkpoints' * keeps}, "
+        f"disk: up to {_written(kept)} for the weights of {count(len(jobs), 'run')}{' and their checkpoints' * keeps}, "
         f"{_written(working)} more while they train; {_written(free)} are free"
     )
     return line if kept + working < free else f"warning: {line}; free some, for example with cellseg prune logs"

@@ -16,7 +16,7 @@ from rich.text import Text
 from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.dataset import CellDataset
 from cellseg.data.facts import Reading, inspect_pair
-from cellseg.data.findings import WARNING, count, describe_masks, look_at_pairs
+from cellseg.data.findings import WARNING, describe_masks, look_at_pairs
 from cellseg.data.kinship import Kin, Likeness, families, find_alike
 from cellseg.data.pairs import Pair, find_pairs, scan_pairs
 from cellseg.data.progress import with_progress
@@ -33,7 +33,7 @@ from cellseg.metrics import (
 )
 from cellseg.run.building import build_trusted, targets_of
 from cellseg.storage.csv_files import as_text
-from cellseg.storage.errors import InputError
+from cellseg.storage.errors import InputError, count
 from cellseg.storage.files import new_folder, write_json
 from cellseg.study.statistics import interval_over_groups
 from cellseg.use.inference import Predictor

@@ -25,7 +25,7 @@ from rich.progress import Progress
 from cellseg.data.decoded import Pixels
 from cellseg.data.drawing import draw_objects
 from cellseg.data.facts import ImageFacts, Reading, inspect_image
-from cellseg.data.findings import WARNING, count, look_at_images
+from cellseg.data.findings import WARNING, look_at_images
 from cellseg.data.formats import BYSTANDERS, IMAGE_SUFFIXES, describe_foreign, foreign_suffix, refuse_foreign
 from cellseg.data.groups import natural
 from cellseg.data.images import as_rgb, read_image
@@ -35,7 +35,7 @@ from cellseg.metrics import THRESHOLD
 from cellseg.objects import SMALLEST_OBJECT, Labels, label_objects, measure_objects, object_columns
 from cellseg.run.tiles import Floats
 from cellseg.storage.csv_files import as_text, write_csv
-from cellseg.storage.errors import InputError
+from cellseg.storage.errors import InputError, count
 from cellseg.storage.files import require_empty
 from cellseg.use.inference import Predictor
 from cellseg.use.outlines import coco_annotations, write_coco, write_outlines

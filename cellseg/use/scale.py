@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from cellseg.data.decoded import Pixels
 from cellseg.data.facts import Reading
-from cellseg.data.findings import count
 from cellseg.data.images import read_image, resize_to
 from cellseg.data.progress import with_progress
 from cellseg.metrics import THRESHOLD
 from cellseg.objects import SMALLEST_OBJECT, label_objects
-from cellseg.storage.errors import InputError
+from cellseg.storage.errors import InputError, count
 from cellseg.use.inference import Predictor
 from cellseg.use.trained import Trained
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from cellseg.data.cache import DecodedPairs, in_parallel, load_pairs
 from cellseg.data.decoded import Pixels
 from cellseg.data.facts import PairFacts, Reading, inspect_pair
-from cellseg.data.findings import WARNING, count, look_at_masks
+from cellseg.data.findings import WARNING, look_at_masks
 from cellseg.data.formats import IMAGE_SUFFIXES
 from cellseg.data.masks import GREY, resize_ids, resize_mask
 from cellseg.data.pairs import Pair, find_pairs
@@ -42,7 +42,7 @@ from cellseg.objects import Labels, label_objects, label_truth, number_objects
 from cellseg.run.folder import BASELINES, SCHEMA, Prediction, RunFolder, Summary, write_prediction
 from cellseg.run.provenance import provenance
 from cellseg.storage.csv_files import write_csv
-from cellseg.storage.errors import InputError
+from cellseg.storage.errors import InputError, count
 from cellseg.storage.files import new_folder, write_text
 from cellseg.study.collect import Study, read_study
 

@@ -12,14 +12,14 @@ import pandas as pd
 from torch import nn
 
 from cellseg.data.facts import ImageFacts, Reading
-from cellseg.data.findings import count, kind_of
+from cellseg.data.findings import kind_of
 from cellseg.data.formats import IMAGE_SUFFIXES
 from cellseg.data.splits import SplitEntry
 from cellseg.networks import PotiNet, UNet, XopiNet
 from cellseg.run.building import build_foreign, build_own, is_own, origin_of, read_network
 from cellseg.run.folder import NetworkFacts, RunFolder
 from cellseg.run.probing import probe
-from cellseg.storage.errors import InputError
+from cellseg.storage.errors import InputError, count
 from cellseg.study.collect import DifferentDataError, Study, read_study
 from cellseg.use.inference import Predictor
 from cellseg.use.load import Run, load_run, own_facts, read_weights, with_weights

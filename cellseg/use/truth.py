@@ -11,14 +11,14 @@ import numpy as np
 
 from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.facts import Reading
-from cellseg.data.findings import WARNING, count, look_at_masks
+from cellseg.data.findings import WARNING, look_at_masks
 from cellseg.data.masks import IgnoreValue
 from cellseg.data.pairs import find_pairs
 from cellseg.data.progress import with_progress
 from cellseg.metrics import OBJECT_SCORES, SCORES, SegmentationScores, describe_ignored, describe_objects
 from cellseg.run.folder import RunFolder, write_prediction
 from cellseg.storage.csv_files import write_csv
-from cellseg.storage.errors import InputError
+from cellseg.storage.errors import InputError, count
 from cellseg.storage.files import new_folder
 from cellseg.use.score import Row, score_image, spread
 

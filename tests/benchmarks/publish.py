@@ -19,9 +19,9 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from cellseg.data.findings import count
 from cellseg.run.folder import RunFolder
 from cellseg.run.plan import read_plans
+from cellseg.storage.errors import count
 from cellseg.study.collect import read_study
 from cellseg.study.report import write_report
 
