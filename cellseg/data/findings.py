@@ -383,8 +383,7 @@ def _exchanged(
 def _vanishing(facts: Sequence[PairFacts]) -> str:
     objects, kept, size = sum(fact.objects for fact in facts), sum(fact.kept for fact in facts), facts[0].resized_to
     emptied = sum(fact.vanishes for fact in facts)
-    vanish = "vanishes" if objects - kept == 1 else "vanish"
-    lost = f"{objects - kept} of {objects} objects {vanish} when masks are resized to {size}x{size} pixels"
+    lost = f"{objects - kept} of {objects} objects vanish when masks are resized to {size}x{size} pixels"
     return f"{lost}; {count(emptied, 'mask')} {'loses' if emptied == 1 else 'lose'} all" if emptied else lost
 
 

@@ -2,7 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache, cached_property
 from itertools import takewhile
 from pathlib import Path
 
@@ -23,9 +24,9 @@ def find_ignored(root: Path, pairs: Sequence[Files]) -> tuple[dict[str, tuple[Pa
         root: The folder of the data set.
         pairs: Name, image and masks of each pair.
     """
-    listed = _Listing()
     in_folder = Counter(image.parent for _, image, _ in pairs)
     exact = {key.casefold() for name, image, _ in pairs for key in (name, image.stem)}
+    listed = cache(lambda folder: _Listing(folder, exact))
     found: dict[str, tuple[Path, ...]] = {}
     for name, image, masks in pairs:
         own: dict[Path, None] = {}
@@ -33,17 +34,13 @@ def find_ignored(root: Path, pairs: Sequence[Files]) -> tuple[dict[str, tuple[Pa
         keys |= {key.casefold() for key in mask_keys(masks[0])} if len(masks) == 1 else set()
         keys -= exact - {name.casefold(), image.stem.casefold()}  # of another image
         for folder in dict.fromkeys((image.parent, *(mask.parent for mask in masks[:1]))):
-            for path in filter(is_ignore, listed.files(folder)):
-                alone = path.stem.casefold() in IGNORES and in_folder[image.parent] == 1 and folder == image.parent
-                if alone or IGNORE_SUFFIX.sub("", path.stem).casefold() in keys:
-                    own[path] = None
+            alone = in_folder[image.parent] == 1 and folder == image.parent
+            own |= _under(listed(folder).beside, keys | IGNORES if alone else keys)
         for folder, is_own in _folders(root, image.parent, listed):
-            for path in listed.files(folder):
-                if (is_own and in_folder[image.parent] == 1) or _belongs(path, keys, exact):
-                    own[path] = None
-            for inner in listed.folders(folder):
-                if inner.name.casefold() in keys:
-                    own.update(dict.fromkeys(listed.files(inner)))
+            whole = is_own and in_folder[image.parent] == 1
+            own |= dict.fromkeys(listed(folder).files) if whole else _under(listed(folder).named, keys)
+            for inner in _under(listed(folder).inner, keys):
+                own |= dict.fromkeys(listed(inner).files)
         if own:
             found[name] = tuple(own)
     return found, unused_marks(root, {path for paths in found.values() for path in paths})
@@ -72,12 +69,6 @@ def unused_marks(root: Path, used: Collection[Path]) -> list[Problem]:
     return problems
 
 
-def _belongs(path: Path, keys: Collection[str], exact: Collection[str]) -> bool:
-    """Return whether a file is named like the image with these keys, and not exactly like another one."""
-    plain = IGNORE_SUFFIX.sub("", path.stem).casefold()
-    return plain in keys if plain in exact else not _keys(path).isdisjoint(keys)
-
-
 def place_of_ignored(image: Path, mask: Path) -> Path:
     """Return where the not-judged pixels of a pair lie in its layout, from the relative paths of both files."""
     if image.parent == mask.parent:
@@ -89,35 +80,67 @@ def place_of_ignored(image: Path, mask: Path) -> Path:
 
 
 class _Listing:
-    """Lists each folder once."""
+    """What a folder contains, found by the keys of an image; a folder of thousands is read once.
 
-    def __init__(self) -> None:
-        self._known: dict[Path, tuple[list[Path], list[Path]]] = {}
+    Args:
+        folder: The folder.
+        exact: The names of all images: a file named exactly like one belongs to no other.
+    """
 
-    def _list(self, folder: Path) -> tuple[list[Path], list[Path]]:
-        if folder not in self._known:
-            inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-            files = [path for path in inside if path.name.lower().endswith(IMAGE_SUFFIXES) and path.is_file()]
-            self._known[folder] = files, [path for path in inside if path.is_dir()]
-        return self._known[folder]
+    def __init__(self, folder: Path, exact: Collection[str]) -> None:
+        inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        self.files = [path for path in inside if path.name.lower().endswith(IMAGE_SUFFIXES) and path.is_file()]
+        self._folders = [path for path in inside if path.is_dir()]
+        self._exact = exact
 
-    def files(self, folder: Path) -> list[Path]:
-        return self._list(folder)[0]
+    @cached_property
+    def beside(self) -> Mapping[str, list[Path]]:
+        """Files that mark pixels by their own name, in a folder of images or masks."""
+        return _index((path, [_plain(path)]) for path in self.files if is_ignore(path))
 
-    def folders(self, folder: Path) -> list[Path]:
-        return self._list(folder)[1]
+    @cached_property
+    def named(self) -> Mapping[str, list[Path]]:
+        """Files named like an image, in a folder of not-judged pixels."""
+        return _index((path, [_plain(path)] if _plain(path) in self._exact else _keys(path)) for path in self.files)
+
+    @cached_property
+    def inner(self) -> Mapping[str, list[Path]]:
+        """Folders named like an image."""
+        return _index((path, [path.name.casefold()]) for path in self._folders)
+
+    @cached_property
+    def ignores(self) -> list[Path]:
+        """Folders of not-judged pixels."""
+        return [path for path in self._folders if path.name.casefold() in IGNORES]
 
 
-def _folders(root: Path, home: Path, listed: _Listing) -> Iterable[tuple[Path, bool]]:
+def _index(keyed: Iterable[tuple[Path, Iterable[str]]]) -> dict[str, list[Path]]:
+    index: dict[str, list[Path]] = {}
+    for path, keys in keyed:
+        for key in keys:
+            index.setdefault(key, []).append(path)
+    return index
+
+
+def _under(index: Mapping[str, list[Path]], keys: Iterable[str]) -> dict[Path, None]:
+    """Return the paths under any of the keys, sorted."""
+    return dict.fromkeys(sorted({path for key in keys for path in index.get(key, ())}))
+
+
+def _folders(root: Path, home: Path, listed: Callable[[Path], _Listing]) -> Iterable[tuple[Path, bool]]:
     """Yield the folders of not-judged pixels that may be those of images in ``home``, and whether of one image only."""
     for inside in (home, *home.parents):
         if not inside.is_relative_to(root):
             return
         rest = home.relative_to(inside).parts[1:]
-        for folder in listed.folders(inside):
-            if folder.name.casefold() in IGNORES and (place := folder.joinpath(*rest)).is_dir():
+        for folder in listed(inside).ignores:
+            if (place := folder.joinpath(*rest)).is_dir():
                 yield place, inside == home.parent and inside != root
 
 
+def _plain(path: Path) -> str:
+    return IGNORE_SUFFIX.sub("", path.stem).casefold()
+
+
 def _keys(path: Path) -> set[str]:
-    return {key.casefold() for key in (*mask_keys(path), IGNORE_SUFFIX.sub("", path.stem))}
+    return {*(key.casefold() for key in mask_keys(path)), _plain(path)}

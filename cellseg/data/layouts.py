@@ -43,7 +43,8 @@ def folder_a_pair(top: Folder, inside: list[Folder]) -> Found | None:
         masks = [
             path for path in masks or [path for path, stem in stems if WEAK_WORD.search(stem)] if not is_preview(path)
         ]
-        others = [path for path in folder.pictures if path not in masks]
+        chosen = set(masks)  # a folder of another layout can have thousands
+        others = [path for path in folder.pictures if path not in chosen]
         images = [path for path in others if not is_preview(path)] or others
         if len(named["source"]) == len(named["mask"]) == 1:
             found.pairs.append((folder.path.name, named["source"][0], (named["mask"][0],)))
@@ -206,11 +207,11 @@ def side_by_side(top: Folder, inside: list[Folder]) -> Found | None:
     """Recognise a.png and a_mask.png, or other words for mask after or before the name."""
     stems = {stem_of(path): path for path in top.pictures}
     labelled = {key for path in top.pictures for key in mask_keys(path)[1:] if key != path.stem} & stems.keys()
-    masks = [path for path in top.pictures if named_as_mask(path) and stem_of(path) not in labelled]
-    if not masks or len(masks) == len(top.pictures):
+    is_mask = {path: named_as_mask(path) and stem_of(path) not in labelled for path in top.pictures}
+    if not any(is_mask.values()) or all(is_mask.values()):
         return None
     found = Found("side by side, NAME and NAME_mask")
-    found.pair_up([path for path in top.pictures if path not in masks], masks)
+    found.pair_up(*([path for path in top.pictures if is_mask[path] == mask] for mask in (False, True)))
     if found.pairs:
         _, image, (mask,) = found.pairs[0]
         if mask.stem.lower() not in (f"{image.stem.lower()}_mask", f"{image.stem.lower()}_masks"):

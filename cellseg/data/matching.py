@@ -119,6 +119,9 @@ class Found:
             by_stem[image.stem].append(image)
         taken: dict[Path, Path] = {}
         bases = {key for image in images for key in image_keys(image)} | by_key.keys()
+        spelt: dict[str, Path] = {}
+        for mask in reversed(masks):  # the first of several with the same key
+            spelt |= dict.fromkeys((key.casefold() for key in mask_keys(mask)), mask)
         for stem, twins in by_stem.items():
             matching = next((by_key[key] for key in image_keys(twins[0]) if key in by_key), [])
             if len(twins) > 1:
@@ -132,9 +135,8 @@ class Found:
             elif not matching and is_preview(twins[0]) and preview_base(twins[0]) in bases:
                 self.mentioned.add(str(twins[0]))
             elif not matching:
-                folded = {key.casefold() for key in image_keys(twins[0])}
-                near = [mask for mask in masks if folded & {key.casefold() for key in mask_keys(mask)}]
-                capitals = f"only capital letters differ from {near[0].name}" if near else ""
+                near = next((spelt[key] for each in image_keys(twins[0]) if (key := each.casefold()) in spelt), None)
+                capitals = f"only capital letters differ from {near.name}" if near else ""
                 remedy = f"{capitals}: rename one of them" if near else "add the mask or move the image away"
                 self.complain(twins[0], "the image has no mask", remedy)
                 self.failure = self.failure or (twins[0], f" has no mask: {capitals or _content(masks)}")

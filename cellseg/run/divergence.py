@@ -12,17 +12,31 @@ DIVERGED = (
     "checkpoints are from before"
 )
 
+ROOM = 1024  # images
+
 
 class FiniteWatch:
-    """Records for each batch, on its device, whether logits and loss are finite."""
+    """Records for each image, on its device, whether logits and loss are finite."""
 
     def __init__(self) -> None:
-        self._seen: list[tuple[Sequence[str], Tensor]] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        self._batches: list[Sequence[str]] = []
+        self._seen = 0
+        # one tensor: thousands of small ones, each kept between large ones that are freed, would waste memory
+        self._finite = torch.ones(0, dtype=torch.bool)
 
     def see(self, names: Sequence[str], logits: Tensor, loss: Tensor) -> None:
         """Record a batch: the names of its images, logits (N, ...) and loss."""
         finite = logits.detach().flatten(1).isfinite().all(1) & loss.detach().isfinite()
-        self._seen.append((names, finite))
+        start, end = self._seen, self._seen + len(finite)
+        if end > len(self._finite):
+            old = self._finite.to(finite.device)
+            self._finite = torch.cat([old, finite.new_ones(max(len(old), end, ROOM))])
+        self._finite[start:end] = finite
+        self._seen = end
+        self._batches.append(names)
 
     def require_finite(self, doing: str) -> None:
         """Check all recorded batches and clear the record.
@@ -30,13 +44,15 @@ class FiniteWatch:
         Raises:
             InputError: If a value was NaN or infinite; names the images of the first such batch.
         """
-        seen, self._seen = self._seen, []
-        if not seen or bool(torch.cat([finite for _, finite in seen]).all()):
+        batches, finite = self._batches, self._finite
+        self._clear()
+        if finite.all():
             return
-        batch = next(number for number, (_, finite) in enumerate(seen) if not finite.all())
-        names, finite = seen[batch]
-        bad = [name for name, fine in zip(names, finite.tolist(), strict=True) if not fine]
-        before = f", after {', '.join(seen[batch - 1][0])}" if batch else ""
+        rest = iter(finite.tolist())
+        fine = [[next(rest) for _ in names] for names in batches]
+        batch = next(number for number, values in enumerate(fine) if not all(values))
+        bad = [name for name, is_fine in zip(batches[batch], fine[batch], strict=True) if not is_fine]
+        before = f", after {', '.join(batches[batch - 1])}" if batch else ""
         raise InputError(
             f"{doing}: the output for {', '.join(bad)} (batch {batch + 1}{before}) is NaN or infinite; {DIVERGED}"
         )

@@ -35,7 +35,8 @@ TABLES = ("report.md", "comparisons.csv", "configurations.csv", "images.csv")
 
 def main(study: Path, results: Path) -> None:
     """Publish one study, and list all."""
-    sentences = write_report(read_study(study))
+    found = read_study(study)
+    sentences = write_report(found)
     runs = [RunFolder(path.parent) for path in sorted(study.glob("*/summary.json"))]
     out = results / study.name
     if (out / "figures").exists():
@@ -49,10 +50,10 @@ def main(study: Path, results: Path) -> None:
     _archive(study, runs, out / "runs.tar.xz")
     verdicts = "\n".join(f"- {sentence}" for sentence in sentences)
     below = f"## Verdicts\n\n{verdicts}\n\nAll tables and figures: [report.md](report.md)\n\n## Runs\n\n"
-    below += _facts(study, runs)
+    below += _facts(study, runs, found.runs)
     _replace_below(out / "README.md", study.name, _anywhere(below, runs))
-    found = [path for path in sorted(results.glob("*/README.md")) if MARK in path.read_text()]
-    parts = [f"## [{path.parent.name}]({path.parent.name}/README.md)\n\n{_verdicts(path)}" for path in found]
+    pages = [path for path in sorted(results.glob("*/README.md")) if MARK in path.read_text()]
+    parts = [f"## [{path.parent.name}]({path.parent.name}/README.md)\n\n{_verdicts(path)}" for path in pages]
     _replace_below(results / "README.md", "Results", "\n\n".join(parts))
     page = results.parents[1] / "README.md"
     lines = page.read_text().splitlines()
@@ -90,11 +91,12 @@ def _verdicts(page: Path) -> str:
     return "\n".join(line for line in lines if line.startswith("- ") and not line.startswith("- objects and outlines"))
 
 
-def _facts(study: Path, runs: list[RunFolder]) -> str:
+def _facts(study: Path, runs: list[RunFolder], table: pd.DataFrame) -> str:
     """Return the commands, and what the runs took."""
     trained = [run.summary for run in runs if run.summary.masks is None]
     hours = sum(sum(summary.seconds.values()) for summary in trained) / 3600
     dates = sorted(summary.date for summary in trained)
+    minutes = (table.groupby("configuration")["seconds"].median().dropna() / 60).items()
     commands = []
     for plan in read_plans(study):
         swept = [f"{key}={','.join(map(str, values))}" for key, values in plan.grid.items()]
@@ -106,6 +108,7 @@ def _facts(study: Path, runs: list[RunFolder]) -> str:
             "```",
             "",
             f"- {count(len(trained), 'run')}, {hours:.1f} hours of training and testing summed over runs",
+            f"- minutes of training, median over runs: {', '.join(f'{name} {time:.1f}' for name, time in minutes)}",
             f"- {dates[0]:%Y-%m-%d %H:%M} to {dates[-1]:%Y-%m-%d %H:%M} UTC",
             f"- commit {', '.join(sorted({summary.commit for summary in trained}))}",
             f"- {', '.join(sorted({summary.device for summary in trained}))}",
