@@ -138,7 +138,7 @@ class SweepAccount(Callback):
         complaint = None
         if stopped:
             complaint = (
-                f"stopped: {len(stopped)} of {runs} runs {'is' if len(stopped) == 1 else 'are'} not finished. "
+                f"stopped: {len(stopped)} of {runs} runs are not finished. "
                 f"To continue, run the same command again with study={study.name}"
             )
         if failed or len(outcomes) < runs:

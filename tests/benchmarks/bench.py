@@ -207,19 +207,22 @@ def scaling(data: str) -> dict[str, Row]:
             some.mkdir()
             for number in range(1, size + 1):
                 (some / f"cell_{number}").symlink_to(everything / f"cell_{number}")
+            begin = time.perf_counter()
             seen = child("loops.py", "scaled", "--root", str(some), "--epochs", "3")
-            rows.append((size, mean(seen["seconds"][1:]), seen["peak_mb"]))
-    (small, few, _), (_, _, least), (middle, some_seconds, _), (large, most_seconds, most) = rows
-    first = (some_seconds - few) / (middle - small) * 1000
-    last = (most_seconds - some_seconds) / (large - middle) * 1000
-    shown = "; ".join(f"{size:,}: {seconds:.2f} s, {mb:.0f} MB" for size, seconds, mb in rows)
+            before = time.perf_counter() - begin - sum(seen["seconds"])
+            rows.append((size, mean(seen["seconds"][1:]), before, seen["peak_mb"]))
+    (small, *few, _), (_, _, _, least), (middle, *some_seconds, _), (large, *most_seconds, most) = rows
+    # an epoch, and what is done once: reading the folder and the images, and testing
+    first, first_once = ((b - a) / (middle - small) * 1000 for a, b in zip(few, some_seconds, strict=True))
+    last, last_once = ((b - a) / (large - middle) * 1000 for a, b in zip(some_seconds, most_seconds, strict=True))
+    shown = "; ".join(f"{size:,}: {seconds:.2f} s, {once:.0f} s once, {mb:.0f} MB" for size, seconds, once, mb in rows)
     return {
         "9": {
-            "ratio": max(last / first, most / least),
+            "ratio": max(last / first, last_once / first_once, most / least),
             "us": f"{last:.2f} ms for each from {middle:,} on, {most:.0f} MB at {large:,}",
             "against": f"{first:.2f} ms for each up to {middle:,}, {least:.0f} MB at {SIZES[1]:,}",
-            "notes": f"pairs, an epoch of experiment=smoke in batches of 8, peak memory: {shown}; the larger of the "
-            "two ratios",
+            "notes": f"pairs, an epoch of experiment=smoke in batches of 8, reading and testing, peak memory: {shown}; "
+            "the largest of the three ratios",
         }
     }
 
