@@ -1,5 +1,8 @@
 """Matching images with masks: every layout, and the messages for ambiguous names."""
 
+import contextlib
+import cProfile
+import pstats
 import re
 import shutil
 from pathlib import Path
@@ -607,3 +610,34 @@ def test_two_folders_of_the_same_names_are_to_be_renamed(tmp_path):
             picture(tmp_path / folder / f"c{number}.png")
     with pytest.raises(InputError, match="Bilder, Masken hold files of the same names: rename one to images, the"):
         scan_pairs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["images/a{}.png", "masks/a{}.png"],
+        ["images/a{}.png", "masks/a{}.png", "ignore/a{}.png"],
+        ["a{}.png", "a{}_mask.png"],
+        ["a{}.png", "a{}_mask.png", "a{}_ignore.png"],
+        ["images/a{}.png", "masks/a{}/1.png", "masks/a{}/2.png"],
+        ["c{}/source.png", "c{}/mask.png"],
+        ["c{}/images/c{}.png", "c{}/masks/1.png", "c{}/masks/2.png"],
+        ["images/a{}.png", "masks/a{}_1.png", "masks/a{}_2.png"],  # refused
+        ["01/t{}.png", "01_GT/SEG/man_seg{}.png"],  # refused
+        ["images/a{}.png", "masks/b{}.png"],  # refused
+    ],
+)
+def test_the_work_of_reading_a_folder_grows_in_proportion_to_its_files(tmp_path, files):
+    picture(tmp_path / "one.png")
+    calls = []
+    for pairs in (100, 400):
+        root = tmp_path / str(pairs)
+        for number in range(pairs):
+            for name in files:
+                path = root / name.format(number, number)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(tmp_path / "one.png", path)
+        with cProfile.Profile() as profile, contextlib.suppress(InputError):
+            scan_pairs(root)
+        calls.append(pstats.Stats(profile).total_calls)
+    assert calls[1] < 5 * calls[0]  # with a search through all files for each file it would be 8 to 16
