@@ -30,6 +30,12 @@ KEPT = ("config.yaml", "split.json", "code.patch", "metrics.csv", "per_image.csv
 COMPARED = {"tissue50": "tissue", "fluo50": "fluorescence", "smears": "drawn smears"}  # study: heading
 NETWORKS = ("UNet", "PotiNet", "XopiNet", "Otsu")
 HEADING = f"| network | {' | '.join(COMPARED.values())} |"
+RECIPES = {  # label: the kind of study, and how the name of its configuration begins
+    "default": ("recipe", "UNet experiment=none"),
+    "`experiment=thorough`": ("recipe", "UNet experiment=thorough"),
+    "`experiment=original`": ("recipe", "UNet experiment=original"),
+    "MONAI's BasicUNet": ("basic", "BasicUNet"),
+}
 TABLES = ("report.md", "comparisons.csv", "configurations.csv", "images.csv")
 
 
@@ -54,7 +60,7 @@ def main(study: Path, results: Path) -> None:
     _replace_below(out / "README.md", study.name, _anywhere(below, runs))
     pages = [path for path in sorted(results.glob("*/README.md")) if MARK in path.read_text()]
     parts = [f"## [{path.parent.name}]({path.parent.name}/README.md)\n\n{_verdicts(path)}" for path in pages]
-    _replace_below(results / "README.md", "Results", "\n\n".join(parts))
+    _replace_below(results / "README.md", "Results", "\n\n".join(["\n".join(recipes(results)), *parts]))
     page = results.parents[1] / "README.md"
     lines = page.read_text().splitlines()
     first = lines.index(HEADING)
@@ -77,6 +83,38 @@ def table(results: Path) -> list[str]:
             cells.append(f"{one['dice']:.1f} [{one['dice_low']:.1f}, {one['dice_high']:.1f}]")
         rows.append(f"| {network} | {' | '.join(cells)} |")
     return rows
+
+
+def recipes(results: Path) -> list[str]:
+    """Return the lines of a table of the recipes: Dice in points with its interval, and minutes of training."""
+    lines = [
+        "## The recipes in one table",
+        "",
+        "Mean Dice in points on folds 2 to 4, with its 95 % interval; minutes of training, median over runs (the runs "
+        "of BasicUNet shared the processor with other work).",
+        "",
+    ]
+    lines += [HEADING.replace("network", "recipe"), "|---" * (1 + len(COMPARED)) + "|"]
+    for label, (kind, begins) in RECIPES.items():
+        cells = []
+        for study in COMPARED:
+            folder = results / f"{kind}-{study}"
+            file = folder / "configurations.csv"
+            table = pd.read_csv(file) if file.exists() else pd.DataFrame({"configuration": pd.Series(dtype=str)})
+            rows = table[table["configuration"].str.startswith(begins)].to_dict("records")
+            if not rows:
+                cells.append("-")
+                continue
+            [row] = rows
+            one, low, high = (100 * float(row[name]) for name in ("dice", "dice_low", "dice_high"))
+            took = re.search(
+                rf"{re.escape(begins)} ([\d.]+)", (folder / "README.md").read_text().partition("minutes of training")[2]
+            )
+            cells.append(
+                f"{one:.1f} [{low:.1f}, {high:.1f}]" + (f"; {took[1]} min" if took and kind == "recipe" else "")
+            )
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return lines
 
 
 def _replace_below(file: Path, title: str, text: str) -> None:
