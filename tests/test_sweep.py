@@ -15,6 +15,8 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cellseg import train
@@ -23,9 +25,9 @@ from cellseg.run.naming import run_name
 from cellseg.run.plan import read_plans
 from cellseg.run.signals import Interrupted, StopRequest
 from cellseg.storage.errors import InputError
-from cellseg.sweep.account import SweepWatch
+from cellseg.sweep.account import SweepWatch, write_plan
 from cellseg.sweep.process import ACCOUNT, SWEEP, write_outcome
-from conftest import smoke
+from conftest import CONF, smoke
 from test_report import images, write_run
 
 TRAIN = Path(train.__file__).parents[1] / "train.py"
@@ -317,6 +319,25 @@ def test_a_sweep_survives_a_killed_and_a_refused_run_and_the_same_command_does_t
     assert "continuing PotiNet" in (victim / "train.log").read_text()
     assert not (victim / "failure.txt").exists()
     assert epochs(victim) == list(range(LENGTH))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model=unet,potinet", "seed=0,1,2"],
+        ["seed=0,1,2", "optimizer.lr=0.1,0.01"],
+        ["~model", "+model._target_=torch.nn.Conv2d,cellseg.UNet", "seed=0,1,2"],  # without an option for the network
+        ["~loss", "+loss._target_=a.B,a.C", "seed=0,1,2"],
+    ],
+)
+def test_every_sweep_has_a_plan_with_the_folders_of_its_runs(tmp_path, words):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", return_hydra_config=True)
+        labels = write_plan(tmp_path, cfg, OverridesParser.create().parse_overrides(words))
+    [plan] = read_plans(tmp_path)
+    assert plan.runs == list(labels)
+    assert len(plan.runs) == len(set(plan.runs)) == 6
+    assert [*plan.grid] == [word.partition("=")[0] for word in words if "," in word]
 
 
 def test_the_report_is_refreshed_as_runs_finish(tmp_path, monkeypatch):

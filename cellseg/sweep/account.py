@@ -32,7 +32,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cellseg.run.naming import run_name
-from cellseg.run.overrides import INPUTS, quoted, values
+from cellseg.run.overrides import INPUTS, one_line, quoted, values
 from cellseg.run.plan import check_plan_keys, plan_study
 from cellseg.run.resolvers import register_resolvers
 from cellseg.run.signals import say
@@ -236,7 +236,7 @@ def run_folders(config: DictConfig, overrides: list[Override]) -> dict[str, str]
     loader = GlobalHydra.instance().config_loader()
     names, known = dict[str, str](), set[str]()
     swept = {override.get_key_element() for override in overrides if override.is_sweep_override()}
-    composed = dict[tuple[str, ...], tuple[str, int]]()
+    composed = dict[tuple[str, ...], tuple[str | None, int]]()
     for job in BasicSweeper.split_arguments(overrides, None)[0]:
         own = dict(word.split("=", 1) for word in job)
         groups = tuple(word for word in job if "." not in word.partition("=")[0] and not word.startswith("seed="))
@@ -248,7 +248,7 @@ def run_folders(config: DictConfig, overrides: list[Override]) -> dict[str, str]
                 default, value = OmegaConf.select(plain, key), OmegaConf.select(found, key)
                 if type(default) in (int, float) and isinstance(value, str | bool):
                     raise InputError(f"{key} must be a number, but is {value}")
-            composed[groups] = found.hydra.runtime.choices.model, found.seed
+            composed[groups] = found.hydra.runtime.choices.get("model"), found.seed
             known.update(job)
         model, seed = composed[groups]
         word = own.get("seed", str(seed))
@@ -286,7 +286,10 @@ def write_plan(study: Path, config: DictConfig, overrides: list[Override]) -> di
         )
     except InputError as error:
         sys.exit(f"error: {error}")
-    except (HydraException, OmegaConfBaseException):  # Hydra composes the runs after this, and reports the error
+    except HydraException:  # Hydra composes the runs after this, and reports the error
+        return {}
+    except OmegaConfBaseException as error:
+        log.warning("the runs of this sweep cannot be listed beforehand (%s), so it has no plan", one_line(error))
         return {}
     return labels
 
