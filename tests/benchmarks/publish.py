@@ -90,8 +90,8 @@ def recipes(results: Path) -> list[str]:
     lines = [
         "## The recipes in one table",
         "",
-        "Mean Dice in points on folds 2 to 4, with its 95 % interval; minutes of training, median over runs (the runs "
-        "of BasicUNet shared the processor with other work).",
+        "Mean Dice in points on folds 2 to 4, with its 95 % interval; minutes of training, median over runs. BasicUNet "
+        "has one seed, the others two, and its runs shared the processor with other work.",
         "",
     ]
     lines += [HEADING.replace("network", "recipe"), "|---" * (1 + len(COMPARED)) + "|"]
@@ -141,10 +141,7 @@ def _facts(study: Path, runs: list[RunFolder], table: pd.DataFrame) -> str:
         commands.append(shlex.join(["python", "train.py", "-m", *swept, *map(str, plan.fixed)]))
     return "\n".join(
         [
-            "```",
-            *commands,
-            "```",
-            "",
+            *(["```", *commands, "```", ""] if commands else []),
             f"- {count(len(trained), 'run')}, {hours:.1f} hours of training and testing summed over runs",
             f"- minutes of training, median over runs: {', '.join(f'{name} {time:.1f}' for name, time in minutes)}",
             f"- {dates[0]:%Y-%m-%d %H:%M} to {dates[-1]:%Y-%m-%d %H:%M} UTC",
