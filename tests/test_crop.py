@@ -145,6 +145,7 @@ def test_predict_evaluate_and_review_see_an_image_as_the_test_did(cropped, mixed
     assert "pixels of the image" in (tmp_path / "review" / "review.html").read_text()
 
 
+@pytest.mark.slow
 def test_runs_at_native_scale_are_not_compared_with_resized_ones(cropped, mixed, tmp_path):
     study = tmp_path / "study"
     shutil.copytree(cropped, study / "crop")

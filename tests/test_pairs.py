@@ -630,7 +630,7 @@ def test_two_folders_of_the_same_names_are_to_be_renamed(tmp_path):
 def test_the_work_of_reading_a_folder_grows_in_proportion_to_its_files(tmp_path, files):
     picture(tmp_path / "one.png")
     calls = []
-    for pairs in (100, 400):
+    for pairs in (60, 240):
         root = tmp_path / str(pairs)
         for number in range(pairs):
             for name in files:

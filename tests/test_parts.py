@@ -561,6 +561,7 @@ def test_scores_do_not_make_another_configuration(scored, smears, tmp_path):
     write_report(read_study(study))
 
 
+@pytest.mark.slow
 def test_images_without_a_value_are_left_out_of_comparisons(scored, tmp_path):
     study = tmp_path / "s"
     shutil.copytree(scored, study)

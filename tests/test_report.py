@@ -337,6 +337,7 @@ def test_disagreement_is_orange_where_some_runs_see_cell_and_some_do_not(tmp_pat
         assert (votes[where] == colour).all()
 
 
+@pytest.mark.slow
 def test_the_original_study_stands_beside_a_repeat_of_it_as_printed_and_as_corrected(tmp_path):
     study = write_study(tmp_path / "s", {"PotiNet": 0.86, "UNet": 0.9}, experiment="original")
     original = assemble(read_study(study)).original

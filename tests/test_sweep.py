@@ -137,7 +137,7 @@ def interrupted_at(point, cfg, folder, monkeypatch):
 @pytest.mark.parametrize(
     "point", [f"cellseg.run.execution.{name}" for name in ("summarise", "write_weights", "start_run")]
 )
-@pytest.mark.parametrize("callbacks", ["ema", "default"])
+@pytest.mark.parametrize("callbacks", ["ema", pytest.param("default", marks=pytest.mark.slow)])
 def test_a_run_interrupted_before_or_after_its_training_ends_as_if_nothing_had_happened(
     smears, tmp_path, monkeypatch, point, callbacks
 ):
@@ -164,7 +164,7 @@ def cut_short(file):
     file.write_bytes(file.read_bytes()[:-1000])
 
 
-@pytest.mark.parametrize("harm", [flip_a_bit, cut_short])
+@pytest.mark.parametrize("harm", [flip_a_bit, pytest.param(cut_short, marks=pytest.mark.slow)])
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(smears, tmp_path, monkeypatch, caplog, harm):
     def config():
         return smoke(f"data.root={smears}", "trainer.max_epochs=4")
@@ -216,7 +216,8 @@ def test_a_run_that_is_asked_to_stop_keeps_its_epoch_says_so_and_goes_on_later(
 
 
 # of 3 workers one has nothing to do, and hears Ctrl-C too
-@pytest.mark.parametrize("n_jobs", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n_jobs", [1, 3])
 def test_a_sweep_that_is_asked_to_stop_lets_its_runs_keep_their_epoch(smears, tmp_path, n_jobs):
     overrides = ("seed=0,1", f"data.root={smears}", "study=s", "trainer.max_epochs=20000", f"n_jobs={n_jobs}", QUICK)
     sweep = start(tmp_path, "-m", *overrides, start_new_session=True)
@@ -407,6 +408,7 @@ def test_sweeps_that_make_no_sense_end_before_they_begin(smears, tmp_path, overr
     assert not list(tmp_path.glob("logs/*"))
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_of_another_configuration_is_left_as_it_is(smears, tmp_path):
     overrides = ("seed=0", f"data.root={smears}", "study=s", "trainer.max_epochs=1")
     run = tmp_path / "logs" / "s" / run_name("unet", 0, (*overrides, *SMOKE))  # as the sweep will call it
@@ -423,7 +425,7 @@ def test_an_unfinished_run_of_another_configuration_is_left_as_it_is(smears, tmp
     assert (run / "failure.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("seconds", [-86400, 86400])
+@pytest.mark.parametrize("seconds", [-86400, pytest.param(86400, marks=pytest.mark.slow)])
 def test_a_clock_that_jumps_while_a_run_is_interrupted_changes_nothing(smears, tmp_path, monkeypatch, seconds):
     def config():
         return smoke(f"data.root={smears}", "trainer.max_epochs=3")

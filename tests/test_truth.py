@@ -104,6 +104,7 @@ def test_a_truth_is_described_and_no_warning_of_its_masks_is_lost(study, tmp_pat
     assert "check that they are masks of these images" in " ".join(said.split())
 
 
+@pytest.mark.slow
 def test_labels_of_a_truth_may_have_a_value_that_nobody_judged(study, tmp_path):
     folder, root = study
     shutil.copytree(root / "exact", tmp_path / "marked")

@@ -684,7 +684,7 @@ def test_a_review_that_a_person_has_ticked_is_not_written_over(finished, tmp_pat
 # export
 
 
-@pytest.mark.parametrize("ending", ["onnx", "pt2"])
+@pytest.mark.parametrize("ending", ["onnx", pytest.param("pt2", marks=pytest.mark.slow)])
 def test_an_exported_network_answers_as_the_run_does_at_any_size(finished, smears, tmp_path, ending):
     path = tmp_path / f"network.{ending}"
     said = invoke("export", finished, path)
