@@ -29,5 +29,6 @@ check: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"cellseg needs Python 3.11 to 3.13, but $(PYTHON) is {v[0]}.{v[1]}; run: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(VENV)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+# not compiled: Python compiles each module at its first use, and most of torch's are never used
+	$(VENV)/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -13,6 +13,10 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -251,8 +255,12 @@ def _canvas(width: float = NARROW, height: float = 3.2) -> tuple[Figure, Axes]:
 
 
 def _picture(figure: Figure, name: str, title: str, caption: str) -> Picture:
-    png, pdf = (_saved(figure, kind, dpi=200, facecolor="white", metadata=PLAIN[kind]) for kind in ("png", "pdf"))
-    text = _saved(figure, "svg", transparent=True, metadata=PLAIN["svg"]).decode()
+    figure.draw_without_rendering()  # arranges it, once for all files
+    figure.set(layout_engine="none", dpi=200, facecolor="white")
+    png, pdf = _saved(figure, FigureCanvasAgg, "png"), _saved(figure, FigureCanvasPdf, "pdf")
+    for background in (figure, *figure.axes):
+        background.set_facecolor("none")
+    text = _saved(figure, FigureCanvasSVG, "svg").decode()
     files = {"png": png, "pdf": pdf, "svg": text.encode()}
     svg = text[text.index("<svg") :].replace(INK, "currentColor")
     # several figures share a page, and an id must be unique
@@ -261,9 +269,10 @@ def _picture(figure: Figure, name: str, title: str, caption: str) -> Picture:
     return Picture(name, title, caption, svg, files, wide=figure.get_figwidth() > NARROW)
 
 
-def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
+def _saved(figure: Figure, canvas: type[FigureCanvasBase], kind: str) -> bytes:
+    """Return the file of a figure; ``savefig`` would draw the figure twice for it."""
     file = io.BytesIO()
-    figure.savefig(file, format=kind, **options)
+    getattr(canvas(figure), f"print_{kind}")(file, metadata=PLAIN[kind])
     return file.getvalue()
 
 
