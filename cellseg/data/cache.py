@@ -37,7 +37,7 @@ from cellseg.data.progress import with_progress
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, require_bounded
 
-VERSION = 9  # increase it when decoding or the stored facts change: entries of other versions are not read
+VERSION = 10  # increase it when decoding or the stored facts change: entries of other versions are not read
 PARTS = ("images", "masks", "ids", "ignored", "looks")  # files of an entry, besides facts.json
 AT_ONCE = 256  # pairs in memory at once: enough to keep all cores busy
 REMEDY = "cellseg keeps decoded images there; free disk space, or set data.cache=PATH to a writable folder"

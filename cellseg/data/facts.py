@@ -129,7 +129,7 @@ class PairFacts(ImageFacts):
         objects, kept: Number of objects at full size, and of those that keep a pixel after resizing.
         specks: Number of objects of at most three pixels.
         keeps_all_at: Side in pixels at which every object keeps a pixel.
-        fit, turned_fit, turn, filled: As ``Fit``, whose ``own`` and ``turned`` are the first two.
+        fit, turn, filled: As ``Fit``, whose ``own`` is the first.
     """
 
     sha256: str
@@ -159,7 +159,6 @@ class PairFacts(ImageFacts):
     specks: int
     keeps_all_at: int
     fit: float
-    turned_fit: float
     turn: str
     filled: float
 
@@ -240,7 +239,6 @@ def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
         specks=survival.specks,
         keeps_all_at=survival.side,
         fit=fit.own,
-        turned_fit=fit.turned,
         turn=fit.turn if ignored is None else "",  # what nobody judged may be like a cell
         filled=fit.filled,
     )

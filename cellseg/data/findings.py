@@ -59,14 +59,12 @@ class Trait(Generic[Facts]):
         severity: Severity of the finding.
         holds: Whether a file has the property.
         seen, effect: Texts of the finding, or functions that make them from the facts of the files with the property.
-        of_images: Whether the image files of pairs have it, not their masks.
     """
 
     severity: str
     holds: Callable[[Facts], object]
     seen: str | Callable[[Sequence[Facts]], str]
     effect: str | Callable[[Sequence[Facts]], str]
-    of_images: bool = False
 
 
 MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
