@@ -16,8 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, fields
 from importlib.metadata import version
-from itertools import accumulate
-from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,13 +58,14 @@ class StoredRows:
     """
 
     def __init__(self, path: Path, shapes: Sequence[tuple[int, ...]], kind: type[np.generic] = np.uint8) -> None:
-        self._path, self._shapes, self._kind = path, shapes, np.dtype(kind)
-        self._starts = [0, *accumulate(prod(shape) * self._kind.itemsize for shape in shapes)]
+        self._path, self._kind = path, np.dtype(kind)
+        self._shapes = np.array(shapes)  # takes a fraction of a list of tuples
+        self._starts = np.cumsum([0, *self._shapes.prod(axis=1)]) * self._kind.itemsize
         self._file = path.open("rb", buffering=0)  # stays open: another process may delete the entry
         weakref.finalize(self, self._file.close)
 
     def __getitem__(self, row: int) -> NDArray[Any]:
-        pixels, start = np.empty(self._shapes[row], self._kind), self._starts[row]
+        pixels, start = np.empty(self._shapes[row], self._kind), int(self._starts[row])
         if hasattr(os, "preadv"):  # needs no file position, which forked processes share
             read = os.preadv(self._file.fileno(), [pixels.data], start) if pixels.size else 0
         else:

@@ -258,8 +258,9 @@ def _picture(figure: Figure, name: str, title: str, caption: str) -> Picture:
     figure.draw_without_rendering()  # arranges it, once for all files
     figure.set(layout_engine="none", dpi=200, facecolor="white")
     png, pdf = _saved(figure, FigureCanvasAgg, "png"), _saved(figure, FigureCanvasPdf, "pdf")
-    for background in (figure, *figure.axes):
-        background.set_facecolor("none")
+    figure.set_facecolor("none")
+    for axes in figure.axes:
+        axes.set_facecolor("none")
     text = _saved(figure, FigureCanvasSVG, "svg").decode()
     files = {"png": png, "pdf": pdf, "svg": text.encode()}
     svg = text[text.index("<svg") :].replace(INK, "currentColor")
