@@ -268,6 +268,19 @@ def test_a_configuration_that_multiplies_itself_is_refused_at_once(tmp_path):
         _ = RunFolder(tmp_path).config
 
 
+@pytest.mark.parametrize("text", ["[" * 60_000, "- " * 60_000, "{a: " * 20_000])
+def test_a_configuration_of_endless_depth_is_refused(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"config\.yaml: cannot be read \(it is nested more than 100 levels deep"):
+        _ = RunFolder(tmp_path).config
+
+
+@pytest.mark.parametrize("value", ["2026-01-01", "1e-3", "yes", "12:30", "0x10", "~", ".inf", "a: b", "", 1e-5, 1e22])
+def test_a_configuration_has_the_values_that_were_written(tmp_path, value):
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create({"key": [value]})))
+    assert RunFolder(tmp_path).config == {"key": [value]}
+
+
 def test_weights_are_plain_tensors_in_the_usual_layout(tmp_path):
     network = UNet(init_features=2).to(memory_format=torch.channels_last)
     write_weights(tmp_path / "weights.pth", network)

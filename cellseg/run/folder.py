@@ -35,6 +35,7 @@ RGB = (0, 1, 2)  # if no channels are chosen
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of PNG, by number of channels
 TEXT_COLUMNS = {"image": str, "group": str, "subset": str}
 LONGEST_HEADING = 2**16  # bytes
+DEEPEST = 100  # levels of a configuration
 
 Mask = NDArray[np.bool_]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
@@ -292,9 +293,13 @@ class RunFolder:
         path = self.path / "config.yaml"
         try:
             text = read_bounded(path, "a configuration").decode()
-            # aliases can expand without limit; to look for them takes as long as to read the file
-            if "&" in text and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-                raise ValueError("it contains YAML aliases, which train.py does not write")
+            depth = 0
+            for event in yaml.parse(text, _ConfigLoader):
+                if isinstance(event, yaml.AliasEvent):  # aliases can expand without limit
+                    raise ValueError("it contains YAML aliases, which train.py does not write")
+                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                if depth > DEEPEST:  # the loader calls itself for each level, and would crash
+                    raise ValueError(f"it is nested more than {DEEPEST} levels deep")
             config = yaml.load(text, _ConfigLoader)  # nothing is left to resolve, and OmegaConf takes ten times as long
             if not isinstance(config, dict):
                 raise ValueError("it is not a mapping")
