@@ -552,6 +552,7 @@ def test_an_added_score_is_in_every_table(scored):
     assert "lower is better" in page
 
 
+@pytest.mark.slow
 def test_scores_do_not_make_another_configuration(scored, smears, tmp_path):
     study = tmp_path / "s"
     shutil.copytree(scored, study)

@@ -25,7 +25,9 @@ from cellseg.storage.csv_files import write_csv
 from cellseg.storage.errors import InputError
 from cellseg.study.collect import read_study
 from cellseg.study.figures import INK
+from cellseg.study.gallery import make_gallery
 from cellseg.study.report import assemble, write_report
+from cellseg.study.tables import image_rows
 from cellseg.study.verdict import UNDECIDED, caveats, judge
 
 
@@ -331,7 +333,8 @@ def test_the_page_says_first_what_is_so_and_shows_every_network_on_the_same_imag
 
 def test_disagreement_is_orange_where_some_runs_see_cell_and_some_do_not(tmp_path):
     study = write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.9}, folds=1)
-    tile = assemble(read_study(study)).gallery["disagreement"][0].tiles[2]
+    found = read_study(study)
+    tile = make_gallery(found, image_rows(found))["disagreement"][0].tiles[2]
     with Image.open(io.BytesIO(base64.b64decode(tile.source.partition(",")[2]))) as opened:
         votes = np.asarray(opened.convert("RGB"))
     seen = [np.random.default_rng(seed).random((16, 16)) > 0.5 for seed in range(3)]

@@ -206,7 +206,7 @@ def test_weights_of_odd_kinds_are_refused(run, smears, tmp_path, odd):
     assert codes["predict"] == codes["review"] == 1
 
 
-@pytest.mark.parametrize("odd", [torch.float64, torch.float16])
+@pytest.mark.parametrize("odd", [torch.float64, pytest.param(torch.float16, marks=pytest.mark.slow)])
 def test_weights_of_another_float_predict_the_same(run, smears, tmp_path, odd):
     first = {command: code for command, code, _ in commands(run, smears, tmp_path)}
     mask = np.asarray(Image.open(next((tmp_path / "predicted" / "masks").rglob("*.png"))))

@@ -82,6 +82,7 @@ def test_on_its_own_labels_a_run_has_the_scores_it_had(study):
     assert "test/loss" not in new.metrics
 
 
+@pytest.mark.slow
 def test_a_truth_is_described_and_no_warning_of_its_masks_is_lost(study, tmp_path):
     folder, root = study
     for number, name in enumerate(("plan.yaml", "plan-2.yaml")):
