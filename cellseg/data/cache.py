@@ -24,9 +24,8 @@ import platformdirs
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from cellseg.data.decoded import Pixels
 from cellseg.data.facts import PairFacts, Reading, inspect_pair
-from cellseg.data.fit import find_exchanged
+from cellseg.data.fit import THUMBNAIL, find_exchanged
 from cellseg.data.images import resize_image
 from cellseg.data.kinship import LIKENESS_BYTES, Chosen, Kin, Likeness, find_kin
 from cellseg.data.masks import resize_ids, resize_mask
@@ -35,8 +34,8 @@ from cellseg.data.progress import with_progress
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, require_bounded
 
-VERSION = 10  # increase it when decoding or the stored facts change: entries of other versions are not read
-PARTS = ("images", "masks", "ids", "ignored", "looks")  # files of an entry, besides facts.json
+VERSION = 11  # increase it when decoding or the stored facts change: entries of other versions are not read
+PARTS = ("images", "masks", "ids", "ignored", "looks", "small_masks")  # files of an entry, besides facts.json
 AT_ONCE = 256  # pairs in memory at once: enough to keep all cores busy
 REMEDY = "cellseg keeps decoded images there; free disk space, or set data.cache=PATH to a writable folder"
 
@@ -46,7 +45,7 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
-class StoredRows:
+class StoredRows(Sequence[NDArray[Any]]):
     """Read arrays, stored one after another, from a file on demand; the operating system caches them.
 
     The file is not memory-mapped: mapped pages count as memory of the process, and a truncated file would kill it.
@@ -64,7 +63,10 @@ class StoredRows:
         self._file = path.open("rb", buffering=0)  # stays open: another process may delete the entry
         weakref.finalize(self, self._file.close)
 
-    def __getitem__(self, row: int) -> NDArray[Any]:
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __getitem__(self, row: int) -> NDArray[Any]:  # type: ignore[override]  # slices are not needed
         pixels, start = np.empty(self._shapes[row], self._kind), int(self._starts[row])
         if hasattr(os, "preadv"):  # needs no file position, which forked processes share
             read = os.preadv(self._file.fileno(), [pixels.data], start) if pixels.size else 0
@@ -273,7 +275,7 @@ def _build(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Read
 def _write(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Reading) -> dict[str, Any]:
     size = how.image_size
 
-    def read(item: tuple[Pair, str]) -> tuple[list[bytes], PairFacts, Pixels]:
+    def read(item: tuple[Pair, str]) -> tuple[list[bytes], PairFacts]:
         pair, digest = item
         clean = inspect_pair(pair, how)
         if _digest(pair) != digest:  # the entry would never match its key
@@ -286,28 +288,29 @@ def _write(entry: Path, pairs: Sequence[Pair], digests: Sequence[str], how: Read
         ids = resize_ids(ids, size) if size and ids.size else ids
         ignored = clean.ignored if clean.ignored is not None else np.empty((0, 0), bool)
         ignored = resize_mask(ignored, size) if size and ignored.size else ignored
-        parts = [image.tobytes(), mask.tobytes(), ids.tobytes(), ignored.tobytes(), clean.likeness.packed()]
-        return parts, clean.facts, clean.small_mask
+        arrays = image, mask, ids, ignored
+        parts = [*(array.tobytes() for array in arrays), clean.likeness.packed(), clean.small_mask.tobytes()]
+        return parts, clean.facts
 
-    facts, small_masks = [], []
+    facts = []
     with new_folder(entry, remedy=REMEDY) as unfinished:
         # written, not memory-mapped: on a full disk a write raises an error, a mapped page kills the process
         with ExitStack() as stack:
             files = [stack.enter_context((unfinished / part).open("wb")) for part in PARTS]
-            for parts, known, small_mask in in_parallel(read, list(zip(pairs, digests, strict=True)), "reading images"):
+            for parts, known in in_parallel(read, list(zip(pairs, digests, strict=True)), "reading images"):
                 for file, content in zip(files, parts, strict=True):
                     file.write(content)
                 facts.append(known)
-                small_masks.append(small_mask)
             # so that a file of the right size has the right content after a power cut
             for file in files:
                 file.flush()
                 os.fsync(file.fileno())
         sizes = [(known.width, known.height) for known in facts]
         looks = StoredLikenesses(unfinished / "looks", sizes)
+        small_masks = StoredRows(unfinished / "small_masks", [(THUMBNAIL, THUMBNAIL)] * len(facts))
         kin = find_kin([known.sha256 for known in facts], looks)
         exchanged = find_exchanged(looks, small_masks, sizes)
-        del looks  # Windows cannot rename a folder with an open file
+        del looks, small_masks  # Windows cannot rename a folder with an open file
         stored = {
             "facts": {field.name: [getattr(known, field.name) for known in facts] for field in fields(PairFacts)},
             "kin": [astuple(relation) for relation in kin],

@@ -17,7 +17,7 @@ LOOKED_AT = 2048  # pixels a side; of a larger mask the middle is looked at for 
 THIN, STURDY = 4, 0.05  # width of lines in pixels; share of a mask that may be thicker
 CLEARLY = 2.0  # a fit is clearly better from this many times the other on
 LEAST = 0.1  # a worse fit can be chance
-BLOCK = 1024  # images and masks that are compared at once, to limit memory
+BLOCK = 512  # images and masks that are compared at once, to limit memory
 
 Floats = NDArray[np.float32]
 
@@ -88,7 +88,7 @@ def find_exchanged(
 
     Args:
         images: The likeness of each image; each is taken once, and none is kept.
-        masks: From ``mask_thumbnail``, in the order of ``sizes``.
+        masks: From ``mask_thumbnail``, in the order of ``sizes``; each is taken several times, and none is kept.
         sizes: Width and height of each image.
     """
     found = []

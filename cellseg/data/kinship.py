@@ -7,6 +7,7 @@ that overlap, or that were cut with a gap between them, are not recognised.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,17 +175,19 @@ def _near_duplicates(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]
         return
     factor = THUMBNAIL // COARSE
     frame = _shared_frame(likeness.thumbnail for likeness in likenesses)
-    upright = np.empty((count, COARSE**2), np.float32)
+    upright = np.empty((count, COARSE**2), np.float16)  # all of them are in memory at once
     for row, likeness in enumerate(likenesses):
         detail = _surroundings_removed(_coarse(likeness.thumbnail[None])) * ~frame[::factor, ::factor]
         upright[row] = _unit(detail)[0]
     usual = np.zeros(count, np.float32)
     if count >= FEW:
         for start in range(0, count, BLOCK):
-            usual[start : start + BLOCK] = np.median(upright[start : start + BLOCK] @ upright.T, axis=1)
+            usual[start : start + BLOCK] = np.median(_products(upright[start : start + BLOCK], upright), axis=1)
     for start in range(0, count, BLOCK):
-        block = upright[start : start + BLOCK].reshape(-1, COARSE, COARSE)
-        alike = reduce(np.maximum, (view.reshape(len(view), -1) @ upright[start:].T for view in _eight_ways(block)))
+        block = upright[start : start + BLOCK].astype(np.float32).reshape(-1, COARSE, COARSE)
+        alike = reduce(
+            np.maximum, (_products(view.reshape(len(view), -1), upright[start:]) for view in _eight_ways(block))
+        )
         needed = 1 - APART * (1 - np.maximum(usual[start : start + BLOCK, None], usual[start:]))
         for a, b in np.argwhere(np.triu(alike >= np.maximum(NEAR, needed), 1)) + start:
             first, second = (
@@ -192,6 +195,13 @@ def _near_duplicates(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]
             )
             if max(float(_unit(view)[0] @ _unit(second)[0]) for view in _eight_ways(first)) >= FINE:
                 yield int(a), int(b)
+
+
+def _products(few: NDArray[Any], many: NDArray[Any]) -> Floats:
+    """Return ``few @ many.T`` in float32; only a part of the rows of ``many`` is converted at once."""
+    rows = few.astype(np.float32)
+    parts = [rows @ many[start : start + WIDE].T.astype(np.float32) for start in range(0, len(many), WIDE)]
+    return np.concatenate(parts, axis=1)
 
 
 def _shared_frame(thumbnails: Iterable[NDArray[np.uint8]]) -> NDArray[np.bool_]:
@@ -246,15 +256,13 @@ def _matching_sides(likenesses: Sequence[Likeness], near: int, far: int) -> Iter
     ends, b = (np.empty((count, 3 * SIDE), np.uint8) for _ in range(2))
     for row, likeness in enumerate(likenesses):
         ends[row], b[row] = likeness.sides[near][0].ravel(), likeness.sides[far][0].ravel()
-    blocks = [slice(start, start + WIDE) for start in range(0, count, WIDE)]
     squares_b = np.einsum("ij,ij->i", b, b, dtype=np.float32)
     best, best_back = np.zeros(count, int), np.zeros(count, int)
     nearest, second, nearest_back, second_back = np.full((4, count), np.inf, np.float32)
     for first in range(0, count, BLOCK):
         rows = np.arange(first, min(first + BLOCK, count))
         a = ends[first : first + BLOCK].astype(np.float32)
-        products = np.concatenate([a @ b[block].T.astype(np.float32) for block in blocks], axis=1)
-        distance = np.einsum("ij,ij->i", a, a)[:, None] + squares_b - 2 * products
+        distance = np.einsum("ij,ij->i", a, a)[:, None] + squares_b - 2 * _products(a, b)
         distance = np.sqrt(np.maximum(distance, 0) / a.shape[1])
         distance[np.arange(len(rows)), rows] = np.inf  # a tile is not its own neighbour
         best[rows] = distance.argmin(1)
