@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cellseg.run import home
 from cellseg.run.home import CONF
+from cellseg.run.locking import LOCK, is_occupied
 from cellseg.run.overrides import as_typed, explain, nearest, one_line, refuse_lists, to_type
 from cellseg.run.plan import check_plan_keys
 from cellseg.run.signals import Interrupted, StopRequest, leave
@@ -126,7 +127,7 @@ def main(cfg: DictConfig) -> float | None:
 def _leave_nothing(folder: Path) -> None:
     """Delete the folder of a run that was refused before it wrote anything; a sweep keeps it, with the reason in it."""
     written = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
-    if process.SWEPT in os.environ or not written <= {"train.log", ".lock"}:
+    if process.SWEPT in os.environ or not written <= {"train.log", LOCK} or is_occupied(folder):
         return
     logging.shutdown()  # Windows cannot delete an open log
     for name in written:

@@ -472,6 +472,82 @@ def test_networks_that_differ_in_a_part_are_named_by_it(tmp_path):
     assert read_study(tmp_path / "s").configurations == ["UNet augmentation=Dihedral", "UNet augmentation=none"]
 
 
+def write_configurations(study, *changes):
+    """Write two runs of UNet for each change of its configuration; return the names of the configurations."""
+    rng = np.random.default_rng(0)
+    for number, change in enumerate(changes):
+        for seed in range(2):
+            run = write_run(study, "UNet", seed, None, images(rng, 0, 0.7 + number / 20), name=f"{number}_{seed}")
+            config = OmegaConf.merge(OmegaConf.load(run / "config.yaml"), change)
+            OmegaConf.save(config, run / "config.yaml")
+    found = read_study(study)
+    assert found.repeated == []
+    assert set(found.runs.groupby("configuration").size()) == {2}
+    return found.configurations
+
+
+def part(name, target, **settings):
+    return {name: {"_target_": target, **settings}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        (
+            [{"scheduler": None}, part("scheduler", "a.Cosine", low=0), part("scheduler", "a.Cosine", low=1)],
+            ["UNet scheduler=none scheduler.low=none", "UNet scheduler=Cosine scheduler.low=0",
+             "UNet scheduler=Cosine scheduler.low=1"],
+        ),
+        (
+            [{"scheduler": None}, part("scheduler", "a.Cosine", low=0), part("scheduler", "a.Step", every=1)],
+            ["UNet scheduler=none", "UNet scheduler=Cosine", "UNet scheduler=Step"],
+        ),
+        (
+            [part("model", "cellseg.UNet"), part("model", "mine.UNet")],
+            ["UNet model=cellseg.UNet", "UNet model=mine.UNet"],
+        ),
+        ([part("loss", "a.Dice"), part("loss", "b.Dice")], ["UNet loss=a.Dice", "UNet loss=b.Dice"]),
+        (
+            [part("module", "cellseg.SegmentationModule"), part("module", "mine.Module")],
+            ["UNet module=SegmentationModule", "UNet module=Module"],
+        ),
+        (
+            [{"module": {"loss": {"share": n}}, "loss": {"share": n}} for n in (1, 2)],
+            ["UNet loss.share=1", "UNet loss.share=2"],
+        ),
+        (
+            [
+                {"augmentation": {"share": 1}, "data": {"augmentation": {"share": 1}}},
+                {"augmentation": {"share": 1}, "data": {"augmentation": None}},
+            ],
+            ["UNet data.augmentation.share=1", "UNet data.augmentation.share=none"],
+        ),
+    ],
+)  # fmt: skip
+def test_no_two_configurations_share_a_name(tmp_path, changes, names):
+    assert write_configurations(tmp_path / "s", *changes) == names
+
+
+def test_keys_that_cannot_change_a_result_make_no_configuration(tmp_path):
+    rng = np.random.default_rng(0)
+    for seed in range(2):
+        run = write_run(tmp_path / "s", "UNet", seed, None, images(rng, 0, 0.9))
+        config = OmegaConf.load(run / "config.yaml")
+        there = {"root": f"/{seed}", "cache": seed == 1}
+        config = OmegaConf.merge(config, {"data": there, "trainer": {"enable_progress_bar": seed == 0}})
+        OmegaConf.save(OmegaConf.merge(config, {"callbacks": {"last": {"seconds": seed}}}), run / "config.yaml")
+    assert read_study(tmp_path / "s").configurations == ["UNet"]
+
+
+def test_seeds_of_a_fold_with_other_test_images_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    tested = images(rng, 0, 0.9)
+    write_run(tmp_path / "s", "UNet", 0, 0, dict(list(tested.items())[:8]))
+    write_run(tmp_path / "s", "UNet", 1, 0, dict(list(tested.items())[2:]))
+    with pytest.raises(InputError, match=r"unet_seed-1\S* and unet_seed-0\S* tested different images or groups"):
+        read_study(tmp_path / "s")
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_configurations_of_two_experiments_are_named_by_them(tmp_path, again):
     rng, rates = np.random.default_rng(0), {None: 0.003, "original": 0.0001}

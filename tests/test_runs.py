@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from itertools import combinations
 
 import monai.networks.nets
@@ -11,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from cellseg import UNet
+from cellseg import UNet, train
 from cellseg.data.splits import SplitEntry, SplitRecord
-from cellseg.run.begin import finished, occupied, start_run
+from cellseg.run.begin import finished, start_run
 from cellseg.run.execution import write_weights
 from cellseg.run.folder import Counts, RunFolder
+from cellseg.run.locking import occupied
 from cellseg.run.naming import run_name
+from cellseg.run.plan import plan_study, read_plans
 from cellseg.run.provenance import _is_clone, code_patch, provenance
 from cellseg.storage.csv_files import as_text, from_text, write_csv
 from cellseg.storage.errors import InputError
@@ -216,11 +219,43 @@ def test_a_run_that_goes_on_keeps_the_code_of_its_beginning(tmp_path, caplog):
 
 
 def test_two_processes_cannot_work_in_one_folder(tmp_path):
-    enter = "import sys, pathlib, cellseg.run.begin as b; b.occupied(pathlib.Path(sys.argv[1])).__enter__()"
+    enter = "import sys, pathlib, cellseg.run.locking as b; b.occupied(pathlib.Path(sys.argv[1])).__enter__()"
     with occupied(tmp_path):
         said = subprocess.run([sys.executable, "-c", enter, tmp_path], capture_output=True, text=True)
     assert "another process uses" in said.stderr
     subprocess.run([sys.executable, "-c", enter, tmp_path], check=True)
+
+
+def test_a_run_that_is_refused_does_not_touch_the_folder_of_the_one_at_work(tmp_path):
+    run = tmp_path / "s" / "run"
+    with occupied(run):
+        (run / "train.log").write_text("at work\n")
+        train._leave_nothing(run)
+        assert sorted(path.name for path in run.iterdir()) == [".lock", "train.log"]
+    train._leave_nothing(run)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_starts_again_has_not_failed(tmp_path):
+    (tmp_path / "failure.txt").write_text("no space left\n")
+    start_run(tmp_path, OmegaConf.create({"seed": 0}), split_of("a"), patch=b"")
+    assert RunFolder(tmp_path).failure is None
+
+
+def test_sweeps_that_start_together_keep_a_plan_each(tmp_path):
+    for attempt in range(5):
+        study, together = tmp_path / str(attempt), threading.Barrier(3)
+
+        def plan(name, study=study, together=together):
+            together.wait()
+            plan_study(study, [name], {}, [], 0.005, 1)
+
+        sweeps = [threading.Thread(target=plan, args=(name,)) for name in "abc"]
+        for sweep in sweeps:
+            sweep.start()
+        for sweep in sweeps:
+            sweep.join()
+        assert sorted(plan.runs for plan in read_plans(study)) == [["a"], ["b"], ["c"]]
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path):

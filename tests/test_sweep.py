@@ -20,7 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cellseg import train
-from cellseg.run.begin import occupied
+from cellseg.run.locking import occupied
 from cellseg.run.naming import run_name
 from cellseg.run.plan import read_plans
 from cellseg.run.signals import Interrupted, StopRequest
@@ -152,6 +152,37 @@ def test_a_run_interrupted_before_or_after_its_training_ends_as_if_nothing_had_h
     assert first["metrics"] == second["metrics"]
     assert first["counts"] == second["counts"]
     assert first["seconds"]["train"] > 0.05  # also where all of it was before the interruption
+
+
+STOPPER = "lightning.pytorch.callbacks.EarlyStopping"
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        ("+trainer.max_steps=6", "scheduler=one_cycle"),
+        (
+            f"+callbacks.early._target_={STOPPER}",
+            "+callbacks.early.monitor=train/loss",
+            "+callbacks.early.patience=1",
+            "+callbacks.early.min_delta=10",
+            "trainer.max_epochs=6",
+        ),
+    ],
+    ids=["steps", "early stopping"],
+)
+def test_a_run_that_is_interrupted_in_its_test_is_not_trained_beyond_its_end(smears, tmp_path, monkeypatch, ends):
+    def config():
+        return smoke(f"data.root={smears}", *ends)
+
+    interrupted_at("cellseg.run.execution.summarise", config(), tmp_path / "run", monkeypatch)
+    train.run(config(), tmp_path / "run")
+    train.run(config(), tmp_path / "undisturbed")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "undisturbed"))
+    first, second = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("run", "undisturbed"))
+    assert first["metrics"] == second["metrics"]
+    assert first["counts"] == second["counts"]
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def flip_a_bit(file):
@@ -371,6 +402,20 @@ def test_runs_end_when_their_sweep_is_killed(smears, tmp_path, n_jobs):
     sweep.communicate()
     for run in study.glob("unet*"):
         wait_until_free(run)
+
+
+@pytest.mark.slow
+def test_a_run_of_another_process_is_left_alone_by_a_sweep(smears, tmp_path):
+    study = tmp_path / "logs" / "s"
+    sweep = ("-m", "seed=0", f"data.root={smears}", "study=s", QUICK)
+    start(tmp_path, *sweep).communicate(timeout=PATIENCE)
+    [run] = study.glob("unet*")
+    (run / "summary.json").unlink()
+    with occupied(run):
+        said, _ = start(tmp_path, *sweep).communicate(timeout=PATIENCE)
+    assert outcomes(study) == {"unet_seed-0": "stopped"}
+    assert "another process uses its folder" in said
+    assert not (run / "failure.txt").exists()
 
 
 def wait_until_free(run, seconds=PATIENCE):

@@ -65,6 +65,19 @@ def test_runs_on_other_labels_are_compared_on_one_truth_that_is_named(study):
     assert json.loads((scored / "raw_seed-0" / "summary.json").read_text())["fitted"] is False
 
 
+def test_a_run_that_failed_is_counted_on_a_truth_too(study):
+    folder, root = study
+    failed = folder / "raw_seed-2"
+    failed.mkdir()
+    shutil.copy(folder / "raw_seed-0" / "config.yaml", failed)
+    (failed / "failure.txt").write_text("killed by SIGKILL\n")
+    plan_study(folder, [path.name for path in folder.iterdir()] + ["raw_seed-3"], {}, [], 0.005, 1)
+    (folder / "plan.yaml").write_text((folder / "plan.yaml").read_text().replace("- raw_seed-3\n", ""))
+    invoke("report", folder, "--truth", root / "exact")
+    found = read_study(folder.parent / "arms-on-exact")
+    assert [(run.run, run.failure) for run in found.unfinished] == [("raw_seed-2", "killed by SIGKILL")]
+
+
 def test_on_its_own_labels_a_run_has_the_scores_it_had(study):
     folder, root = study
     invoke("report", folder, "--truth", root / "raw")

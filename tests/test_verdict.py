@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellseg.metrics import SCORES
+from cellseg.metrics import OBJECT_SCORES, SCORES
 from cellseg.run.plan import Look, Plan, plan_study, read_plans
 from cellseg.storage.errors import InputError
 from cellseg.study.collect import Study, Unfinished
 from cellseg.study.progress import find_progress
 from cellseg.study.statistics import Differences, compare
-from cellseg.study.trouble import find_trouble
+from cellseg.study.trouble import find_trouble, missing_runs
 from cellseg.study.verdict import DIFFERENT, EQUIVALENT, UNDECIDED, UNKNOWN, caveats, judge, say
 
 DATE = datetime(2026, 1, 1, tzinfo=UTC)
@@ -38,6 +38,7 @@ def study_of(scores, *, plans=(), looks=(), unfinished=(), baseline=None, margin
         precision="32-true",
         scored_weights="final",
         resize="whole",
+        side=16,
         masks=None,
         scored_on=None,
         fitted=False,
@@ -285,6 +286,46 @@ def test_the_scope_of_a_verdict_is_in_its_sentence(clear):
     sentence = judge(again)[0].sentence
     assert "training set" not in sentence
     assert "folds" not in sentence
+
+
+def test_masks_of_two_tools_depend_on_no_training_set(clear):
+    study = study_of({name: {key: dice for key, dice in runs.items() if key[0] == "0"} for name, runs in clear.items()})
+    study.runs["masks"] = study.runs["configuration"]
+    [verdict] = judge(study)
+    assert verdict.kind == DIFFERENT
+    assert "training set" not in verdict.sentence
+
+
+def test_outlines_are_not_compared_across_image_sizes(clear):
+    def second(sides):
+        study = study_of(clear)
+        study.images["boundary_dice"] = study.images["dice"]
+        study.scores.append(next(score for score in OBJECT_SCORES if score.name == "boundary_dice"))
+        study.runs["side"] = study.runs["configuration"].map(sides)
+        return judge(study)[0].second
+
+    assert "boundary Dice: A is better" in second({"A": 64, "B": 64})
+    assert second({"A": 64, "B": 128}) == ""
+
+
+def test_advice_is_about_seeds_where_most_of_the_variation_is_between_seeds():
+    scores = {name: {("0", seed): np.full(8, 0.8) for seed in range(2)} for name in "AB"}
+    rng = np.random.default_rng(0)
+    for (_, seed), dice in scores["A"].items():
+        dice += rng.normal(0, 0.001, 8) + 0.09 * seed
+    sentence = judge(study_of(scores))[0].sentence
+    assert "most of the variation is between seeds" in sentence
+
+
+def test_masks_and_runs_repeated_elsewhere_are_not_missing(clear):
+    failed = Unfinished("A-0-0-again", "A", (0, "0"), "killed by SIGKILL")
+    study = study_of(clear, unfinished=[failed], plans=[plan_of(names_of(clear))])
+    assert missing_runs(study, "A") == []
+    uneven = {"A": clear["A"], "B": {key: dice for key, dice in clear["B"].items() if key != ("0", 0)}}
+    assert missing_runs(study_of(uneven), "B") == [(0, "0")]
+    masks = study_of(uneven)
+    masks.runs.loc[masks.runs["configuration"] == "B", "masks"] = "B"
+    assert missing_runs(masks, "B") == []
 
 
 def comparison_of(mean, spread, **options):

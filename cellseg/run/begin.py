@@ -1,16 +1,15 @@
 """Starting a run in its folder: check that the folder holds this run or none, and that no other process uses it."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from cellseg.data.splits import SplitRecord
 from cellseg.run.folder import RunFolder, Summary, leaves
+from cellseg.run.naming import FAILURE
 from cellseg.run.provenance import provenance
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import whole_file, write_text
@@ -20,22 +19,6 @@ NOT_OF_THE_RUN = frozenset(
 )  # keys that do not change the result of a run
 
 log = logging.getLogger("train")
-
-
-@contextmanager
-def occupied(folder: Path) -> Iterator[None]:
-    """Lock a run folder against other processes.
-
-    Raises:
-        InputError: If another process uses it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        with lock.acquire(timeout=0):
-            yield
-    except Timeout as error:
-        raise InputError(f"another process uses {folder}; wait until it ends, or choose another study=NAME") from error
 
 
 def finished(folder: Path, config: DictConfig) -> Summary | None:
@@ -74,6 +57,7 @@ def start_run(folder: Path, config: DictConfig, split: SplitRecord, patch: bytes
     run = RunFolder(folder)
     for left in folder.rglob(".*.unfinished"):  # by a killed run; the lock keeps others out
         left.unlink()
+    (folder / FAILURE).unlink(missing_ok=True)  # it is tried again, so it has not failed
     goes_on = any(folder.glob("checkpoints/*.ckpt"))
     if (folder / "config.yaml").exists():
         _refuse_another_run(run, config)

@@ -1,6 +1,7 @@
 """Checkpoints: writing them so that a kill or a full disk loses at most an epoch, and continuing from them."""
 
 import contextlib
+import json
 import logging
 import time
 from dataclasses import dataclass, field
@@ -14,9 +15,11 @@ from torch import nn
 
 from cellseg.run.folder import RunFolder
 from cellseg.storage.errors import InputError
+from cellseg.storage.files import write_json
 from cellseg.storage.tensors import find_damage, read_tensors, write_tensors
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+ENDED = "ended.json"  # after which epoch and step the training of an unfinished run has ended
 
 log = logging.getLogger("train")
 
@@ -77,7 +80,7 @@ def free(folder: Path) -> int:
         folder: The run folder; it must have its weights and its summary.
     """
     freed = 0
-    for name in (LAST, PREVIOUS, BEST):
+    for name in (LAST, PREVIOUS, BEST, ENDED):
         path = folder / "checkpoints" / name
         if path.exists():
             freed += path.stat().st_size
@@ -168,6 +171,24 @@ def steps_done(module: nn.Module, checkpoint: Path) -> int:
         f"{checkpoint} is intact, but belongs to another network; move {checkpoint.parent} away and "
         "run the same command again to start anew"
     )
+
+
+def note_end(folder: Path, epochs: int, steps: int) -> None:
+    """Record that training has ended, for a run that is interrupted in its test.
+
+    Early stopping and limits of steps or time would not stop it again at the same epoch.
+    """
+    if (folder / LAST).exists():
+        write_json(folder / ENDED, {"epochs": epochs, "steps": steps})
+
+
+def epochs_at_end(checkpoint: Path) -> int | None:
+    """Return the number of epochs if training had ended at this checkpoint; else None."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        ended = json.loads((checkpoint.parent / ENDED).read_text("utf-8"))
+        if ended["steps"] == _read(checkpoint)["global_step"]:
+            return int(ended["epochs"])
+    return None
 
 
 def load_weights(module: nn.Module, checkpoint: Path) -> None:

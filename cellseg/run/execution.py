@@ -24,21 +24,25 @@ from torch import Tensor, nn
 from cellseg.data import CellDataModule
 from cellseg.data.dataset import derived_seed
 from cellseg.run.baselines import write_baselines
-from cellseg.run.begin import code_since, finished, occupied, start_run
+from cellseg.run.begin import code_since, finished, start_run
 from cellseg.run.building import origin_of, places_of, targets_of
 from cellseg.run.callbacks import EpochTable, ImageRecords, Pace, StopWhenAsked
 from cellseg.run.checkpoints import (
     BEST,
+    ENDED,
     PREVIOUS,
     LastCheckpoint,
+    epochs_at_end,
     free,
     last_intact,
     load_best,
     load_weights,
+    note_end,
     steps_done,
 )
 from cellseg.run.folder import NetworkFacts, leaves
 from cellseg.run.hardware import describe_device, keep_freed_memory, out_of_memory
+from cellseg.run.locking import occupied
 from cellseg.run.module import SegmentationModule
 from cellseg.run.parts import build, build_callbacks, build_module
 from cellseg.run.probing import probe, try_loss, try_scores
@@ -66,6 +70,7 @@ class Prepared:
         scored: Collects one row per scored image.
         timer: Measures training time, including that before an interruption.
         asked: Ends training if a stop was requested.
+        folder: The run folder.
         checkpoint: The file to continue from; None to start.
         network: Properties of the network that were found by trying it.
         origin: Seed, command, versions and commit.
@@ -78,6 +83,7 @@ class Prepared:
     scored: ImageRecords
     timer: Timer
     asked: StopWhenAsked
+    folder: Path
     checkpoint: Path | None
     network: NetworkFacts
     origin: Mapping[str, Any]
@@ -158,11 +164,13 @@ def prepare(cfg: DictConfig, folder: Path, stop: StopRequest, origin: Mapping[st
         begun = "continuing" if checkpoint else "training"
         log.info("%s %s on %s in %s", begun, module.network_name, device, trainer.precision)
     epochs = next((callback for callback in callbacks.values() if isinstance(callback, EpochTable)), None)
-    return Prepared(trainer, module, datamodule, epochs, scored, timer, asked, checkpoint, network, origin)
+    return Prepared(trainer, module, datamodule, epochs, scored, timer, asked, folder, checkpoint, network, origin)
 
 
 def fit(run: Prepared, stop: StopRequest) -> dict[str, Tensor]:
     """Train, from the checkpoint if there is one; return the metrics of the last epoch."""
+    if run.checkpoint and (ended := epochs_at_end(run.checkpoint)) is not None:
+        run.trainer.fit_loop.max_epochs = ended  # whatever ended it, Lightning then finds nothing left to train
     try:
         run.trainer.fit(run.module, run.datamodule, ckpt_path=run.checkpoint, weights_only=True)
     except InputError:
@@ -179,6 +187,8 @@ def fit(run: Prepared, stop: StopRequest) -> dict[str, Tensor]:
             raise
         raise InputError(f"training cannot start with this configuration: {' '.join(str(error).split())}") from error
     stop.obey()
+    if run.trainer.is_global_zero:
+        note_end(run.folder / "checkpoints", run.trainer.current_epoch, run.trainer.global_step)
     left = run.timer.time_remaining()
     if left is not None and left <= 0:
         log.info("trainer.max_time has passed; training ends after epoch %d", run.trainer.current_epoch)
@@ -209,7 +219,8 @@ def record(
     log_hyperparameters(run.trainer, cfg, run.module.network_name, summary.metrics, run.origin["command"] or "")
     keep = any(isinstance(callback, LastCheckpoint) and callback.keep for callback in run.trainer.callbacks)  # type: ignore[attr-defined]
     if keep:
-        (folder / "checkpoints" / PREVIOUS).unlink(missing_ok=True)
+        for name in (PREVIOUS, ENDED):
+            (folder / "checkpoints" / name).unlink(missing_ok=True)
     else:
         free(folder)
     print_results(summary, folder)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
+from filelock import FileLock
 from pydantic import AwareDatetime, Field, StringConstraints
 
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import read_bounded, write_text
 from cellseg.storage.records import Count, Finite, Positive, Record, fault
 
-PLAN, LOOKS = "plan.yaml", "looks.yaml"
+PLAN, LOOKS, LOCK = "plan.yaml", "looks.yaml", ".plan.lock"
 MOST_LOOKS = 100
 
 Kind = TypeVar("Kind", bound=Record)
@@ -126,6 +127,14 @@ def plan_study(
     Raises:
         InputError: If the runs are planned with another margin or another number of looks, or a plan cannot be read.
     """
+    study.mkdir(parents=True, exist_ok=True)
+    with FileLock(study / LOCK):  # two sweeps may start together
+        _plan_study(study, runs, grid, fixed, margin, looks)
+
+
+def _plan_study(
+    study: Path, runs: Sequence[str], grid: Mapping[str, Sequence[str]], fixed: Sequence[str], margin: float, looks: int
+) -> None:
     plans = read_plans(study)
     for number, plan in enumerate(plans, start=1):
         if not set(runs) & set(plan.runs):

@@ -27,9 +27,17 @@ NOT_COMPARED = (
     "looks",
     "data.split.fold",
     "data.split.seed",
-    "callbacks.last.keep",
+    "data.cache",
+    "trainer.enable_progress_bar",
 )  # runs of one configuration may differ in these keys
-NEVER_COMPARED = ("logger", "metrics")  # loggers and added scores do not change the training
+NEVER_COMPARED = ("logger", "metrics", "callbacks.last")  # nor do these parts change the training
+COPIES = {  # parts that are, unless someone replaces them, copies of others
+    "module.network": "model",
+    "module.loss": "loss",
+    "module.optimizer": "optimizer",
+    "module.scheduler": "scheduler",
+    "data.augmentation": "augmentation",
+}
 SPLIT = "data.split."
 TARGET = "._target_"
 KEY = ["configuration", "seed", "fold"]  # identifies a run within a study
@@ -166,6 +174,7 @@ def read_study(folder: Path) -> Study:
     kept = [(run, keys[run]) for run in runs]
     scores = _all_scores(runs)
     frame = pd.DataFrame([keys[run] | {"run": run.path.name} | _facts(run, scores) for run in runs])
+    _refuse_changed_tests(kept)
     columns = ["image", "group", *(score.name for score in scores if not score.pooled)]
     return Study(
         folder=folder,
@@ -224,6 +233,24 @@ def _one_fingerprint(runs: Sequence[RunFolder]) -> str:
     return first.summary.data.fingerprint
 
 
+def _refuse_changed_tests(runs: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> None:
+    """Check that all seeds of a configuration were tested on the same images and groups of a fold.
+
+    Raises:
+        DifferentDataError: If groups or the file of the split were changed between two runs.
+    """
+    first: dict[tuple[str, str], tuple[RunFolder, set[tuple[str, str]]]] = {}
+    for run, key in runs:
+        rows = run.test_rows
+        tested = set(zip(rows["image"], rows["group"], strict=True))
+        before, same = first.setdefault((key["configuration"], key["fold"]), (run, tested))
+        if tested != same:
+            raise DifferentDataError(
+                f"{run.path} and {before.path.name} tested different images or groups of the same fold: groups.csv or "
+                "the file of the split has changed between them; move one of the two runs to another study folder"
+            )
+
+
 def _name_folds(runs: Sequence[RunFolder]) -> dict[tuple[int, int | None], str]:
     """Name each training set by its fold and, if there are several, by the seed of its split.
 
@@ -249,7 +276,7 @@ def _readable(run: RunFolder) -> bool:
 
 def _without_seed(run: RunFolder) -> str:
     """Return the name of a run folder without its seed, fold and split."""
-    return re.sub(r"_(seed|data\.split\.(seed|fold))-[^_]*", "", run.path.name)
+    return re.sub(r"_(seed|fold|split|data\.split\.(seed|fold))-[^_]*", "", run.path.name)
 
 
 def _describe(
@@ -264,8 +291,8 @@ def _describe(
     if not begun:
         twin = next((names[other.path] for other in finished if _without_seed(other) == _without_seed(run)), None)
         return Unfinished(run.path.name, twin, None, run.failure)
-    own = _compared(run)
-    same = next((names[other.path] for other in finished if _compared(other) == own), None)
+    compared = _compared([run, *finished])
+    same = next((names[other.path] for other in finished if compared[other.path] == compared[run.path]), None)
     return Unfinished(run.path.name, same, (run.settings.seed or 0, folds[run.settings.training]), run.failure)
 
 
@@ -293,10 +320,15 @@ def _hint(folder: Path) -> str:
     return f"; train a run in it: cellseg train study={folder.name}"
 
 
-def _setting(key: str, value: Any) -> str:
-    if key.endswith(TARGET):  # a class: its name without the module is enough
-        return f"{key.removesuffix(TARGET)}={'none' if value is None else str(value).rsplit('.', 1)[-1]}"
-    return f"{key}={'none' if value is None else value}"
+def _say_setting(key: str, value: Any, among: Iterable[Any]) -> str:
+    """Write a setting; of a class only the name, unless another value of the key has the same name."""
+    if value is None:
+        return f"{key.removesuffix(TARGET)}=none"
+    if key.endswith(TARGET):
+        short = str(value).rpartition(".")[2]
+        alike = {str(other) for other in among if str(other).rpartition(".")[2] == short}
+        return f"{key.removesuffix(TARGET)}={short if len(alike) == 1 else value}"
+    return f"{key}={value}"
 
 
 def _plans(runs: Iterable[RunFolder]) -> dict[str, list[str]]:
@@ -349,6 +381,7 @@ def _facts(run: RunFolder, scores: Iterable[Score]) -> dict[str, Any]:
         "device": summary.device,
         "precision": summary.precision,
         "resize": run.settings.data.resize,
+        "side": run.settings.reading.image_size or 0,
         "objects": summary.averaging.get("objects"),
         "not judged": summary.averaging.get("not judged"),
         "scored_on": summary.scored_on,
@@ -356,12 +389,19 @@ def _facts(run: RunFolder, scores: Iterable[Score]) -> dict[str, Any]:
     }
 
 
-def _compared(run: RunFolder) -> dict[str, Any]:
-    """Return the settings that make a configuration."""
+def _compared(runs: Iterable[RunFolder]) -> dict[Path, dict[str, Any]]:
+    """Return the settings of each run that make a configuration, by run folder."""
+    runs = list(runs)
+    ignored = {*NOT_COMPARED}
+    if not any(run.finished and run.summary.scored_on for run in runs):
+        ignored.add("data.root")  # all runs used the same data, though perhaps elsewhere
     return {
-        key: value
-        for key, value in leaves(run.config).items()
-        if key not in NOT_COMPARED and key.partition(".")[0] not in NEVER_COMPARED
+        run.path: {
+            key: value
+            for key, value in leaves(run.config).items()
+            if key not in ignored and not any(f"{key}.".startswith(f"{part}.") for part in NEVER_COMPARED)
+        }
+        for run in runs
     }
 
 
@@ -371,24 +411,25 @@ def _name_configurations(runs: Sequence[RunFolder]) -> tuple[dict[Path, str], di
     Returns:
         For each run folder, the name of its configuration; for each name, the differing keys and their values.
     """
-    compared = {run.path: _compared(run) for run in runs if run.summary.masks is None}
+    compared = _compared(run for run in runs if run.summary.masks is None)
     masks = {run.path: run.summary.model for run in runs if run.summary.masks is not None}
     differing = _differing_keys(list(compared.values()))
     others = [key for key in differing if not key.startswith("model.")]
     if "experiment" in others and _tells_apart("experiment", differing, runs, compared):
         others = ["experiment"]  # it sets the other keys
+
+    def setting(key: str, path: Path) -> str:
+        return _say_setting(key, compared[path].get(key), (settings.get(key) for settings in compared.values()))
+
     names = {
-        run.path: " ".join([run.summary.model, *(_setting(key, compared[run.path].get(key)) for key in others)])
+        run.path: " ".join([run.summary.model, *(setting(key, run.path) for key in others)])
         for run in runs
         if run.path in compared
     }
     kinds = {path: (names[path], *(json.dumps(compared[path].get(key)) for key in differing)) for path in compared}
     if len(set(kinds.values())) > len(set(names.values())):  # one name for several: add settings of the network
         inside = [key for key in differing if key not in others and _varies_within_names(key, names, compared)]
-        names = {
-            path: " ".join([name, *(_setting(key, compared[path].get(key)) for key in inside)])
-            for path, name in names.items()
-        }
+        names = {path: " ".join([name, *(setting(key, path) for key in inside)]) for path, name in names.items()}
     differences = {names[path]: {key: compared[path].get(key) for key in differing} for path in compared}
     return names | masks, differences
 
@@ -412,12 +453,25 @@ def _tells_apart(
 
 
 def _differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the keys in which configurations differ, without keys that only repeat another by interpolation."""
-    named = {key for config in configs for key in config if not key.startswith(("module.", "data.augmentation."))}
-    differing = sorted(key for key in named if len({json.dumps(config.get(key)) for config in configs}) > 1)
-    optional = tuple(  # a part that some configurations lack: its own settings need no mention
-        key.removesuffix(TARGET) + "."
-        for key in differing
-        if key.endswith(TARGET) and any(config.get(key) is None for config in configs)
-    )
-    return [key for key in differing if key.endswith(TARGET) or not key.startswith(optional)]
+    """Return the keys in which configurations differ, without keys that only repeat others.
+
+    These are copies of another part, and settings of a part that some configurations lack, if its class determines
+    them.
+    """
+    values = {key: [json.dumps(config.get(key)) for config in configs] for config in configs for key in config}
+    differing = {key: found for key, found in sorted(values.items()) if len(set(found)) > 1}
+    parts = {key.removesuffix(TARGET): found for key, found in differing.items() if key.endswith(TARGET)}
+
+    def repeats(key: str) -> bool:
+        for copy, part in COPIES.items():
+            if key.startswith(f"{copy}.") and values.get(part + key.removeprefix(copy)) == differing[key]:
+                return True
+        return any(
+            key.startswith(f"{part}.")
+            and key != part + TARGET
+            and "null" in kinds
+            and len(set(zip(kinds, differing[key], strict=True))) == len(set(kinds))
+            for part, kinds in parts.items()
+        )
+
+    return [key for key in differing if not repeats(key)]

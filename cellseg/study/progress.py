@@ -44,7 +44,7 @@ class Progress:
 
 def find_progress(study: Study) -> Progress:
     """Compare the runs of a study with its plans and with earlier looks."""
-    number, runs = len(study.plans), len(study.trained)
+    number, runs = len(study.plans), len(study.trained) or len(study.runs)
     planned = {run for plan in study.plans for run in plan.runs}
     finished = {*study.trained["run"], *study.repeated}
     ended = finished | {run.run for run in study.unfinished if run.failure is not None}

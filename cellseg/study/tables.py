@@ -307,7 +307,8 @@ def image_rows(study: Study) -> list[Row]:
     table = scores.mean().unstack("configuration").reindex(columns=study.configurations)
     by_run = scores.std(ddof=1).unstack("configuration")  # over seeds: one configuration, one fold, one image
     table.insert(0, "mean", table.mean(axis=1))
-    table.insert(1, "sd_over_seeds", by_run.mean(axis=1))
+    trained = [name for name in by_run.columns if name not in study.masks]  # masks have no seeds
+    table.insert(1, "sd_over_seeds", by_run[trained].mean(axis=1))
     table = table.rename(columns={name: f"dice {name}" for name in study.configurations})
     for score in study.per_image[1:]:
         others = study.images.groupby(keys)[score.name].mean().unstack("configuration")

@@ -75,13 +75,16 @@ def best_baselines(study: Study) -> "pd.Series[float]":
 def missing_runs(study: Study, configuration: str) -> list[tuple[int, str] | None]:
     """Return seed and fold of each run that a configuration lacks; None where they are unknown.
 
+    Masks of another tool have no runs to lack, and a run that was repeated in another folder is not lacking.
     Without a plan, these are also the gaps among its runs: combinations of seed and fold that another configuration
     has, of seeds up to its largest.
     """
-    own = [run.key for run in study.unfinished if run.configuration == configuration]
+    if configuration in study.masks:
+        return []
+    have = set(_dice_of(study, configuration))
+    own = [run.key for run in study.unfinished if run.configuration == configuration and run.key not in have]
     if study.plans:
         return list(own)
-    have = set(_dice_of(study, configuration))
     largest = max(seed for seed, _ in have)
     gaps = {_key(row) for row in study.runs.itertuples()} - have - set(own)
     return [*own, *sorted(key for key in gaps if key[0] <= largest)]

@@ -85,7 +85,8 @@ def judge(study: Study, progress: Progress | None = None) -> list[Verdict]:
             if score.name in found
         }
         dice = compared.pop("dice")
-        kind, sentence = say(a, b, dice, study.margin, interim=progress.interim)
+        fitted = not {a, b} <= study.masks
+        kind, sentence = say(a, b, dice, study.margin, interim=progress.interim, fitted=fitted)
         if kind != UNKNOWN and {a, b} <= untrained:
             kind, sentence = _withdrawn(a, b, dice, study.margin, ["neither beats a prediction that ignores the image"])
         if kind != UNKNOWN:
@@ -149,8 +150,11 @@ def _pair(study: Study, a: str, b: str) -> dict[str, Differences] | str:
         )
     networks = study.runs.groupby("configuration")["network"].agg(set)
     alike = len(networks[a] | networks[b]) == 1
+    sides = study.runs.groupby("configuration")["side"].agg(set)
     found: dict[str, Differences] = {}
     for score in study.per_image:
+        if score.name == "boundary_dice" and sides[a] != sides[b]:
+            continue  # it allows 2 pixels, which is less of a cell in larger images
         try:
             found[score.name] = Differences.between(first, second, score.name, study.test_share, alike=alike)
         except ValueError as error:
@@ -159,7 +163,9 @@ def _pair(study: Study, a: str, b: str) -> dict[str, Differences] | str:
     return found
 
 
-def say(a: str, b: str, dice: Comparison, margin: float, interim: str | None = None) -> tuple[str, str]:
+def say(
+    a: str, b: str, dice: Comparison, margin: float, interim: str | None = None, *, fitted: bool = True
+) -> tuple[str, str]:
     """Return the kind of a verdict and its sentence; differences are in points (0.01 of Dice).
 
     Args:
@@ -168,6 +174,7 @@ def say(a: str, b: str, dice: Comparison, margin: float, interim: str | None = N
         dice: The comparison in Dice, a minus b.
         margin: The difference in Dice below which two configurations count as equivalent.
         interim: Why there is no verdict yet; None if there is one.
+        fitted: Whether the study trained any of the two; False for masks of two other tools.
     """
     mean = _end(dice.difference, margin, "+")
     if dice.low is None or dice.high is None or dice.inner_low is None or dice.inner_high is None:
@@ -179,7 +186,7 @@ def say(a: str, b: str, dice: Comparison, margin: float, interim: str | None = N
     ends = (-dice.inner_high, -dice.inner_low) if worse else (dice.inner_low, dice.inner_high)
     inner = f"{_percent(1 - 2 * dice.level)} interval {_interval(*ends, margin)}"
     within = f"{100 * margin:g} points"
-    scope = _scope(dice)
+    scope = _scope(dice) if fitted else ""
     if dice.different:
         low, high = (-dice.high, -dice.low) if worse else (dice.low, dice.high)
         size = f"{_end(abs(dice.difference), margin)} points {_interval(low, high, margin)}"
@@ -221,7 +228,7 @@ def _power(dice: Comparison, margin: float) -> str:
     estimate, least, most = (max(0, math.ceil(seeds - have)) if seeds < math.inf else math.inf for seeds in needed)
     limit = f"80 % power to show a difference of {points}"
     if least > MANY_SEEDS:
-        return f"; more seeds alone are unlikely to give {limit}; {_advice(dice, least)}"
+        return f"; more seeds alone are unlikely to give {limit}; {_advice(dice)}"
     if most == 0:
         return f"; the study had {limit}"
     most_text = f"more than {MANY_SEEDS}" if most > MANY_SEEDS else f"{most:.0f}"
@@ -229,25 +236,20 @@ def _power(dice: Comparison, margin: float) -> str:
     if estimate == 0:
         return f"; the study probably had {limit}; at worst it needs {most_text} {more}{each}"
     if estimate > MANY_SEEDS:
-        return f"; {limit} would need from {least:.0f} to {most_text} {more}{each}; {_advice(dice, least)}"
+        return f"; {limit} would need from {least:.0f} to {most_text} {more}{each}; {_advice(dice)}"
     noun = "seed" if estimate == 1 else "seeds"
     return f"; about {estimate:.0f} more {noun}{each} (from {least:.0f} to {most_text}) would give {limit}"
 
 
-def _advice(dice: Comparison, seeds: float) -> str:
-    """Say what reduces the variance that more seeds do not reduce, or what makes seeds vary.
-
-    Args:
-        dice: The comparison.
-        seeds: The least number of seeds that would suffice; infinite if the variance from other sources is too large.
-    """
+def _advice(dice: Comparison) -> str:
+    """Say what reduces the variance that more seeds do not reduce, or what makes seeds vary."""
     variance = dice.variance
     training, group, seed = (
         (variance.training or 0.0, variance.group, (variance.seed or 0.0) + (variance.seed_group or 0.0))
         if variance
         else (0.0, 0.0, 0.0)
     )
-    if seeds < math.inf and seed > max(training, group):
+    if seed > max(training, group):
         return (
             "most of the variation is between seeds: look for runs that end far from the others, and train longer or "
             "with a smaller optimizer.lr"
@@ -279,8 +281,9 @@ def _with_trouble(study: Study, a: Trouble, b: Trouble, dice: Comparison, kind: 
         kept = {DIFFERENT: low > 0 or high < 0, EQUIVALENT: -study.margin < low and high < study.margin}
         lacking = [len(missing_runs(study, name)) for name in names]
         notes.append(
-            f"{names[0]} lacks {count(lacking[0], 'run')} and {names[1]} {lacking[1] or 'none'}; if these had a Dice "
-            f"of 0 or of 1, the difference would be from {_points(bounds[0], '+')} to {_points(bounds[1], '+')} points"
+            f"{names[0]} lacks {count(lacking[0], 'run') if lacking[0] else 'no run'} and {names[1]} "
+            f"{lacking[1] or 'none'}; if these had a Dice of 0 or of 1, the difference would be from "
+            f"{_points(bounds[0], '+')} to {_points(bounds[1], '+')} points"
         )
         if not kept.get(kind, True):
             return _withdrawn(*names, dice, study.margin, notes)

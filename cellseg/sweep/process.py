@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cellseg.run.home import START
+from cellseg.run.locking import is_occupied
 from cellseg.run.naming import FAILURE
 from cellseg.run.overrides import quoted
 from cellseg.run.signals import say
@@ -110,8 +111,9 @@ def _run(overrides: Sequence[str], folder: Path, n_jobs: int) -> tuple[str, str]
             os._exit(128 + signal.SIGTERM)
     lines = console.read_bytes()[start:].decode("utf-8", "replace").splitlines()
     if code == 0 and (folder / "summary.json").exists():
-        (folder / FAILURE).unlink(missing_ok=True)
         return "done", f"{time.monotonic() - began:.0f} s"
+    if is_occupied(folder):
+        return "stopped", "another process uses its folder"
     why = _reason(code, lines)
     interrupted = {-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM}
     if code in interrupted and stop_file(folder.parent).exists():

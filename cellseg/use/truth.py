@@ -17,13 +17,14 @@ from cellseg.data.pairs import find_pairs
 from cellseg.data.progress import with_progress
 from cellseg.metrics import OBJECT_SCORES, SCORES, SegmentationScores, describe_ignored, describe_objects
 from cellseg.run.folder import RunFolder, write_prediction
+from cellseg.run.naming import FAILURE
 from cellseg.storage.csv_files import write_csv
 from cellseg.storage.errors import InputError, count
 from cellseg.storage.files import new_folder
 from cellseg.use.score import Row, score_image, spread
 
 UNLIKE = 0.5  # Dice of truth and labels below which they may be of other images
-COPIED = ("config.yaml", "split.json", "metrics.csv", "train.log")
+COPIED = ("config.yaml", "split.json", "metrics.csv", "train.log", FAILURE)
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,23 @@ def score_on(study: Path, data: Path, ignore_value: IgnoreValue = None) -> Score
             if how not in known:
                 known[how] = load_pairs(pairs, how)
             agreement |= _score_run(run, unfinished / run.path.name, known[how], data)
+        for path in study.iterdir():
+            if any((path / name).is_file() for name in ("train.log", FAILURE)) and not RunFolder(path).finished:
+                (unfinished / path.name).mkdir()  # the report counts it among failed or unfinished runs
+                _copy(path, unfinished / path.name)
         for plan in study.glob("plan*.yaml"):
             shutil.copyfile(plan, unfinished / plan.name)
     labels = next(iter(known.values()))
     found = look_at_masks(pairs, labels.facts, data, labels.exchanged)
     warnings = [one for one in found if one.severity == WARNING]
     return ScoredOn(out, [_compared(agreement, data), *(f"warning: {warning}" for warning in warnings)])
+
+
+def _copy(run: Path, folder: Path) -> None:
+    """Copy what does not depend on the truth."""
+    for name in COPIED:
+        if (run / name).exists():
+            shutil.copyfile(run / name, folder / name)
 
 
 def _compared(agreement: Mapping[str, float], data: Path) -> str:
@@ -114,9 +126,7 @@ def _score_run(run: RunFolder, folder: Path, decoded: DecodedPairs, data: Path) 
         rows.append({"image": entry.name, "group": entry.group, "subset": "test"} | values)
         write_prediction(folder, entry.name, prediction)
     write_csv(folder / "per_image.csv", rows)
-    for name in COPIED:
-        if (run.path / name).exists():
-            shutil.copyfile(run.path / name, folder / name)
+    _copy(run.path, folder)
     of, fingerprint = run.summary, decoded.fingerprint
     how = {f"test/{score.name}": score.how for score in (*SCORES, *OBJECT_SCORES)}
     how["test/soft_dice"] = "of the stored masks, and so equal to Dice"
@@ -131,7 +141,7 @@ def _score_run(run: RunFolder, folder: Path, decoded: DecodedPairs, data: Path) 
             "added_scores": {},
             "data": of.data.model_copy(update={"root": str(data.resolve()), "fingerprint": fingerprint}),
             "scored_on": str(data.resolve()),
-            "fitted": of.data.fingerprint == fingerprint,
+            "fitted": of.masks is None and of.data.fingerprint == fingerprint,
         }
     ).write(folder / "summary.json")
     return agreement
