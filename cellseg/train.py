@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cellseg.run import home
 from cellseg.run.home import CONF
 from cellseg.run.locking import LOCK, is_occupied
+from cellseg.run.naming import check_study
 from cellseg.run.overrides import as_typed, explain, nearest, one_line, refuse_lists, to_type
 from cellseg.run.plan import check_plan_keys
 from cellseg.run.signals import Interrupted, StopRequest, leave
@@ -72,10 +73,7 @@ def settle(cfg: DictConfig) -> None:
         then = f"did you mean {near}?" if near else "see --help"
         raise InputError(f"{unknown[0]} is not a key of cellseg, so adding it with + has no effect; {then}")
     check_values(cfg)
-    if not re.fullmatch(r"\w[\w.,+-]*", str(cfg.study)):
-        raise InputError(
-            f"study must be a name of letters, digits, _ and, after the first, any of . , + -, but is {cfg.study}"
-        )
+    check_study(cfg.study)
     if type(cfg.n_jobs) is not int or cfg.n_jobs < 1:
         raise InputError(
             f"n_jobs must be a whole number from 1, the number of runs at the same time, but is {cfg.n_jobs}"

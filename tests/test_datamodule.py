@@ -1,3 +1,5 @@
+import json
+import re
 import shutil
 
 import numpy as np
@@ -336,6 +338,16 @@ def test_a_changed_or_missing_or_new_image_does_not_slip_into_a_repeated_split(o
     shutil.move(own_smears / "cell_1", own_smears / "new")
     shutil.copytree(tmp_path / "kept", own_smears / "cell_1")
     with pytest.raises(InputError, match=r"split\.json: 1 of the images are not in this split, such as new"):
+        prepared(own_smears, split=plan)
+
+
+def test_an_image_that_trains_and_tests_in_a_split_file_is_named(own_smears, tmp_path):
+    plan = written(prepared(own_smears), tmp_path / "split.json")
+    split = json.loads((tmp_path / "split.json").read_text())
+    split["train"].append(split["test"][0])
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    name = re.escape(split["test"][0]["name"])
+    with pytest.raises(InputError, match=rf"split\.json has {name} in train and in test, more often than the data"):
         prepared(own_smears, split=plan)
 
 

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, PolynomialLR, 
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAUROC, BinaryRecall
 
-from cellseg import DiceBCELoss, DiceLoss, FocalLoss, Thresholded, train
+from cellseg import DiceBCELoss, DiceLoss, FocalLoss, Thresholded, UNet, train
 from cellseg.data import MonaiTransforms
 from cellseg.data.augmentation import augmented
 from cellseg.metrics import PER_IMAGE, SCORES, AddedScores, SegmentationScores, image_scores
@@ -75,6 +75,13 @@ class Each(nn.Module):
 
     def forward(self, logits, target):
         return (logits - target) ** 2
+
+
+class Detached(UNet):
+    """A network that cannot learn."""
+
+    def forward(self, image):
+        return super().forward(image).detach()
 
 
 class Blind(nn.Module):
@@ -271,6 +278,7 @@ def test_every_part_trains_and_goes_on(words, smears, tmp_path):
             r"trainer\.plugins: cellseg writes checkpoints itself",
         ),
         (["~loss"], r"loss is missing; choose loss=OPTION"),
+        (["model._target_=test_parts.Detached"], "model: the output depends on no weight that can change"),
         (["loss._target_=builtins.dict"], "loss gives a dict, where a Module of torch is needed"),
         (
             ["loss._target_=nope.Loss"],

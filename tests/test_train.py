@@ -510,7 +510,9 @@ def test_a_network_that_cannot_be_built_is_told_in_words_of_ours(smears, tmp_pat
         ("+sed=3", "sed is not a key of cellseg, so adding it with [+] has no effect"),
         ("seed=true", "seed must be a whole number"),
         ("study='a=b'", "study must be a name of letters, digits"),
-        ("trainer.max_epochs=-1", r"needs 1 or more steps, not inf; set trainer\.max_epochs"),
+        ("trainer.max_epochs=-1", r"trainer\.max_epochs=-1 never ends; set it to a number"),
+        ("optimizer.lr=abc", r"optimizer\.lr must be a number above 0, but is abc"),
+        ("callbacks.ema.decay=2", r"callbacks\.ema\.decay must be at least 0 and below 1, but is 2"),
         ("data.split.test_fraction=0.01", "leaves 0 for test and 10 for training"),
     ],
 )

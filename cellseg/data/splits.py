@@ -211,6 +211,10 @@ class SplitRecord(Record):
                 groups[name] = entry.group
             wanted = unmatched
         if wanted:
+            listed = [subset for subset, entry in self.entries if entry.sha256 == wanted[0][1].sha256]
+            if len(listed) > 1:
+                name, parts = wanted[0][1].name, " and in ".join(dict.fromkeys(listed))
+                raise InputError(f"{path} has {name} in {parts}, more often than the data; keep one of them")
             raise InputError(
                 f"{path}: no image has the recorded content of {wanted[0][1].name}: it was changed or is "
                 "missing; restore it, or draw a new split"

@@ -25,6 +25,7 @@ from cellseg.objects import count_unlabelled, number_objects
 from cellseg.run.folder import Prediction, write_prediction
 from cellseg.run.signals import Interrupted, StopRequest
 from cellseg.storage.csv_files import write_csv
+from cellseg.storage.errors import InputError
 
 PACE_WARM_UP, PACE_STEPS = 3, 10  # steps that are not timed, and those whose median is compared
 BAR_WIDTH = 10  # characters
@@ -230,6 +231,8 @@ class WarmEMA(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.98) -> None:
+        if not 0 <= decay < 1:
+            raise InputError(f"callbacks.ema.decay must be at least 0 and below 1, but is {decay}")
         endless: dict[tuple[torch.dtype, int], list[int]] = {}  # tensors with -inf, such as attention masks
 
         def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:

@@ -45,7 +45,7 @@ from cellseg.run.hardware import describe_device, keep_freed_memory, out_of_memo
 from cellseg.run.locking import occupied
 from cellseg.run.module import SegmentationModule
 from cellseg.run.parts import build, build_callbacks, build_module
-from cellseg.run.probing import probe, try_loss, try_scores
+from cellseg.run.probing import probe, try_gradient, try_loss, try_scores
 from cellseg.run.provenance import code_patch, provenance
 from cellseg.run.results import print_results
 from cellseg.run.signals import StopRequest
@@ -138,6 +138,7 @@ def prepare(cfg: DictConfig, folder: Path, stop: StopRequest, origin: Mapping[st
         cfg.data.image_size,
         origin_of(dict(OmegaConf.to_container(cfg.model, resolve=True)), module.network),  # type: ignore[arg-type]
     )
+    try_gradient(module.network, len(datamodule.reading.channels or "RGB"), network.side_least)
     try_loss(module.loss, cfg.data.image_size)
     try_scores(module.added_scores, cfg.data.image_size)
     if datamodule.resize == "crop":

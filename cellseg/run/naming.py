@@ -5,10 +5,24 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from cellseg.storage.errors import InputError
+
 FAILURE = "failure.txt"
 LONGEST_NAME = 120
 FIRST = {"data.split.fold": "fold", "data.split.seed": "split"}  # in this form of the key; + and ~ differ
 APART = ("model", "seed", "study", "n_jobs", "margin", "looks", "callbacks.last.keep")
+
+
+def check_study(name: object) -> None:
+    """Check the name of a study, which becomes a folder.
+
+    Raises:
+        InputError: If it cannot be one.
+    """
+    if not re.fullmatch(r"\w[\w.,+-]*", str(name)):
+        raise InputError(
+            f"study must be a name of letters, digits, _ and, after the first, any of . , + -, but is {name}"
+        )
 
 
 def run_name(model: str | None, seed: int | str, overrides: Sequence[str]) -> str:

@@ -201,7 +201,7 @@ def _lacking(overrides: Sequence[Override], here: Mapping[str, Any], there: Mapp
 def one_line(*errors: BaseException | None) -> str:
     """Return the messages of errors in one line."""
     lines = "\n".join(str(error) for error in errors if error).splitlines()
-    return "; ".join(line.strip() for line in lines if line.strip())
+    return "; ".join(line.strip().rstrip(":") for line in lines if line.strip())
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:

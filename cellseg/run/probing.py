@@ -121,6 +121,33 @@ def _trains_alone(network: nn.Module, channels: int, image_size: int, device: to
     return True
 
 
+def try_gradient(network: nn.Module, channels: int, side: int) -> None:
+    """Try whether the network can learn, without changing its state or the random numbers.
+
+    Args:
+        network: As in ``probe``.
+        channels: Of the images.
+        side: Of an image that it accepts, in pixels.
+
+    Raises:
+        InputError: If its output depends on no weight that can change.
+    """
+    device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
+    training = network.training
+    network.eval()
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")
+            learns = network(torch.rand(2, channels, side, side, device=device)).requires_grad
+    finally:
+        network.train(training)
+    if not learns:
+        raise InputError(
+            "model: the output depends on no weight that can change, so the network cannot learn; "
+            "look for detach(), no_grad() or frozen weights in its forward"
+        )
+
+
 def try_loss(loss: nn.Module, image_size: int) -> None:
     """Try a loss on one image, without changing its state or the random numbers.
 

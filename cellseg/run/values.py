@@ -23,7 +23,12 @@ def check_values(cfg: DictConfig) -> None:
     if epochs is not None and (type(epochs) is not int or epochs == 0 or epochs < -1):
         kind = "" if type(epochs) is int else ", which is not a whole number"
         raise InputError(f"trainer.max_epochs must be at least 1, but is {epochs}{kind}")
+    steps, time = (OmegaConf.select(cfg, f"trainer.{key}") for key in ("max_steps", "max_time"))
+    if epochs == -1 and time is None and steps in (None, -1):
+        raise InputError("trainer.max_epochs=-1 never ends; set it to a number, or set trainer.max_steps or max_time")
     rate = OmegaConf.select(cfg, "optimizer.lr")
+    if isinstance(rate, str | bool):
+        raise InputError(f"optimizer.lr must be a number above 0, but is {rate}")
     if type(rate) in (int, float) and rate <= 0:
         raise InputError(
             f"optimizer cannot be built with these values: Invalid learning rate: {rate}; set optimizer.lr above 0"

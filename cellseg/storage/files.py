@@ -139,6 +139,8 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     if path.exists():
         raise InputError(f"{path} already exists and is not overwritten; name a new file, or move the old one away")
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: {path.parent} is not a folder; make it, or name another file")
     unfinished = unfinished_beside(path)
     try:
         yield unfinished

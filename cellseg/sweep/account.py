@@ -31,7 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from cellseg.run.naming import run_name
+from cellseg.run.naming import check_study, run_name
 from cellseg.run.overrides import INPUTS, one_line, quoted, values
 from cellseg.run.plan import check_plan_keys, plan_study
 from cellseg.run.resolvers import register_resolvers
@@ -67,6 +67,7 @@ class SweepAccount(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check before training that the run folder can be written."""
         HydraConfig.instance().set_config(config)  # Hydra sets it later, but the name of the folder needs it now
+        refuse_study(config.study)
         require_writable(Path(config.hydra.run.dir))
 
     def __reduce__(self) -> tuple[type["SweepAccount"], tuple[()]]:
@@ -75,6 +76,7 @@ class SweepAccount(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the sweep before its first run, and start to watch the run folders."""
         SweepAccount.complaint = "the sweep ended without its table of outcomes; see the messages above"
+        refuse_study(config.study)
         study = Path(config.hydra.sweep.dir)
         new = not study.exists()
         require_writable(study)
@@ -175,6 +177,14 @@ def hear_interrupts(hear: bool) -> None:
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
         resource_tracker.ensure_running()  # in Python 3.11 starting it later would unblock Ctrl-C again
         signal.pthread_sigmask(signal.SIG_UNBLOCK if hear else signal.SIG_BLOCK, [signal.SIGINT])
+
+
+def refuse_study(name: Any) -> None:
+    """Exit before any folder is made if the name of the study cannot be one."""
+    try:
+        check_study(name)
+    except InputError as error:
+        sys.exit(f"error: {error}")
 
 
 def require_writable(folder: Path) -> None:
@@ -393,10 +403,9 @@ class _Display:
 
     def update(self, outcomes: Outcomes, at_work: Mapping[str, str]) -> None:
         """Show the runs that have ended and the active ones."""
-        failed = sum(entry["outcome"] == "failed" for entry in outcomes.values())
-        self.progress.update(
-            self.total, completed=len(outcomes), description=f"runs, {failed} failed" if failed else "runs"
-        )
+        told = [entry["outcome"] for entry in outcomes.values()]
+        failed, ended = told.count("failed"), len(told) - told.count("stopped")
+        self.progress.update(self.total, completed=ended, description=f"runs, {failed} failed" if failed else "runs")
         for name in self.rows.keys() - at_work.keys():
             self.progress.remove_task(self.rows.pop(name))
         for name, epoch in at_work.items():
