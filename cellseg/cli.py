@@ -473,6 +473,7 @@ def predict(
     require_formats(formats)
     require_empty(output)  # before torch is imported, which takes seconds
     from cellseg.use.predict import Wanted, find_sources, predict_files
+    from cellseg.use.scale import size_warning
     from cellseg.use.trained import find_trained
 
     trained = find_trained(run, model=model, ensemble=ensemble, trust=trust)
@@ -498,7 +499,10 @@ def predict(
     if warning := trained.kind_warning(done.facts):
         typer.echo(f"warning: {warning}", err=True)
     sizes = [(int(row["width"]), int(row["height"])) for row in rows]
-    if factor is None and (warning := trained.scale_warning(sizes, tiles=tiles)):
+    warning = size_warning(trained, predictor, rows)
+    if warning == "" and factor is None:  # too few cells were found to compare them with those of training
+        warning = trained.scale_warning(sizes, tiles=tiles)
+    if warning:
         typer.echo(f"warning: {warning}", err=True)
     objects = sum(int(row["objects"]) for row in rows)
     if rows:

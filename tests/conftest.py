@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # before torch is imported, here and in every process the tests start: pytest-xdist shares out the CPUs already
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -15,6 +16,8 @@ from omegaconf import DictConfig
 from cellseg import train  # registers the resolver that names run folders
 from cellseg.data.synthetic import SmearStyle, write_synthetic
 
+settings.register_profile("patient", deadline=None)  # a loaded machine may be slow
+settings.load_profile("patient")
 CONF = Path(train.__file__).parents[1] / "conf"
 TINY = SmearStyle(width=96, height=72, radius=9, cells=(6, 10))
 

@@ -57,7 +57,7 @@ def findings(tmp_path, *masks, image_size=None):
     return [f"{found.severity} {found}" for found in look_at_pairs(pairs, facts, tmp_path)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     classes=st.integers(2, 60),
     step=st.integers(1, 1000),
@@ -204,7 +204,7 @@ def test_values_below_0_are_refused(tmp_path, dtype):
         reading(save(tmp_path / "m.tif", (scene() - 1).astype(dtype)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 1000), size=st.integers(8, 64), cells=st.integers(0, 30))
 def test_survivors_are_the_objects_that_the_resized_mask_has_a_pixel_of(seed, size, cells):
     mask = scene(seed, 90, 120, cells, radius=(1, 3)) > 0

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, jaccard_score
 from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex
@@ -27,7 +27,6 @@ def batches(draw):
 
 
 @given(batches())
-@settings(deadline=None)
 def test_scores_lie_in_0_1_and_iou_follows_from_dice(batch):
     scores = image_scores(*batch)
     for name in SCORES:
@@ -36,7 +35,6 @@ def test_scores_lie_in_0_1_and_iou_follows_from_dice(batch):
 
 
 @given(batches())
-@settings(deadline=None)
 def test_scores_are_symmetric_and_1_for_a_mask_against_itself(batch):
     first, second = (batch[0] > 0.5).float(), batch[1]
     for name in SCORES:
@@ -45,7 +43,6 @@ def test_scores_are_symmetric_and_1_for_a_mask_against_itself(batch):
 
 
 @given(batches())
-@settings(deadline=None)
 def test_means_and_pooled_scores_agree_with_torchmetrics(batch):
     probability, target = batch
     ours = SegmentationScores()

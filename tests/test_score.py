@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy import ndimage
 from typer.testing import CliRunner
 
@@ -151,6 +151,19 @@ def test_what_predict_wrote_and_a_file_for_each_object_are_masks_too(own, number
         truth = again.prediction(row["image"]).truth
         # objects of fewer pixels than a cell are in the mask, and not among the labels that are scored
         assert float(row["dice"]) <= 2 * (found & truth).sum() / (found.sum() + truth.sum()) + 0.05
+
+
+def test_photos_are_not_scored_as_masks(own, numbered, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in (numbered / "images").iterdir():
+        with Image.open(path) as photo:
+            ImageOps.autocontrast(photo.convert("L")).save(photos / path.name)
+        np.save(photos / f"{path.stem}_seg.npy", np.zeros(1))
+    said = " ".join(invoke("score", photos, numbered, "--name", "Cellpose", "--study", own, code=1).split())
+    assert "shows the image itself instead of a mask of it" in said
+    assert "_seg.npy is a NumPy file, which is not read" in said
+    assert not list(own.glob("Cellpose*"))
 
 
 def test_masks_of_equal_dice_are_compared_by_their_objects(own, numbered, tmp_path):

@@ -45,7 +45,7 @@ def written(tmp_path_factory, array, **options):
     return path
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     dtype=st.sampled_from(DTYPES),
     channels=st.integers(1, 5),

@@ -32,7 +32,7 @@ from cellseg.study.collect import read_study
 from cellseg.use.evaluate import estimate_scores
 from cellseg.use.inference import Predictor
 from cellseg.use.predict import find_sources, predict_files
-from cellseg.use.scale import find_scale
+from cellseg.use.scale import find_scale, size_warning
 from cellseg.use.trained import Trained, find_trained
 from conftest import smoke
 
@@ -234,6 +234,8 @@ def test_a_border_seen_continued_is_that_of_the_mirrored_picture(finished):
 def test_a_scale_that_training_did_not_know_is_told(finished, tmp_path):
     for name, size in (("large", (480, 360)), ("usual", (96, 72)), ("small", (48, 36))):
         Image.new("RGB", size, "white").save(tmp_path / f"{name}.png")
+    finished = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(finished / "predictions")  # so that the size of cells is unknown
     said = invoke("predict", finished, *tmp_path.glob("*.png"), "--output", tmp_path / "whole")
     assert "cells look 5.0 times smaller in 1 and 2.0 times larger in 1 of 3 images than in training, where" in said
     assert "--scale 1 shows cells as large as in training" in said
@@ -243,6 +245,26 @@ def test_a_scale_that_training_did_not_know_is_told(finished, tmp_path):
     assert "than in training" not in said
     said = invoke("predict", finished, tmp_path / "usual.png", "--output", tmp_path / "usual")
     assert "than in training" not in said
+
+
+def test_cells_that_are_found_at_another_size_than_in_training_are_told(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    cells = np.zeros((64, 64), bool)
+    for corner in (2, 12, 22):
+        cells[corner : corner + 6, corner : corner + 6] = True
+    for mask in (run / "predictions" / "mask").iterdir():
+        Image.fromarray(cells * np.uint8(255)).save(mask)
+    trained = find_trained(run)
+    across, down = trained.zoom(1)
+    for times in (0.5, 1, 2):
+        row = {"width": 640, "height": 480, "objects": 9, "median_area": 36 * times**2 / (across * down)}
+        said = size_warning(trained, trained.predictor(scale=1), [row, row | {"objects": 0, "median_area": ""}])
+        if times == 1:
+            assert said is None
+        else:
+            assert f"{times:.2g} times as wide" in said
+            assert f"--scale {1 / times:.2g}," in said
+    assert size_warning(trained, trained.predictor(), [row | {"objects": 1}]) == ""
 
 
 def test_scale_one_shows_a_pixel_as_large_as_in_training(finished, smears, tmp_path):

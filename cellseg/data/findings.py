@@ -72,7 +72,7 @@ MASK_TRAITS: tuple[Trait[PairFacts], ...] = (
         WARNING,
         lambda fact: fact.cells == 0,
         "the mask is empty",
-        "kept; the Dice loss learns nothing from an image without cells",
+        "kept; if the image shows cells, the mask is wrong",
     ),
     Trait(WARNING, lambda fact: fact.cells == 1, "the mask is cell everywhere", "kept as it is; look at the mask"),
     Trait(
@@ -258,6 +258,23 @@ def look_at_masks(
     yield from _contradictions(masks, facts, root)
     yield from _turned(masks, facts, root)
     yield from _exchanged(pairs, facts, exchanged, root)
+    yield from _repeated(masks, facts, root)
+
+
+def _repeated(masks: Sequence[Path], facts: Sequence[PairFacts], root: Path) -> Iterator[Finding]:
+    """Yield a finding for masks that are equal though their images differ; empty and full ones have their own."""
+    alike: dict[str, list[int]] = {}
+    for index, fact in enumerate(facts):
+        if 0 < fact.cells < 1 and fact.objects > 1:
+            alike.setdefault(fact.mask_sha256, []).append(index)
+    for indices in alike.values():
+        if len({facts[index].sha256 for index in indices}) > 1:
+            yield Finding(
+                WARNING,
+                some([shown(masks[index], root) for index in indices]),
+                f"the same mask for {count(len(indices), 'image')}",
+                "kept; right only if all of them show the same cells, so check with --montage that it fits each",
+            )
 
 
 def look_at_images(

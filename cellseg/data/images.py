@@ -158,7 +158,9 @@ def decode(source: Source, *, stacked: bool = False) -> Decoded:
                     pass  # Pillow's libtiff decodes them
         return _decode_by_pillow(source)
     except FileNotFoundError as error:
-        raise InputError(f"{source} does not exist; check the path") from error
+        setting = re.match(r"\w[\w.]*=", str(source))
+        advice = "this command takes no settings such as KEY=VALUE" if setting else "check the path"
+        raise InputError(f"{source} does not exist; {advice}") from error
     except InputError:
         raise
     except Exception as error:  # on a damaged file decoders may raise anything

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from rich.progress import Progress
 from cellseg.data.decoded import Pixels
 from cellseg.data.drawing import draw_objects
 from cellseg.data.facts import ImageFacts, Reading, inspect_image
-from cellseg.data.findings import WARNING, look_at_images
+from cellseg.data.findings import WARNING, Finding, look_at_images
 from cellseg.data.formats import BYSTANDERS, IMAGE_SUFFIXES, describe_foreign, foreign_suffix, refuse_foreign
 from cellseg.data.groups import natural
 from cellseg.data.images import as_rgb, read_image
@@ -201,7 +202,18 @@ def _warnings(seen: Sequence[tuple[Path, ImageFacts]], *, resized: bool) -> list
     files, facts = zip(*seen, strict=True)
     common = Path(os.path.commonpath([path.parent for path in files]))
     found = look_at_images(files, facts, common, resized=resized)
-    return [str(finding) for finding in found if finding.severity == WARNING]
+    return [str(_for_prediction(finding)) for finding in found if finding.severity == WARNING]
+
+
+def _for_prediction(finding: Finding) -> Finding:
+    """Replace advice about a key that a finished run cannot change."""
+    if "data.channels" not in finding.effect:
+        return finding
+    return replace(
+        finding,
+        effect="the channels are used as in the training of the run; if it was trained on other images, such as grey "
+        "ones, save the channel that shows the cells as a grey image, and predict that",
+    )
 
 
 class _Writer:
@@ -432,6 +444,7 @@ def _image_row(source: Source, mask: NDArray[np.uint8], objects: list[ObjectRow]
         "width": width,
         "height": height,
         "objects": len(objects),
+        "median_area": _short(float(median(float(cell["area"]) for cell in objects))) if objects else "",
         "cut_by_border": sum(bool(cell["touches_border"]) for cell in objects),
         "cell_share": _short(share),
     }

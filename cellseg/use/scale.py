@@ -1,10 +1,11 @@
 """Find the scale at which cells in images of another microscope look as large as those a network was trained on."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def find_scale(trained: Trained, files: Sequence[Path], how: Reading) -> Scale:
     """
     usual, predictor = _usual_area(trained), trained.predictor(tiles=True)
     chosen = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, LOOKED_AT).round().astype(int))]
-    found = []
+    found, asked = [], []
     for file in with_progress(chosen, "finding the scale", len(chosen)):
         try:
             picture = read_image(file, how.channels).pixels
@@ -70,6 +71,7 @@ def find_scale(trained: Trained, files: Sequence[Path], how: Reading) -> Scale:
             continue  # prediction reports it
         if factor := _best_factor(trained, predictor, picture, usual):
             found.append(factor)
+            asked.append(f"{file.name} {factor:.2g}")
     if not found:
         raise InputError(
             "--scale auto found no cells of about the size in training in these images; give a factor, such as --scale "
@@ -79,8 +81,9 @@ def find_scale(trained: Trained, files: Sequence[Path], how: Reading) -> Scale:
     apart = [one for one in found if max(one / factor, factor / one) > APART]
     if 3 * len(apart) > len(found):
         raise InputError(
-            f"--scale auto: single images ask for factors from {min(found):.2g} to {max(found):.2g}, so no factor fits "
-            "all; predict images of each kind by themselves, or give a factor, such as --scale 1"
+            f"--scale auto: single images ask for factors from {min(found):.2g} to {max(found):.2g} "
+            f"({', '.join(asked)}), so no factor fits all; predict images of each kind by themselves, or give a "
+            "factor, such as --scale 1"
         )
     span = "" if len(found) == 1 else f" (single images: {min(found):.2g} to {max(found):.2g})"
     said = f"found from the sizes of cells in {count(len(found), 'image')}: --scale {factor:g}{span}"
@@ -98,6 +101,41 @@ def _usual_area(trained: Trained) -> float:
     if len(areas) < FEWEST:
         raise InputError(f"{run.path} found no cells in its test images, so their size is unknown; give a factor")
     return float(np.median(areas))
+
+
+def size_warning(trained: Trained, predictor: Predictor, rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return a warning if cells that were found are larger or smaller than in training, as the network saw them.
+
+    Args:
+        trained: The networks.
+        predictor: How they saw the images.
+        rows: For each image its width, height, number of objects and their median area, in pixels.
+
+    Returns:
+        None if they have the size of training; empty if too few cells show a size, or that of training is unknown.
+    """
+    try:
+        usual = _usual_area(trained)
+    except InputError:
+        return ""
+    widths, factors = [], []
+    for row in rows:
+        if row["objects"] < FEWEST:
+            continue
+        whole = trained.image_size / row["width"], trained.image_size / row["height"]
+        zoom = math.prod(predictor.zoom or ((1.0, 1.0) if predictor.tiles else whole))
+        widths.append(math.sqrt(zoom * row["median_area"] / usual))
+        factors.append(math.sqrt(zoom / math.prod(trained.zoom(1))) / widths[-1])
+    if not widths:
+        return ""
+    width = median(widths)
+    if 1 / APART < width < APART:
+        return None
+    return (
+        f"as the network sees them, the cells that it found are {width:.2g} times as wide as in the test images of its "
+        f"run (median over {count(len(widths), 'image')}), so their number may be wrong; compare with --scale "
+        f"{median(factors):.2g}, and look at overlays/"
+    )
 
 
 def _areas(mask: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -24,6 +24,7 @@ from cellseg.data.decoded import Pixels
 from cellseg.data.facts import PairFacts, Reading, inspect_pair
 from cellseg.data.findings import WARNING, look_at_masks
 from cellseg.data.formats import IMAGE_SUFFIXES
+from cellseg.data.images import read_image
 from cellseg.data.masks import GREY, resize_ids, resize_mask
 from cellseg.data.pairs import Pair, find_pairs
 from cellseg.data.words import MASK_WORD, folder_role, image_keys, is_ignore, is_preview, mask_keys, named_as_mask
@@ -47,6 +48,8 @@ from cellseg.storage.files import new_folder, write_text
 from cellseg.study.collect import Study, read_study
 
 HALF = 127  # of 255
+FEW_SHADES = 16  # of grey, which a mask of classes may have
+COPY = 0.97  # correlation with the image above which a file is no mask
 LONGEST_NAME = 60  # characters; it heads columns of the report, and begins the name of a folder
 
 Row = dict[str, Any]
@@ -105,6 +108,9 @@ def score_masks(
         if folder.exists():
             raise InputError(f"{folder} already exists and is not overwritten; choose another --name")
     foreign = [_as_pair(pair, files[pair.name]) for pair in images]
+    if photo := next((pair.masks[0] for pair in foreign if _shows_the_image(pair)), None):
+        remedy = _of_arrays(masks) or "; name the folder of masks"
+        raise InputError(f"{photo} shows the image itself instead of a mask of it{remedy}")
     facts = list(in_parallel(lambda pair: inspect_pair(pair, _halved(how)).facts, foreign, "reading masks"))
     numbers = any(known.numbered for known in facts)
     with ExitStack() as unfinished:  # all folders or none, so that a corrected mask can be scored under the same name
@@ -180,18 +186,33 @@ def match_masks(folder: Path, pairs: Sequence[Pair]) -> dict[str, list[Path]]:
         else:
             missing.append(pair.name)
     if missing:
-        arrays = next(folder.rglob("*.npy"), None)
-        remedy = (
-            f"{arrays.name} is a NumPy file, which is not read: save masks as PNG or TIFF (in Cellpose: File, Save "
-            "masks as PNG/tif)"
-            if arrays
-            else f"name each mask like its image, such as {missing[0]}.png"
-        )
+        remedy = _of_arrays(folder) or f"; name each mask like its image, such as {missing[0]}.png"
         raise InputError(
-            f"{folder} has no mask for {count(len(missing), 'test image')} of the study, for example {missing[0]}; "
+            f"{folder} has no mask for {count(len(missing), 'test image')} of the study, for example {missing[0]}"
             f"{remedy}"
         )
     return found
+
+
+def _of_arrays(folder: Path) -> str:
+    """Say how to save masks that are NumPy files; empty if there are none."""
+    if (array := next(folder.rglob("*.npy"), None)) is None:
+        return ""
+    return (
+        f"; {array.name} is a NumPy file, which is not read: save masks as PNG or TIFF (in Cellpose: File, Save masks "
+        "as PNG/tif)"
+    )
+
+
+def _shows_the_image(pair: Pair) -> bool:
+    """Return whether the file of a mask is a copy of the image, perhaps with other contrast."""
+    try:
+        image, mask = (read_image(path).pixels.mean(axis=2) for path in (pair.image, pair.masks[0]))
+    except InputError:
+        return False  # masks may have forms that images have not
+    if len(pair.masks) > 1 or image.shape != mask.shape or len(np.unique(mask)) <= FEW_SHADES:
+        return False
+    return bool(np.corrcoef(image.ravel(), mask.ravel())[0, 1] > COPY)
 
 
 def _without_labels(files: Sequence[Path], pair: Pair) -> list[Path]:
