@@ -444,6 +444,14 @@ REFUSED = {
         r"contains b_01\.png, b_02\.png; give .* same name, or list them in .*pairs\.csv: first the line image,mask, .*"
         r"found images in images/ \(1: a_01\.png\) and masks/ \(2: b_01\.png, b_02\.png\)",
     ),
+    "two masks for every image": (
+        ["images/c0.png", "images/c1.png", *(f"masks/c{n}{word}.png*" for n in "01" for word in ("", "_mask"))],
+        r"images/c0\.png: more than one mask could belong to it \(c0\.png, c0_mask\.png\); give each image one mask",
+    ),
+    "two images for every mask": (
+        ["images/a.png", "images/a.jpg", "masks/a.png*", "masks/b_mask.png*", "masks/b.png"],
+        r"images/a\.jpg: there is more than one image with this name \(a\.jpg, a\.png\)",
+    ),
     "masks as text": (["images/a.png", "labels/a.txt"], r"labels/ contains no images, only 1 \.txt"),
     "no masks": (["images/a.png", "images/b.png"], r"images/ has no folder of masks such as masks/ beside it"),
     "Zeiss": (
