@@ -422,6 +422,26 @@ def test_a_folder_below_is_not_read_where_the_folder_itself_is_meant(tmp_path):
         find_pairs(tmp_path)
 
 
+def test_folders_below_images_and_masks_count_too_where_images_lie_in_both(tmp_path):
+    days = [f"{folder}/{day}a.png{star}" for folder, star in (("images", ""), ("masks", "*")) for day in ("", "day2/")]
+    alone = ["images/day3/a.png", "masks/overlays/a.png", "images/test/b.png", "masks/test/b.png*"]
+    lay_out(tmp_path, [*days, *alone])
+    scan = find_pairs(tmp_path)
+    assert [(pair.name, pair.masks) for pair in scan.pairs] == [
+        ("day2_a", (tmp_path / "masks" / "day2" / "a.png",)),
+        ("images_a", (tmp_path / "masks" / "a.png",)),
+    ]
+    assert sorted(scan.ignored) == sorted(tmp_path / file.rstrip("*") for file in alone)
+
+
+@pytest.mark.parametrize("mask", ["masks/a.png*", "masks/a/1.png*"])
+def test_images_in_a_folder_below_without_masks_are_reported(tmp_path, mask):
+    lay_out(tmp_path, ["images/a.png", "images/day2/b.png", mask])
+    scan = find_pairs(tmp_path)
+    assert [pair.name for pair in scan.pairs] == ["a"]
+    assert scan.ignored == [tmp_path / "images" / "day2" / "b.png"]
+
+
 REFUSED = {
     "parts of an export": (
         ["train/a.png", "train/a_mask.png*", "train/b.png", "train/b_mask.png*", "valid/c.png", "valid/c_mask.png*"],
