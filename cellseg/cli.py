@@ -242,7 +242,7 @@ def clean(
     channels: Channels = None,
     ignore_value: IgnoreValue = None,
 ) -> None:
-    """Write a cleaned copy of a data set: PNG files, masks of 0 and 255, and changes.csv."""
+    """Write a cleaned copy of a data set: PNG files, masks of 0 and 255 or of numbered cells, and changes.csv."""
     from cellseg.data.clean import write_cleaned
     from cellseg.data.facts import Reading
 

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
+from cellseg.data.clean import write_cleaned
+from cellseg.data.facts import Reading, inspect_pair
 from cellseg.data.images import as_rgb, content_hash, read_image, resize_image
 from cellseg.data.masks import read_mask, resize_mask
+from cellseg.data.pairs import find_pairs
 from cellseg.storage.errors import InputError
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -382,3 +385,33 @@ def test_cleaning_restores_the_exact_masks_of_real_tissue(tmp_path):
         assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) >= 0.999, folder.name
         ids = save(tmp_path / "ids.png", ndimage.label(truth)[0].astype(np.uint8))
         assert np.array_equal(cell(ids), truth), folder.name
+
+
+def test_cleaning_keeps_the_numbers_of_cells_that_touch(tmp_path):
+    ids = np.zeros((40, 60), np.uint8)
+    ids[5:15, 5:15], ids[5:15, 15:30], ids[20:35, 5:25], ids[20:35, 25:40] = 3, 9, 40, 41
+    colours = np.random.default_rng(0).integers(60, 256, (256, 3)).astype(np.uint8) * (np.arange(256)[:, None] > 0)
+    numbered = np.unique(ids, return_inverse=True)[1].reshape(ids.shape).astype(np.uint16)
+    masks = {
+        "ids": [ids],
+        "numbered": [numbered],
+        "colours": [colours[ids].astype(np.uint8)],
+        "not annotated": [np.where(np.arange(60) > 50, 255, numbered).astype(np.uint8)],
+        "files": [(ids == value) * np.uint8(255) for value in (3, 9, 40, 41)],
+    }
+    for name, files in masks.items():
+        for folder in ("images", "masks"):
+            (tmp_path / "data" / name / folder).mkdir(parents=True)
+        save(tmp_path / "data" / name / "images" / "a.png", np.tile(ids[..., None], 3))
+        for number, values in enumerate(files):
+            save(tmp_path / "data" / name / "masks" / f"{number}.png", values)
+    write_cleaned(tmp_path / "data", tmp_path / "out")
+    pairs = [*zip(find_pairs(tmp_path / "data").pairs, find_pairs(tmp_path / "out").pairs, strict=True)]
+    assert len(pairs) == len(masks)
+    for before, after in ([inspect_pair(pair, Reading()) for pair in both] for both in pairs):
+        assert len(np.unique(before.ids)) == 5
+        assert np.array_equal(after.ids, before.ids)
+        assert np.array_equal(after.mask, before.mask)
+        assert np.array_equal(after.pixels, before.pixels)
+    rows = (tmp_path / "out" / "changes.csv").read_text().splitlines()
+    assert "numbered,numbered/masks/0.png,numbered/masks/0.png,values unchanged" in rows

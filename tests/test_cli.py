@@ -343,8 +343,9 @@ def test_clean_unites_instance_masks_and_keeps_the_layout_and_the_groups(tmp_pat
     assert after.layout == before.layout
     assert [(pair.name, pair.group) for pair in after.pairs] == [(pair.name, pair.group) for pair in before.pairs]
     with Image.open(after.pairs[0].masks[0]) as mask:
-        assert int((np.asarray(mask) > 0).sum()) == 49 + 100
-    assert changes(tmp_path / "out")["id.0/masks/*"]["change"] == "union of 2 files"
+        assert np.bincount(np.asarray(mask).ravel()).tolist() == [40 * 40 - 49 - 100, 49, 100]
+    change = changes(tmp_path / "out")["id.0/masks/*"]["change"]
+    assert change == "union of 2 files; grey, 8 bits to grey, 16 bits; cells numbered from 1"
 
 
 @pytest.mark.parametrize("where", ["inside", "existing"])

@@ -37,6 +37,7 @@ SOLID_HOLES = 0.85  # share of its convex hull that a hole fills if it is a cell
 SIDE_STEP, SIDE_GROWTH = 32, 1.2  # sides to try: multiples of 32, for pooling, each 1.2 times the last
 NOT_JUDGED = {255, 65535}  # may mark pixels without annotation if all other values are below NOT_JUDGED_SHARE of it
 NOT_JUDGED_SHARE = 0.45
+UNNUMBERED = 65535  # a value of NOT_JUDGED, for the pixels that had one
 
 IgnoreValue = int | tuple[int, int, int] | None
 
@@ -178,6 +179,24 @@ def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.uint8]:
 def resize_ids(ids: NDArray[np.int32], size: int) -> NDArray[np.int32]:
     """Resize numbers of objects to (size, size), by nearest neighbour, as ``resize_mask`` resizes their mask."""
     return np.asarray(Image.fromarray(ids).resize((size, size), Image.Resampling.NEAREST)).copy()
+
+
+def save_labels(path: Path, cell: NDArray[np.bool_], ids: NDArray[np.int32] | None) -> None:
+    """Write a mask as PNG such that ``read_mask`` returns the same: 0 and 255, or numbers of objects in 16 bits.
+
+    Cell pixels without a number get ``UNNUMBERED``.
+
+    Raises:
+        InputError: If there are more objects than 16 bits can number.
+    """
+    if ids is None:
+        Image.fromarray(cell.astype(np.uint8) * 255).save(path)
+        return
+    numbers = np.unique(ids, return_inverse=True)[1].reshape(ids.shape) + int(ids.min() > 0)
+    if numbers.max() >= UNNUMBERED:
+        raise InputError(f"{path.name}: has more than 65,534 numbered cells, which a PNG file cannot hold")
+    numbers[cell & (numbers == 0)] = UNNUMBERED
+    Image.fromarray(numbers.astype(np.uint16)).save(path)
 
 
 @dataclass(frozen=True)
