@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -155,6 +156,13 @@ def test_masks_that_pillow_would_read_wrongly_are_refused(tmp_path):
 def test_blank_deep_images_stay_blank(tmp_path):
     noise = np.random.default_rng(0).integers(95, 110, (64, 64)).astype(np.uint16)
     assert read_image(save(tmp_path / "blank.tif", noise)).pixels.max() < 30
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_ids_in_floating_point_numbers_are_ids(tmp_path, dtype):
+    ids = np.kron(np.arange(12).reshape(3, 4), np.ones((6, 6))).astype(dtype)
+    tifffile.imwrite(tmp_path / "mask.tif", ids)
+    assert np.array_equal(read_mask([tmp_path / "mask.tif"], 20).ids, ids)
 
 
 def test_a_dark_label_colour_is_not_lost(tmp_path):

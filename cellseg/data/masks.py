@@ -340,7 +340,8 @@ def _interpreted(path: Path, threshold: int, decoded: Decoded) -> MaskReading:
 
 def _one_value_a_pixel(decoded: Decoded, path: Path) -> tuple[Values, bool]:
     """Return values (H, W), 0 for background, and whether they are indices of a palette."""
-    values = decoded.values
+    half = decoded.values.dtype == np.float16  # too coarse for the steps that _meaning rounds to
+    values = decoded.values.astype(np.float32) if half else decoded.values
     if decoded.palette is not None:
         return _by_palette(values[..., 0], decoded.palette, path)
     colours = values.shape[2] - decoded.alpha
