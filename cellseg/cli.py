@@ -218,7 +218,10 @@ def check(
     from cellseg.data.facts import Reading
     from cellseg.data.groups import write_groups as write
     from cellseg.data.montage import save_montage
+    from cellseg.storage.files import require_new
 
+    for file in filter(None, (write_groups, montage)):
+        require_new(file)
     how = Reading(mask_threshold, _channels(channels), image_size, _ignore_value(ignore_value))
     report = check_data(data, groups, how, regroup=write_groups is not None, tiles=montage is not None)
     print_check(report, next_command(report, data, write_groups or groups, how))
