@@ -158,6 +158,35 @@ def test_blank_deep_images_stay_blank(tmp_path):
     assert read_image(save(tmp_path / "blank.tif", noise)).pixels.max() < 30
 
 
+def discs(spacing=28, radius=11):
+    """Separate discs on a grid, with ids from 2."""
+    y, x = np.mgrid[: 3 * spacing, : 3 * spacing]
+    inside = np.hypot(y % spacing - spacing / 2, x % spacing - spacing / 2) < radius
+    return np.where(inside, 2 + y // spacing * 3 + x // spacing, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("radius", [5, 11])
+@pytest.mark.parametrize(("rim", "inside"), [(10, 255), (1, 2), (1, None)], ids=["10 and 255", "1 and 2", "1 and ids"])
+def test_an_exact_rim_belongs_to_the_label_inside(tmp_path, radius, rim, inside):
+    ids = discs(radius=radius)
+    edge = (ids > 0) & ~ndimage.binary_erosion(ids > 0)
+    values = np.where(edge, rim, (ids > 0) * np.uint8(inside) if inside else ids).astype(np.uint8)
+    reading = read_mask([save(tmp_path / "mask.png", values)], 20)
+    assert reading.kind == "labels"
+    assert np.array_equal(reading.cell, ids > 0)
+    assert inside or np.array_equal(reading.ids, np.where(ids, ids - 1, 0).astype(np.int32))
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.7, 2, 3])
+def test_soft_outlines_of_resized_masks_are_no_rims(tmp_path, factor):
+    for values in ((discs() > 0) * np.uint8(255), np.kron([[0, 1, 0], [0, 0, 0]], np.full((21, 21), 255, np.uint8))):
+        size = [int(side * factor) for side in values.shape[::-1]]
+        soft = Image.fromarray(values.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+        reading = read_mask([save(tmp_path / "mask.png", soft)], 20)
+        assert (reading.kind, reading.ids) == ("grey", None)
+        assert np.array_equal(reading.cell, np.asarray(soft) > 20)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_ids_in_floating_point_numbers_are_ids(tmp_path, dtype):
     ids = np.kron(np.arange(12).reshape(3, 4), np.ones((6, 6))).astype(dtype)

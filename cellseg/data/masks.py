@@ -27,6 +27,7 @@ GAP = 3  # between values; in noise some lie closer
 SOLID_SHARE = 0.5  # share of a label file's values that must fill separate areas; in JPEG noise it is at most 0.3
 SMALLEST_STEP = 1 / 64  # of the brightest value: a shade differs from the next by less, most labels by more
 SOFT_SHARE = 0.3  # in resized labels, share of outline pixels that have neither their label's value nor 0
+THIN_SHARE = 0.9  # share of a rim's pixels that touch the label inside; a class of its own has fewer
 REACH = 3  # pixels, in which a label's edge fades where it was resized
 SPECK = 3  # pixels, of noise
 NOISE_REACH = 16  # pixels, from an edge to the farthest noise that JPEG makes of it
@@ -294,6 +295,9 @@ def _interpreted(path: Path, threshold: int, decoded: Decoded) -> MaskReading:
         empty = MaskReading(values > 0, decoded, EMPTY, decoded.turned, decoded.white_is_zero)
         return replace(empty, by_index=by_index)
     kind = GREY if decoded.lossy == "yes" else _meaning(values, present)
+    if kind in (GREY, RESIZED) and decoded.lossy != "yes" and (joined := _with_rims_joined(values)) is not None:
+        values, present = joined, _values_present(joined)
+        kind = _meaning(values, present)
     found = MaskReading(
         cell=values > 0,
         decoded=decoded,
@@ -529,6 +533,12 @@ def _squares(values: Values) -> NDArray[np.bool_]:
 
 def _fades(values: Values) -> bool:
     """Tell whether the outlines of what is above 0 are soft: their pixels have no square of their own value."""
+    soft, sharp = _soft_outlines(values)
+    return bool(soft.sum() > SOFT_SHARE * (soft | sharp).sum())
+
+
+def _soft_outlines(values: Values) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the outline pixels without a square of their own value but with a larger value beside, and those with."""
     across, down = values[:, 1:] == values[:, :-1], values[1:] == values[:-1]
     squares = across[1:] & across[:-1] & down[:, 1:]
     own = np.zeros(values.shape, bool)
@@ -537,7 +547,22 @@ def _fades(values: Values) -> bool:
     cells = values > 0
     outline = cells & ~ndimage.binary_erosion(cells, border_value=1)
     soft = outline & ~own & (values < ndimage.maximum_filter(values, 3))  # what is thin has nothing larger beside it
-    return bool(soft.sum() > SOFT_SHARE * (soft | (outline & own)).sum())
+    return soft, outline & own
+
+
+def _with_rims_joined(values: Values) -> Values | None:
+    """Give rims one pixel wide the value of the label that they surround; None if outlines are no such rims.
+
+    All pixels of a rim have one value. Where a label was resized, those of its outline have several.
+    """
+    soft, _ = _soft_outlines(values)
+    around = ndimage.maximum_filter(values, 3)
+    inside = np.unique(around[soft])
+    if len(np.unique(np.stack([values[soft], around[soft]]), axis=1).T) != len(inside) or not inside.size:
+        return None
+    below = values < around
+    thin = [value for value in np.unique(values[soft]) if below[values == value].mean() > THIN_SHARE]
+    return np.where(soft | (below & np.isin(values, thin)), around, values)  # also between cells that touch
 
 
 def _of_several_levels(values: Values, solid: Values) -> bool:
