@@ -28,6 +28,7 @@ SOLID_SHARE = 0.5  # share of a label file's values that must fill separate area
 SMALLEST_STEP = 1 / 64  # of the brightest value: a shade differs from the next by less, most labels by more
 SOFT_SHARE = 0.3  # in resized labels, share of outline pixels that have neither their label's value nor 0
 THIN_SHARE = 0.9  # share of a rim's pixels that touch the label inside; a class of its own has fewer
+SMALL_AREA = 0.05  # of the mean area in which a pixel lies: half of all areas of colours are larger, except in noise
 REACH = 3  # pixels, in which a label's edge fades where it was resized
 SPECK = 3  # pixels, of noise
 NOISE_REACH = 16  # pixels, from an edge to the farthest noise that JPEG makes of it
@@ -295,9 +296,12 @@ def _interpreted(path: Path, threshold: int, decoded: Decoded) -> MaskReading:
         empty = MaskReading(values > 0, decoded, EMPTY, decoded.turned, decoded.white_is_zero)
         return replace(empty, by_index=by_index)
     kind = GREY if decoded.lossy == "yes" else _meaning(values, present)
-    if kind in (GREY, RESIZED) and decoded.lossy != "yes" and (joined := _with_rims_joined(values)) is not None:
+    if kind in (GREY, RESIZED) and not decoded.lossy and (joined := _with_rims_joined(values)) is not None:
         values, present = joined, _values_present(joined)
         kind = _meaning(values, present)
+    coloured = _has_flat_colours(decoded, values)
+    if coloured:
+        kind = LABELS
     found = MaskReading(
         cell=values > 0,
         decoded=decoded,
@@ -319,7 +323,7 @@ def _interpreted(path: Path, threshold: int, decoded: Decoded) -> MaskReading:
     if decoded.lossy and found.kind == RESIZED:
         found = replace(found, kind=GREY)
     if found.kind == LABELS:
-        return _with_ids(_labelled(found, values, path), values)
+        return _with_ids(_labelled(found, values, path, coloured=coloured), values)
     if found.kind == RESIZED:
         cell = _half_of_each_label(values)
         return replace(found, cell=cell, faint_pixels=int((found.cell & ~cell).sum()))
@@ -440,7 +444,7 @@ def _hull_area(region: NDArray[np.bool_]) -> float:
     return float(ConvexHull(corners).volume)  # of two dimensions, the area
 
 
-def _labelled(found: MaskReading, values: Values, path: Path) -> MaskReading:
+def _labelled(found: MaskReading, values: Values, path: Path, *, coloured: bool) -> MaskReading:
     """Check labels: is there background, and does a value mark pixels without annotation?"""
     if found.values > 1 and found.cell.all():
         raise InputError(f"{path}: no pixel is 0, so nothing is background; save background as 0, or black")
@@ -448,9 +452,36 @@ def _labelled(found: MaskReading, values: Values, path: Path) -> MaskReading:
     if found.brightest in NOT_JUDGED and numbered and found.second <= NOT_JUDGED_SHARE * found.brightest:
         return replace(found, not_judged=int(found.brightest))
     cells, full = int(found.cell.sum()), int((values == found.brightest).sum())
-    if found.brightest == 255 and full < cells < 2 * full:  # flat grey on an otherwise white mask, not ids
+    if not coloured and found.brightest == 255 and full < cells < 2 * full:  # flat grey on a white mask, not ids
         return replace(found, kind=GREY, grey_pixels=cells - full)
     return found
+
+
+def _has_flat_colours(decoded: Decoded, values: Values) -> bool:
+    """Tell whether a file draws labels in several colours: each fills areas of its own, as large as cells.
+
+    The brightest channels of many palettes are alike, so they do not tell labels from noise. Colours between two
+    others, as in noise and at smooth edges, fill areas that are far smaller than those of the cells.
+    """
+    if decoded.lossy or decoded.palette is not None or decoded.values.shape[2] - decoded.alpha != 3:
+        return False
+    if decoded.alpha and not np.isin(decoded.values[..., 3], (0, 255)).all():
+        return False
+    pixels, cells = decoded.values[..., :3].astype(np.int16), values > 0
+    if not np.ptp(pixels[cells], axis=1).any():  # grey
+        return False
+    codes = np.where(cells, pixels @ np.array([2**16, 2**8, 1], np.int32), 0)
+    colours, ranks = np.unique(codes, return_inverse=True)
+    ranks = ranks.reshape(codes.shape) + int(colours[0] > 0)
+    present = np.unique(ranks[cells])
+    if present.size < 2 or _values_present(ranks[1:-1, 1:-1][_squares(ranks)]).size < SOLID_SHARE * present.size:
+        return False
+    steps = [np.abs(np.diff(pixels, axis=axis)).max(axis=2).ravel() for axis in (0, 1)]
+    changes = np.concatenate(steps)
+    if (changes[changes > 0] <= max(1, 255 * SMALLEST_STEP)).mean() > 0.5:
+        return False
+    areas = np.bincount(measure.label(ranks, connectivity=2).ravel())[1:]
+    return bool(np.median(areas) > SMALL_AREA * (areas**2).sum() / areas.sum())
 
 
 def _with_ids(found: MaskReading, values: Values) -> MaskReading:
