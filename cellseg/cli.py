@@ -218,7 +218,10 @@ def check(
     from cellseg.data.facts import Reading
     from cellseg.data.groups import write_groups as write
     from cellseg.data.montage import save_montage
+    from cellseg.storage.files import require_new
 
+    for file in filter(None, (write_groups, montage)):
+        require_new(file)
     how = Reading(mask_threshold, _channels(channels), image_size, _ignore_value(ignore_value))
     report = check_data(data, groups, how, regroup=write_groups is not None, tiles=montage is not None)
     print_check(report, next_command(report, data, write_groups or groups, how))
@@ -242,7 +245,7 @@ def clean(
     channels: Channels = None,
     ignore_value: IgnoreValue = None,
 ) -> None:
-    """Write a cleaned copy of a data set: PNG files, masks of 0 and 255, and changes.csv."""
+    """Write a cleaned copy of a data set: PNG files, masks of 0 and 255 or of numbered cells, and changes.csv."""
     from cellseg.data.clean import write_cleaned
     from cellseg.data.facts import Reading
 

@@ -5,13 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
+from cellseg.data.clean import write_cleaned
+from cellseg.data.facts import Reading, inspect_pair
 from cellseg.data.images import as_rgb, content_hash, read_image, resize_image
 from cellseg.data.masks import read_mask, resize_mask
+from cellseg.data.pairs import find_pairs
 from cellseg.storage.errors import InputError
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -152,6 +156,42 @@ def test_masks_that_pillow_would_read_wrongly_are_refused(tmp_path):
 def test_blank_deep_images_stay_blank(tmp_path):
     noise = np.random.default_rng(0).integers(95, 110, (64, 64)).astype(np.uint16)
     assert read_image(save(tmp_path / "blank.tif", noise)).pixels.max() < 30
+
+
+def discs(spacing=28, radius=11):
+    """Separate discs on a grid, with ids from 2."""
+    y, x = np.mgrid[: 3 * spacing, : 3 * spacing]
+    inside = np.hypot(y % spacing - spacing / 2, x % spacing - spacing / 2) < radius
+    return np.where(inside, 2 + y // spacing * 3 + x // spacing, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("radius", [5, 11])
+@pytest.mark.parametrize(("rim", "inside"), [(10, 255), (1, 2), (1, None)], ids=["10 and 255", "1 and 2", "1 and ids"])
+def test_an_exact_rim_belongs_to_the_label_inside(tmp_path, radius, rim, inside):
+    ids = discs(radius=radius)
+    edge = (ids > 0) & ~ndimage.binary_erosion(ids > 0)
+    values = np.where(edge, rim, (ids > 0) * np.uint8(inside) if inside else ids).astype(np.uint8)
+    reading = read_mask([save(tmp_path / "mask.png", values)], 20)
+    assert reading.kind == "labels"
+    assert np.array_equal(reading.cell, ids > 0)
+    assert inside or np.array_equal(reading.ids, np.where(ids, ids - 1, 0).astype(np.int32))
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.7, 2, 3])
+def test_soft_outlines_of_resized_masks_are_no_rims(tmp_path, factor):
+    for values in ((discs() > 0) * np.uint8(255), np.kron([[0, 1, 0], [0, 0, 0]], np.full((21, 21), 255, np.uint8))):
+        size = [int(side * factor) for side in values.shape[::-1]]
+        soft = Image.fromarray(values.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+        reading = read_mask([save(tmp_path / "mask.png", soft)], 20)
+        assert (reading.kind, reading.ids) == ("grey", None)
+        assert np.array_equal(reading.cell, np.asarray(soft) > 20)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_ids_in_floating_point_numbers_are_ids(tmp_path, dtype):
+    ids = np.kron(np.arange(12).reshape(3, 4), np.ones((6, 6))).astype(dtype)
+    tifffile.imwrite(tmp_path / "mask.tif", ids)
+    assert np.array_equal(read_mask([tmp_path / "mask.tif"], 20).ids, ids)
 
 
 def test_a_dark_label_colour_is_not_lost(tmp_path):
@@ -382,3 +422,33 @@ def test_cleaning_restores_the_exact_masks_of_real_tissue(tmp_path):
         assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) >= 0.999, folder.name
         ids = save(tmp_path / "ids.png", ndimage.label(truth)[0].astype(np.uint8))
         assert np.array_equal(cell(ids), truth), folder.name
+
+
+def test_cleaning_keeps_the_numbers_of_cells_that_touch(tmp_path):
+    ids = np.zeros((40, 60), np.uint8)
+    ids[5:15, 5:15], ids[5:15, 15:30], ids[20:35, 5:25], ids[20:35, 25:40] = 3, 9, 40, 41
+    colours = np.random.default_rng(0).integers(60, 256, (256, 3)).astype(np.uint8) * (np.arange(256)[:, None] > 0)
+    numbered = np.unique(ids, return_inverse=True)[1].reshape(ids.shape).astype(np.uint16)
+    masks = {
+        "ids": [ids],
+        "numbered": [numbered],
+        "colours": [colours[ids].astype(np.uint8)],
+        "not annotated": [np.where(np.arange(60) > 50, 255, numbered).astype(np.uint8)],
+        "files": [(ids == value) * np.uint8(255) for value in (3, 9, 40, 41)],
+    }
+    for name, files in masks.items():
+        for folder in ("images", "masks"):
+            (tmp_path / "data" / name / folder).mkdir(parents=True)
+        save(tmp_path / "data" / name / "images" / "a.png", np.tile(ids[..., None], 3))
+        for number, values in enumerate(files):
+            save(tmp_path / "data" / name / "masks" / f"{number}.png", values)
+    write_cleaned(tmp_path / "data", tmp_path / "out")
+    pairs = [*zip(find_pairs(tmp_path / "data").pairs, find_pairs(tmp_path / "out").pairs, strict=True)]
+    assert len(pairs) == len(masks)
+    for before, after in ([inspect_pair(pair, Reading()) for pair in both] for both in pairs):
+        assert len(np.unique(before.ids)) == 5
+        assert np.array_equal(after.ids, before.ids)
+        assert np.array_equal(after.mask, before.mask)
+        assert np.array_equal(after.pixels, before.pixels)
+    rows = (tmp_path / "out" / "changes.csv").read_text().splitlines()
+    assert "numbered,numbered/masks/0.png,numbered/masks/0.png,values unchanged" in rows

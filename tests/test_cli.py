@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from cellseg import CellDataModule
 from cellseg.cli import app
 from cellseg.data.groups import read_groups
 from cellseg.data.pairs import find_pairs
+from cellseg.storage.errors import InputError
 from test_kinship import texture, tiles, write_tiles
 
 
@@ -83,13 +85,28 @@ def test_groups_the_user_gave_are_joined_and_not_thrown_away(sheets):
     assert list(read_groups(out, names).values()) == ["p0"] * 8 + ["p1"] * 4
 
 
+def test_a_leak_beside_a_table_of_groups_leads_to_a_new_table_that_ends_it(sheets):
+    """The commands that messages print are run one after the other."""
+    (sheets / "groups.csv").write_text("pair,group\n" + "".join(f"tile_{n},g{n}\n" for n in range(1, 13)))
+    new = sheets / "groups_2.csv"
+    check = f"cellseg check {sheets} --write-groups {new}"
+    with pytest.raises(InputError, match=re.escape(f"{check}, then set data.groups={new}")):
+        CellDataModule(str(sheets), image_size=32).setup()
+    code, said = run("check", sheets)
+    assert (code, said.rstrip().endswith(check)) == (1, True)
+    code, said = run("check", sheets, "--write-groups", new)
+    assert code == 0
+    assert f"next: cellseg train data.root={sheets} data.groups={new}" in said
+    CellDataModule(str(sheets), image_size=32, groups=str(new)).setup()
+
+
 def test_check_writes_over_nothing(smears, tmp_path):
     for option in ("--write-groups", "--montage"):
         mine = tmp_path / "mine"
         mine.write_text("mine")
         code, said = run("check", smears, option, mine)
         assert code == 1
-        assert "mine already exists and is not overwritten" in said
+        assert said.startswith(f"error: {mine} already exists and is not overwritten")  # before any result
         assert mine.read_text() == "mine"
 
 
@@ -343,8 +360,9 @@ def test_clean_unites_instance_masks_and_keeps_the_layout_and_the_groups(tmp_pat
     assert after.layout == before.layout
     assert [(pair.name, pair.group) for pair in after.pairs] == [(pair.name, pair.group) for pair in before.pairs]
     with Image.open(after.pairs[0].masks[0]) as mask:
-        assert int((np.asarray(mask) > 0).sum()) == 49 + 100
-    assert changes(tmp_path / "out")["id.0/masks/*"]["change"] == "union of 2 files"
+        assert np.bincount(np.asarray(mask).ravel()).tolist() == [40 * 40 - 49 - 100, 49, 100]
+    change = changes(tmp_path / "out")["id.0/masks/*"]["change"]
+    assert change == "union of 2 files; grey, 8 bits to grey, 16 bits; cells numbered from 1"
 
 
 @pytest.mark.parametrize("where", ["inside", "existing"])

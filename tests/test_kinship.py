@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from cellseg.data.groups import read_groups
 from cellseg.data.images import content_hash
-from cellseg.data.kinship import families, find_kin, measure_likeness
+from cellseg.data.kinship import families, find_alike, find_kin, measure_likeness
 from cellseg.data.synthetic import SmearStyle, draw_smear
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "tissue50"
@@ -50,6 +50,17 @@ def write_tiles(root, pictures):
         picture.save(folder / "source.png")
         Image.fromarray(((np.asarray(picture.convert("L")) > 150) * 255).astype(np.uint8)).save(folder / "mask.png")
     return root
+
+
+def dark_field(seed, side, cells, brightness, noise=0):
+    """Draw a dark picture with a few cells, as fluorescence has, on a background of 4."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side]
+    pixels = rng.normal(4, noise, (side, side))
+    for _ in range(cells):
+        centre_y, centre_x = rng.uniform(12, side - 12, 2)
+        pixels[np.hypot(y - centre_y, x - centre_x) < rng.uniform(8, 12)] += brightness
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).convert("RGB")
 
 
 def jpeg(picture, quality):
@@ -121,6 +132,38 @@ def test_a_few_fields_through_one_eyepiece_are_no_relatives():
     fields = [np.where(inside[..., None], np.asarray(smear(n)), 0).astype(np.uint8) for n in range(6)]
     for count in (2, 4, 6):
         assert kin([Image.fromarray(field) for field in fields[:count]]) == set()
+
+
+@pytest.mark.parametrize(("count", "side", "cells"), [(2, 256, 3), (4, 256, 6), (8, 256, 3), (12, 512, 3)])
+def test_copies_are_found_where_few_cells_lie_on_black(count, side, cells):
+    """The black around the cells is no frame."""
+    pictures = [dark_field(seed, side, cells, brightness=60) for seed in range(count)]
+    found = kin([*pictures, *(jpeg(picture, 75) for picture in pictures)])
+    assert found == {(n, count + n, "near duplicate") for n in range(count)}
+    of_both = [[measure_likeness(picture) for picture in some] for some in (pictures, [jpeg(p, 75) for p in pictures])]
+    assert list(find_alike(*of_both)) == [(n, n) for n in range(count)]
+
+
+def test_copies_of_faint_fields_with_few_cells_are_found_and_other_fields_are_no_relatives():
+    others = [dark_field(seed, 512, cells=5, brightness=25, noise=1) for seed in range(1, 25)]
+    picture = dark_field(0, 512, cells=5, brightness=25, noise=1)
+    copies = [
+        jpeg(picture, 75),
+        picture.point(lambda value: value * 1.5),
+        picture.resize((256, 256)),
+        picture.transpose(Image.Transpose.ROTATE_90),
+    ]
+    assert kin(others) == set()
+    for copy in copies:
+        assert kin([picture, *others, copy]) == {(0, 25, "near duplicate")}
+
+
+def test_blank_fields_with_the_same_shading_are_no_relatives():
+    y, x = np.mgrid[:256, :256]
+    for depth in (3, 10, 40):
+        shading = 120 - depth * (np.hypot(y - 128, x - 128) / 180) ** 2
+        noise = np.random.default_rng(0).normal(0, 1, (4, 256, 256))
+        assert kin([Image.fromarray((shading + one).astype(np.uint8)).convert("RGB") for one in noise]) == set()
 
 
 def test_a_copy_that_comes_first_does_not_hide_the_neighbours_of_its_original():

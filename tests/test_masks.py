@@ -371,6 +371,56 @@ def test_colours_that_number_objects_are_kept_also_equally_bright_ones(tmp_path)
     assert np.array_equal(found.ids > 0, found.cell)
 
 
+def jet(count):
+    """The colours of a rainbow, of which many have a channel of 255."""
+    at = np.linspace(0, 1, count)
+    return np.stack([np.clip(1.5 - np.abs(4 * at - middle), 0, 1) for middle in (3, 2, 1)], axis=1) * 255
+
+
+def dense_ids(seed, count=200, side=320):
+    """Cells that overlap and touch, with ids of 1 and more."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side]
+    ids = np.zeros((side, side), int)
+    for number, (row, column, radius) in enumerate(rng.uniform((0, 0, 7), (side, side, 14), (count, 3)), start=1):
+        ids[np.hypot(y - row, x - column) < radius] = number
+    return ids
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("palette", ["jet", "pastel", "any"])
+def test_touching_cells_in_colours_of_any_palette_keep_their_numbers(tmp_path, palette, alpha):
+    for count in (6, 200):
+        rng = np.random.default_rng(count)
+        colours = {
+            "jet": jet(count),
+            "pastel": rng.integers(170, 256, (count, 3)),
+            "any": rng.integers(0, 256, (count, 3)),
+        }
+        ids = dense_ids(seed=count, count=count, side=96 if count == 6 else 320)
+        drawn = np.concatenate([[[0, 0, 0]], rng.permutation(colours[palette].round())])[ids].astype(np.uint8)
+        picture = np.dstack([drawn, np.full(ids.shape, 255, np.uint8)]) if alpha else drawn
+        found = read(tmp_path, picture)
+        assert found.kind == "labels"
+        assert np.array_equal(found.cell, ids > 0)
+        of_id = [np.unique(found.ids[ids == number]) for number in np.unique(ids)]
+        assert [len(numbers) for numbers in of_id] == [1] * len(of_id)
+        assert len(np.unique(found.ids)) == len(np.unique(drawn.reshape(-1, 3), axis=0))
+
+
+@pytest.mark.parametrize("factor", [0.5, 2, 3])
+def test_resized_colours_and_noise_in_colours_are_no_labels(tmp_path, factor):
+    ids = dense_ids(seed=0, count=30, side=160)
+    colours = Image.fromarray(np.concatenate([[[0, 0, 0]], jet(30)])[ids].astype(np.uint8))
+    resized = colours.resize([int(160 * factor)] * 2, Image.Resampling.BILINEAR)
+    colours.save(tmp_path / "noisy.jpg", quality=95)
+    with Image.open(tmp_path / "noisy.jpg") as opened:
+        noisy = opened.resize([160 * max(int(factor), 1)] * 2, Image.Resampling.NEAREST)
+    for picture in (resized, noisy):
+        found = read(tmp_path, np.asarray(picture))
+        assert (found.kind != "labels", found.ids) == (True, None)
+
+
 def test_pixels_that_were_not_judged_are_no_object(tmp_path):
     values = squares(1, 2, 3, 4)
     values[30:] = 255

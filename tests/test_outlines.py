@@ -62,6 +62,19 @@ def test_rois_of_imagej_give_the_same_pixels_back(seed, tmp_path):
         assert np.array_equal(filled, labels == int(roi.name))
 
 
+@pytest.mark.parametrize("side", [65_535, 65_536])
+def test_rois_of_imagej_are_refused_where_they_cannot_hold_a_place(side, tmp_path):
+    labels = np.zeros((2, side), np.int32)
+    labels[:, -3:] = 1
+    if side == 65_535:
+        write_outlines(tmp_path, "b", ["imagej"], labels, [{"id": 1}])
+        assert roifile.roiread(tmp_path / "b.zip")[0].coordinates().max() == side
+    else:
+        with pytest.raises(InputError, match=r"b: has objects beyond pixel 65,535, .*use --outlines geojson"):
+            write_outlines(tmp_path, "b", ["imagej"], labels, [{"id": 1}])
+        assert not list(tmp_path.glob("*.zip"))
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
 @pytest.mark.parametrize("seed", range(6))
 def test_coco_gives_the_same_pixels_back(seed, tmp_path, capsys):

@@ -422,6 +422,26 @@ def test_a_folder_below_is_not_read_where_the_folder_itself_is_meant(tmp_path):
         find_pairs(tmp_path)
 
 
+def test_folders_below_images_and_masks_count_too_where_images_lie_in_both(tmp_path):
+    days = [f"{folder}/{day}a.png{star}" for folder, star in (("images", ""), ("masks", "*")) for day in ("", "day2/")]
+    alone = ["images/day3/a.png", "masks/overlays/a.png", "images/test/b.png", "masks/test/b.png*"]
+    lay_out(tmp_path, [*days, *alone])
+    scan = find_pairs(tmp_path)
+    assert [(pair.name, pair.masks) for pair in scan.pairs] == [
+        ("day2_a", (tmp_path / "masks" / "day2" / "a.png",)),
+        ("images_a", (tmp_path / "masks" / "a.png",)),
+    ]
+    assert sorted(scan.ignored) == sorted(tmp_path / file.rstrip("*") for file in alone)
+
+
+@pytest.mark.parametrize("mask", ["masks/a.png*", "masks/a/1.png*"])
+def test_images_in_a_folder_below_without_masks_are_reported(tmp_path, mask):
+    lay_out(tmp_path, ["images/a.png", "images/day2/b.png", mask])
+    scan = find_pairs(tmp_path)
+    assert [pair.name for pair in scan.pairs] == ["a"]
+    assert scan.ignored == [tmp_path / "images" / "day2" / "b.png"]
+
+
 REFUSED = {
     "parts of an export": (
         ["train/a.png", "train/a_mask.png*", "train/b.png", "train/b_mask.png*", "valid/c.png", "valid/c_mask.png*"],
@@ -443,6 +463,14 @@ REFUSED = {
         r"most similar layout is parallel folders images/ and masks/, but images/a_01\.png has no mask: masks/ "
         r"contains b_01\.png, b_02\.png; give .* same name, or list them in .*pairs\.csv: first the line image,mask, .*"
         r"found images in images/ \(1: a_01\.png\) and masks/ \(2: b_01\.png, b_02\.png\)",
+    ),
+    "two masks for every image": (
+        ["images/c0.png", "images/c1.png", *(f"masks/c{n}{word}.png*" for n in "01" for word in ("", "_mask"))],
+        r"images/c0\.png: more than one mask could belong to it \(c0\.png, c0_mask\.png\); give each image one mask",
+    ),
+    "two images for every mask": (
+        ["images/a.png", "images/a.jpg", "masks/a.png*", "masks/b_mask.png*", "masks/b.png"],
+        r"images/a\.jpg: there is more than one image with this name \(a\.jpg, a\.png\)",
     ),
     "masks as text": (["images/a.png", "labels/a.txt"], r"labels/ contains no images, only 1 \.txt"),
     "no masks": (["images/a.png", "images/b.png"], r"images/ has no folder of masks such as masks/ beside it"),

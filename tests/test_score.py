@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +14,15 @@ from typer.testing import CliRunner
 
 from cellseg import train
 from cellseg.cli import app
+from cellseg.data.pairs import Pair
 from cellseg.data.synthetic import draw_smear
 from cellseg.objects import label_objects, label_truth, object_scores
 from cellseg.run.folder import RunFolder
+from cellseg.storage.errors import InputError
 from cellseg.study.collect import read_study
 from cellseg.study.report import assemble, page
 from cellseg.study.verdict import caveats, judge
+from cellseg.use.score import match_masks
 from conftest import TINY, smoke
 
 SIDE = 64
@@ -296,3 +300,52 @@ def test_numbers_are_kept_in_spite_of_stray_pixels_and_of_one_cell_alone(own, nu
 
     said, table = scored(own, numbered, copied(numbered, tmp_path / "alone", alone), "alone")
     assert {row["predicted_objects"] for row in table if row["image"] == "smear_3"} == {"1"}
+
+
+def pairs_of(files):
+    """Pairs as a folder has them: named after their folder where all images are called source."""
+    paths = [Path("data", file) for file in files]
+    return [Pair(path.parent.name if path.stem == "source" else path.stem, "", path, ()) for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "message"),
+    [
+        (["cell_1/source.jpg", "cell_2/source.jpg"], ["cell_2/source.png"], "no mask for 1 test image .* cell_1"),
+        (["cell_1/source.jpg", "cell_2/source.jpg"], ["source.png"], "no mask for 2 test images"),
+        (
+            ["img_1.png", "1.png"],
+            ["1.png"],
+            r"1\.png: the mask could belong to img_1 and to 1; give each mask",
+        ),
+        (["x.png", "x_mask.png"], ["x_mask.png"], r"x_mask\.png: the mask could belong to x and to x_mask"),
+        (["A.png", "a.tif"], ["A.png"], r"A\.png: the mask could belong to A and to a"),
+        (["a/source.jpg", "b/source.jpg"], ["a/b/1.png"], r"1\.png: the mask could belong to a and to b"),
+    ],
+)
+def test_a_mask_is_given_to_one_image_also_where_the_other_is_not_scored(tmp_path, images, masks, message):
+    for file in masks:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    data_set = pairs_of(images)
+    with pytest.raises(InputError, match=message):
+        match_masks(tmp_path, data_set, data_set)
+    if "a/b" not in masks[0]:
+        with pytest.raises(InputError):
+            match_masks(tmp_path, data_set[:1], data_set)
+
+
+def test_masks_are_found_by_the_name_of_the_pair_or_by_a_name_that_only_its_image_has(tmp_path):
+    for file in ("x.png", "x_mask.png", "cell_1/source.png", "cell_2_masks.png", "b7.tif"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    data_set = pairs_of(["x.png", "x_mask.png", "cell_1/source.jpg", "cell_2/source.jpg"])
+    data_set.append(Pair("cell_3", "", Path("data/cell_3/b7.png"), ()))
+    found = match_masks(tmp_path, data_set, data_set)
+    assert {name: [str(file.relative_to(tmp_path)) for file in files] for name, files in found.items()} == {
+        "x": ["x.png"],
+        "x_mask": ["x_mask.png"],
+        "cell_1": [str(Path("cell_1", "source.png"))],
+        "cell_2": ["cell_2_masks.png"],
+        "cell_3": ["b7.tif"],
+    }

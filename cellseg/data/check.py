@@ -28,6 +28,7 @@ from cellseg.data.findings import (
 )
 from cellseg.data.fit import find_exchanged
 from cellseg.data.formats import describe_foreign, foreign_suffix
+from cellseg.data.groups import unused_table
 from cellseg.data.images import as_rgb
 from cellseg.data.kinship import Kin, Likeness, families, find_kin
 from cellseg.data.matching import Problem
@@ -198,15 +199,16 @@ def next_command(check: Check, root: Path, groups: Path | None, how: Reading) ->
         groups: The table of groups that training should use; None for ``groups.csv`` in the data set.
         how: As for ``check_data``.
     """
-    usual = (root if root.is_dir() else root.parent) / "groups.csv"
+    folder = root if root.is_dir() else root.parent
     if any("--write-groups" in finding.effect for finding in check.findings if finding.severity == ERROR):
-        return shlex.join(["cellseg", "check", str(root), "--write-groups", str(usual)])
+        given = ["--groups", str(groups)] if groups and groups.is_file() else []
+        return shlex.join(["cellseg", "check", str(root), *given, "--write-groups", str(unused_table(folder))])
     if check.failed:
         chosen = re.search(r"data\.channels=\[([\d,]+)\]", " ".join(finding.effect for finding in check.findings))
         return shlex.join(["cellseg", "check", str(root), *(["--channels", chosen[1]] if chosen else [])])
     settings = {
         "data.root": root,
-        "data.groups": None if groups == usual else groups,
+        "data.groups": None if groups == folder / "groups.csv" else groups,
         "data.mask_threshold": how.mask_threshold if how.mask_threshold != Reading.mask_threshold else None,
         "data.channels": how.channels and f"[{','.join(map(str, how.channels))}]",
         "data.ignore_value": how.ignore_value

@@ -1,11 +1,7 @@
-"""Write a data set as training sees it: PNG images, masks of 0 and 255, and a list of all changes."""
+"""Write a data set as training sees it: PNG images, masks of 0 and 255 or of numbered cells, and a list of changes."""
 
 import csv
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from cellseg.data.cache import in_parallel
 from cellseg.data.facts import PairFacts, Reading, inspect_pair
@@ -13,7 +9,7 @@ from cellseg.data.findings import WARNING, Finding, describe_masks, look_at_pair
 from cellseg.data.groups import write_groups
 from cellseg.data.ignored import place_of_ignored
 from cellseg.data.images import MOST_SHOWN, as_rgb
-from cellseg.data.masks import LABELS, RESIZED
+from cellseg.data.masks import LABELS, RESIZED, save_labels
 from cellseg.data.pairs import Pair, Scan, find_pairs, shown
 from cellseg.data.table import write_pairs_table
 from cellseg.storage.csv_files import as_text
@@ -28,10 +24,11 @@ def write_cleaned(
 ) -> tuple[int, str, list[Finding]]:
     """Write the cleaned data set and ``changes.csv`` to a new folder in the same layout.
 
-    Images become 8-bit RGB, masks single-channel 0 and 255, the union where an image has several. Pairs that a table
-    lists, or that differ only in the endings of their files, are listed in a ``pairs.csv``. Training on the new
-    folder gives the same result, bit for bit, as training on ``root``. The folder appears complete or not at all.
-    Returns the number of pairs, how the values of their masks were interpreted, and the warnings.
+    Images become 8-bit RGB. Masks become single-channel PNG: numbers of cells in 16 bits where the files number
+    them, otherwise 0 and 255; where an image has several files, their union. Pairs that a table lists, or that differ
+    only in the endings of their files, are listed in a ``pairs.csv``. Training on the new folder gives the same
+    result, bit for bit, as training on ``root``. The folder appears complete or not at all. Returns the number of
+    pairs, how the values of their masks were interpreted, and the warnings.
 
     Args:
         root: Folder or table of pairs; nothing in it is changed.
@@ -57,13 +54,13 @@ def write_cleaned(
         def write(pair: Pair) -> tuple[PairFacts, list[tuple[str, ...]]]:
             clean = inspect_pair(pair, how)
             image_file, mask_file = files[pair.name]
-            written = {image_file: as_rgb(clean.pixels), mask_file: _black_and_white(clean.mask)}
             ignored_file = place_of_ignored(image_file, mask_file)
-            if clean.ignored is not None:
-                written[ignored_file] = _black_and_white(clean.ignored)
-            for file, picture in written.items():
+            for file in (image_file, mask_file, ignored_file)[: 2 if clean.ignored is None else 3]:
                 (unfinished / file).parent.mkdir(parents=True, exist_ok=True)
-                picture.save(unfinished / file)
+            as_rgb(clean.pixels).save(unfinished / image_file)
+            save_labels(unfinished / mask_file, clean.mask, clean.ids)
+            if clean.ignored is not None:
+                save_labels(unfinished / ignored_file, clean.ignored, None)
             labels = pair.masks[0].parent / "*" if len(pair.masks) > 1 else pair.masks[0]
             of_image, of_mask = (shown(path, scan.root) for path in (pair.image, labels))
             if scan.listed:
@@ -109,10 +106,6 @@ def _original_places(scan: Scan) -> dict[str, tuple[Path, Path]] | None:
     return files if len(different) == 2 * len(files) else None
 
 
-def _black_and_white(mask: NDArray[np.bool_]) -> Image.Image:
-    return Image.fromarray(mask.astype(np.uint8) * 255)
-
-
 def _image_change(facts: PairFacts) -> str:
     changes = [f"{facts.image_kind} to RGB, 8 bits"] if facts.image_kind != "RGB, 8 bits" else []
     if facts.chosen:
@@ -128,9 +121,12 @@ def _image_change(facts: PairFacts) -> str:
 
 def _mask_change(facts: PairFacts, files: int) -> str:
     changes = [f"union of {files} files"] if files > 1 else []
-    if facts.mask_file_kind != "grey, 8 bits":
-        changes.append(f"{facts.mask_file_kind} to grey, 8 bits")
-    if facts.mask_kind in (LABELS, RESIZED) and facts.mask_brightest != 255:
+    kind = f"grey, {16 if facts.numbered else 8} bits"
+    if facts.mask_file_kind != kind:
+        changes.append(f"{facts.mask_file_kind} to {kind}")
+    if facts.numbered and facts.mask_brightest != facts.mask_values:
+        changes.append("cells numbered from 1")
+    elif not facts.numbered and facts.mask_kind in (LABELS, RESIZED) and facts.mask_brightest != 255:
         changes.append(f"labels up to {facts.mask_brightest:g} set to 255")
     if facts.grey:
         changes.append(f"grey pixels set to cell, {facts.grey:.2%} of the cell pixels")

@@ -18,6 +18,7 @@ from cellseg.data.facts import CleanPair, PairFacts, Reading, inspect_pair
 from cellseg.data.findings import WARNING, Finding, look_at_masks
 from cellseg.data.groups import write_groups
 from cellseg.data.ignored import place_of_ignored
+from cellseg.data.masks import save_labels
 from cellseg.data.pairs import Pair, Scan, find_pairs
 from cellseg.data.table import write_pairs_table
 from cellseg.storage.csv_files import write_csv
@@ -178,7 +179,7 @@ def write_corrected(
             for file in (image_file, mask_file):
                 (unfinished / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(pair.image, unfinished / image_file)
-            _save(labels, unfinished / mask_file)
+            save_labels(unfinished / mask_file, labels.cell, labels.ids)
             if labels.ignored.any():
                 marks = unfinished / place_of_ignored(image_file, mask_file)
                 marks.parent.mkdir(parents=True, exist_ok=True)
@@ -232,14 +233,3 @@ def _change(name: str, place: Place, change: str) -> Row:
         "change": change,
         "decided": why if place.agreed else f"disagreement, {why}",
     }
-
-
-def _save(labels: _Labels, path: Path) -> None:
-    if labels.ids is None:
-        Image.fromarray(labels.cell.astype(np.uint8) * 255).save(path)
-        return
-    ids = np.unique(labels.ids, return_inverse=True)[1].reshape(labels.ids.shape) + int(labels.ids.min() > 0)
-    if ids.max() < 2**16:
-        Image.fromarray(ids.astype(np.uint16)).save(path)
-    else:
-        raise InputError(f"{path.name}: has more than 65,535 numbered cells, which a PNG file cannot hold")

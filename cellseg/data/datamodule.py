@@ -1,6 +1,7 @@
 """The LightningDataModule: training, validation and test batches from a folder of pairs or from the embedded smears."""
 
 import logging
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from cellseg.data.findings import (
     look_at_pairs,
     nothing_to_learn,
 )
+from cellseg.data.groups import unused_table
 from cellseg.data.pairs import Scan, find_pairs, see_all
 from cellseg.data.splits import SplitEntry, SplitPlan, SplitRecord, Subsets, read_split
 from cellseg.data.synthetic import write_synthetic
@@ -148,7 +150,7 @@ class CellDataModule(L.LightningDataModule):
             decoded = replace(decoded, pairs=[replace(pair, group=groups[pair.name]) for pair in pairs])
         leaks = find_leaks(decoded.pairs, decoded.kin, subsets)
         if leaks and not self.split.allow_leaks:
-            raise InputError(_leak_message(leaks, scan, self.root, repeated=recorded is not None))
+            raise InputError(_leak_message(leaks, scan, self.root, self.groups, repeated=recorded is not None))
         log.info("%s", describe_masks(decoded.facts, self.reading))
         value = self.reading.ignore_value
         if value is not None and not any(facts.ignored for facts in decoded.facts):
@@ -257,7 +259,7 @@ def _checked(channels: Sequence[int] | None) -> tuple[int, ...] | None:
     )
 
 
-def _leak_message(leaks: Sequence[Leak], scan: Scan, root: Path, *, repeated: bool) -> str:
+def _leak_message(leaks: Sequence[Leak], scan: Scan, root: Path, groups: Path | None, *, repeated: bool) -> str:
     a, side, b, other, relation = leaks[0]
     more = f" ({count(len(leaks) - 1, 'more leak')})" if len(leaks) > 1 else ""
     relations = {
@@ -270,7 +272,11 @@ def _leak_message(leaks: Sequence[Leak], scan: Scan, root: Path, *, repeated: bo
     elif scan.listed and scan.grouped:
         remedy = "give both the same value in the column group of pairs.csv"
     else:
-        remedy = f"put them into one group: cellseg check {root} --write-groups {scan.root / 'groups.csv'}"
+        table = unused_table(scan.root)
+        given = ["--groups", str(groups)] if groups else []
+        command = shlex.join(["cellseg", "check", str(root), *given, "--write-groups", str(table)])
+        found_there = table.name == "groups.csv" and not groups
+        remedy = f"put them into one group: {command}" + ("" if found_there else f", then set data.groups={table}")
     return (
         f"{a} and {b} {relations.get(relation, f'are in one group ({relation})')}, but {a} is in {side} and {b} in "
         f"{other}{more}; {remedy}; or set data.split.allow_leaks=true"

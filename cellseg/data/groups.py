@@ -5,6 +5,7 @@ import io
 import logging
 import re
 from collections.abc import Collection, Mapping
+from itertools import chain, count
 from pathlib import Path
 
 from cellseg.storage.csv_files import as_text, from_text
@@ -57,6 +58,13 @@ def write_groups(path: Path, groups: Mapping[str, str]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("pair", "group"))
         writer.writerows((as_text(pair), as_text(group)) for pair, group in groups.items())
+
+
+def unused_table(folder: Path) -> Path:
+    """Return the path of a new table of groups in a folder: groups.csv, or groups_2.csv if it has one, and so on."""
+    taken = {path.name.lower() for path in folder.iterdir()}
+    numbered = chain(["groups.csv"], (f"groups_{number}.csv" for number in count(2)))
+    return folder / next(name for name in numbered if name not in taken)
 
 
 def natural(name: str) -> tuple[list[tuple[int, str]], str]:

@@ -38,7 +38,10 @@ STEP = 2.5  # distance, divided by the step between rows of pixels inside the ti
 ALIKE = 0.5  # correlation of the two sides' detail (0.60, no use alone)
 SHORTEST = 24  # pixels; a shorter side has too little detail
 FRAME_INSIDE = 0.1  # largest share of a frame that may lie between visible parts of an image
-FAINTEST = 1.0  # grey levels: a side or a thumbnail with less detail than this is not compared
+FIELD_LEFT = 0.2  # smallest share of what is visible that a frame with its margin leaves; single cells leave less
+FAINTEST = 1.0  # grey levels: sides with less detail than this are not compared
+ROUNDING = 0.3  # grey levels: the detail of a thumbnail that rounding alone can give; one with less is not compared
+COARSE_ROUNDING = ROUNDING * COARSE / THUMBNAIL  # the same of a coarse one, whose pixels are means of several
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,14 @@ def find_alike(first: Sequence[Likeness], second: Sequence[Likeness]) -> Iterato
         return
     frame = _shared_frame(likeness.thumbnail for likeness in (*first, *second))
     ours, theirs = (_detail_of(likenesses, frame) for likenesses in (first, second))
-    flat = [_unit(detail) for detail in theirs]
+    limits = COARSE_ROUNDING, ROUNDING
+    flat = [_unit(detail, limit) for detail, limit in zip(theirs, limits, strict=True)]
     for start in range(0, len(first), BLOCK):
         views = zip(*(_eight_ways(detail[start : start + BLOCK]) for detail in ours), strict=True)
-        found = [(_unit(coarse) @ flat[0].T >= NEAR) & (_unit(fine) @ flat[1].T >= FINE) for coarse, fine in views]
+        found = [
+            (_unit(coarse, COARSE_ROUNDING) @ flat[0].T >= NEAR) & (_unit(fine, ROUNDING) @ flat[1].T >= FINE)
+            for coarse, fine in views
+        ]
         for a, b in np.argwhere(np.logical_or.reduce(found)):
             yield start + int(a), int(b)
 
@@ -178,7 +185,7 @@ def _near_duplicates(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]
     upright = np.empty((count, COARSE**2), np.float16)  # all of them are in memory at once
     for row, likeness in enumerate(likenesses):
         detail = _surroundings_removed(_coarse(likeness.thumbnail[None])) * ~frame[::factor, ::factor]
-        upright[row] = _unit(detail)[0]
+        upright[row] = _unit(detail, COARSE_ROUNDING)[0]
     usual = np.zeros(count, np.float32)
     if count >= FEW:
         for start in range(0, count, BLOCK):
@@ -193,7 +200,8 @@ def _near_duplicates(likenesses: Sequence[Likeness]) -> Iterator[tuple[int, int]
             first, second = (
                 _surroundings_removed(likenesses[int(i)].thumbnail[None].astype(np.float32)) * ~frame for i in (a, b)
             )
-            if max(float(_unit(view)[0] @ _unit(second)[0]) for view in _eight_ways(first)) >= FINE:
+            other = _unit(second, ROUNDING)[0]
+            if max(float(_unit(view, ROUNDING)[0] @ other) for view in _eight_ways(first)) >= FINE:
                 yield int(a), int(b)
 
 
@@ -214,6 +222,9 @@ def _shared_frame(thumbnails: Iterable[NDArray[np.uint8]]) -> NDArray[np.bool_]:
     if between.sum() > FRAME_INSIDE * saturated.sum():
         return np.zeros_like(saturated)
     frame: NDArray[np.bool_] = maximum_filter(saturated, size=4 * (THUMBNAIL // COARSE) + 1)
+    visible = ~saturated
+    if (visible & ~frame).sum() < FIELD_LEFT * visible.sum():  # few cells on a dark background, not one field
+        return np.zeros_like(saturated)
     return frame
 
 
@@ -276,7 +287,7 @@ def _matching_sides(likenesses: Sequence[Likeness], near: int, far: int) -> Iter
         pair = likenesses[int(i)].sides[near], likenesses[int(best[i])].sides[far]
         here, there = (side.astype(np.float32) for side in pair)
         inner = float(np.sqrt((((here[0] - here[1]) ** 2).mean() + ((there[0] - there[1]) ** 2).mean()) / 2))
-        detail = _unit(_detail(np.stack([here[0], there[0]])))
+        detail = _unit(_detail(np.stack([here[0], there[0]])), FAINTEST)
         if nearest[i] <= STEP * max(inner, FAINTEST) and detail[0] @ detail[1] >= ALIKE:
             yield int(i), int(best[i])
 
@@ -297,11 +308,11 @@ def _detail(sides: Floats) -> Floats:
     return sides - ((total[:, width:] - total[:, :-width]) / width).astype(np.float32)
 
 
-def _unit(detail: Floats) -> Floats:
-    """Return each as a vector of length 1, or of zeros if it has too little detail to compare."""
+def _unit(detail: Floats, faintest: float) -> Floats:
+    """Return each as a vector of length 1, or of zeros if its detail has fewer grey levels than ``faintest``."""
     flat = detail.reshape(len(detail), -1)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
-    faint = length < FAINTEST * np.sqrt(flat.shape[1])
+    faint = length < faintest * np.sqrt(flat.shape[1])
     return np.where(faint, 0, flat / np.maximum(length, 1e-6)).astype(np.float32)
 
 

@@ -133,8 +133,10 @@ def _side_of_each(top: Folder, images: list[Path], masks: list[Path]) -> Found:
         )
     left, right = _tree(images[0]), _tree(masks[0])
     found = Found(f"parallel folders {images[0].name}/ and {masks[0].name}/")
-    if left.get("") or right.get(""):
-        if left.get("") and not right.get("") and right:
+    mixed = "" in left and "" in right
+    if ("" in left or "" in right) and not mixed:
+        if "" in left and right:
+            found.left_out += [path for sub, pictures in left.items() if sub for path in pictures]
             return _folder_of_masks_each(found, left[""], right)
         found.pair_up(left.get("", []), right.get("", []))
         if not right:
@@ -144,8 +146,9 @@ def _side_of_each(top: Folder, images: list[Path], masks: list[Path]) -> Found:
         return found
     counts = {}
     for sub in sorted(left.keys() | right.keys()):
-        if part_of(sub.split("/")[0]) and not (left.get(sub) and right.get(sub)):
-            found.left_out += left.get(sub, []) + right.get(sub, [])  # a part without masks
+        is_part = part_of(sub.split("/")[0]) != ""
+        if (is_part or mixed) and (not (sub in left and sub in right) or (is_part and mixed)):
+            found.left_out += left.get(sub, []) + right.get(sub, [])  # a part without masks, or beside other pairs
             continue
         before = len(found.pairs)
         found.pair_up(left.get(sub, []), right.get(sub, []))
@@ -157,6 +160,8 @@ def _side_of_each(top: Folder, images: list[Path], masks: list[Path]) -> Found:
             parts[f"{images[0].name}/{first}/ and {masks[0].name}/{first}/"] += number
     if len(parts) > 1:
         found.parts = dict(parts)
+    if mixed and counts.keys() <= {""}:
+        return found
     if len(counts) == 1:
         [sub] = counts
         found.layout = f"parallel folders {images[0].name}/{sub}/ and {masks[0].name}/{sub}/"

@@ -27,6 +27,8 @@ GAP = 3  # between values; in noise some lie closer
 SOLID_SHARE = 0.5  # share of a label file's values that must fill separate areas; in JPEG noise it is at most 0.3
 SMALLEST_STEP = 1 / 64  # of the brightest value: a shade differs from the next by less, most labels by more
 SOFT_SHARE = 0.3  # in resized labels, share of outline pixels that have neither their label's value nor 0
+THIN_SHARE = 0.9  # share of a rim's pixels that touch the label inside; a class of its own has fewer
+SMALL_AREA = 0.05  # of the mean area in which a pixel lies: half of all areas of colours are larger, except in noise
 REACH = 3  # pixels, in which a label's edge fades where it was resized
 SPECK = 3  # pixels, of noise
 NOISE_REACH = 16  # pixels, from an edge to the farthest noise that JPEG makes of it
@@ -37,6 +39,7 @@ SOLID_HOLES = 0.85  # share of its convex hull that a hole fills if it is a cell
 SIDE_STEP, SIDE_GROWTH = 32, 1.2  # sides to try: multiples of 32, for pooling, each 1.2 times the last
 NOT_JUDGED = {255, 65535}  # may mark pixels without annotation if all other values are below NOT_JUDGED_SHARE of it
 NOT_JUDGED_SHARE = 0.45
+UNNUMBERED = 65535  # a value of NOT_JUDGED, for the pixels that had one
 
 IgnoreValue = int | tuple[int, int, int] | None
 
@@ -180,6 +183,24 @@ def resize_ids(ids: NDArray[np.int32], size: int) -> NDArray[np.int32]:
     return np.asarray(Image.fromarray(ids).resize((size, size), Image.Resampling.NEAREST)).copy()
 
 
+def save_labels(path: Path, cell: NDArray[np.bool_], ids: NDArray[np.int32] | None) -> None:
+    """Write a mask as PNG such that ``read_mask`` returns the same: 0 and 255, or numbers of objects in 16 bits.
+
+    Cell pixels without a number get ``UNNUMBERED``.
+
+    Raises:
+        InputError: If there are more objects than 16 bits can number.
+    """
+    if ids is None:
+        Image.fromarray(cell.astype(np.uint8) * 255).save(path)
+        return
+    numbers = np.unique(ids, return_inverse=True)[1].reshape(ids.shape) + int(ids.min() > 0)
+    if numbers.max() >= UNNUMBERED:
+        raise InputError(f"{path.name}: has more than 65,534 numbered cells, which a PNG file cannot hold")
+    numbers[cell & (numbers == 0)] = UNNUMBERED
+    Image.fromarray(numbers.astype(np.uint16)).save(path)
+
+
 @dataclass(frozen=True)
 class Survival:
     """Objects of a mask before and after resizing.
@@ -275,6 +296,12 @@ def _interpreted(path: Path, threshold: int, decoded: Decoded) -> MaskReading:
         empty = MaskReading(values > 0, decoded, EMPTY, decoded.turned, decoded.white_is_zero)
         return replace(empty, by_index=by_index)
     kind = GREY if decoded.lossy == "yes" else _meaning(values, present)
+    if kind in (GREY, RESIZED) and not decoded.lossy and (joined := _with_rims_joined(values)) is not None:
+        values, present = joined, _values_present(joined)
+        kind = _meaning(values, present)
+    coloured = _has_flat_colours(decoded, values)
+    if coloured:
+        kind = LABELS
     found = MaskReading(
         cell=values > 0,
         decoded=decoded,
@@ -296,7 +323,7 @@ def _interpreted(path: Path, threshold: int, decoded: Decoded) -> MaskReading:
     if decoded.lossy and found.kind == RESIZED:
         found = replace(found, kind=GREY)
     if found.kind == LABELS:
-        return _with_ids(_labelled(found, values, path), values)
+        return _with_ids(_labelled(found, values, path, coloured=coloured), values)
     if found.kind == RESIZED:
         cell = _half_of_each_label(values)
         return replace(found, cell=cell, faint_pixels=int((found.cell & ~cell).sum()))
@@ -321,7 +348,8 @@ def _interpreted(path: Path, threshold: int, decoded: Decoded) -> MaskReading:
 
 def _one_value_a_pixel(decoded: Decoded, path: Path) -> tuple[Values, bool]:
     """Return values (H, W), 0 for background, and whether they are indices of a palette."""
-    values = decoded.values
+    half = decoded.values.dtype == np.float16  # too coarse for the steps that _meaning rounds to
+    values = decoded.values.astype(np.float32) if half else decoded.values
     if decoded.palette is not None:
         return _by_palette(values[..., 0], decoded.palette, path)
     colours = values.shape[2] - decoded.alpha
@@ -416,7 +444,7 @@ def _hull_area(region: NDArray[np.bool_]) -> float:
     return float(ConvexHull(corners).volume)  # of two dimensions, the area
 
 
-def _labelled(found: MaskReading, values: Values, path: Path) -> MaskReading:
+def _labelled(found: MaskReading, values: Values, path: Path, *, coloured: bool) -> MaskReading:
     """Check labels: is there background, and does a value mark pixels without annotation?"""
     if found.values > 1 and found.cell.all():
         raise InputError(f"{path}: no pixel is 0, so nothing is background; save background as 0, or black")
@@ -424,9 +452,36 @@ def _labelled(found: MaskReading, values: Values, path: Path) -> MaskReading:
     if found.brightest in NOT_JUDGED and numbered and found.second <= NOT_JUDGED_SHARE * found.brightest:
         return replace(found, not_judged=int(found.brightest))
     cells, full = int(found.cell.sum()), int((values == found.brightest).sum())
-    if found.brightest == 255 and full < cells < 2 * full:  # flat grey on an otherwise white mask, not ids
+    if not coloured and found.brightest == 255 and full < cells < 2 * full:  # flat grey on a white mask, not ids
         return replace(found, kind=GREY, grey_pixels=cells - full)
     return found
+
+
+def _has_flat_colours(decoded: Decoded, values: Values) -> bool:
+    """Tell whether a file draws labels in several colours: each fills areas of its own, as large as cells.
+
+    The brightest channels of many palettes are alike, so they do not tell labels from noise. Colours between two
+    others, as in noise and at smooth edges, fill areas that are far smaller than those of the cells.
+    """
+    if decoded.lossy or decoded.palette is not None or decoded.values.shape[2] - decoded.alpha != 3:
+        return False
+    if decoded.alpha and not np.isin(decoded.values[..., 3], (0, 255)).all():
+        return False
+    pixels, cells = decoded.values[..., :3].astype(np.int16), values > 0
+    if not np.ptp(pixels[cells], axis=1).any():  # grey
+        return False
+    codes = np.where(cells, pixels @ np.array([2**16, 2**8, 1], np.int32), 0)
+    colours, ranks = np.unique(codes, return_inverse=True)
+    ranks = ranks.reshape(codes.shape) + int(colours[0] > 0)
+    present = np.unique(ranks[cells])
+    if present.size < 2 or _values_present(ranks[1:-1, 1:-1][_squares(ranks)]).size < SOLID_SHARE * present.size:
+        return False
+    steps = [np.abs(np.diff(pixels, axis=axis)).max(axis=2).ravel() for axis in (0, 1)]
+    changes = np.concatenate(steps)
+    if (changes[changes > 0] <= max(1, 255 * SMALLEST_STEP)).mean() > 0.5:
+        return False
+    areas = np.bincount(measure.label(ranks, connectivity=2).ravel())[1:]
+    return bool(np.median(areas) > SMALL_AREA * (areas**2).sum() / areas.sum())
 
 
 def _with_ids(found: MaskReading, values: Values) -> MaskReading:
@@ -509,6 +564,12 @@ def _squares(values: Values) -> NDArray[np.bool_]:
 
 def _fades(values: Values) -> bool:
     """Tell whether the outlines of what is above 0 are soft: their pixels have no square of their own value."""
+    soft, sharp = _soft_outlines(values)
+    return bool(soft.sum() > SOFT_SHARE * (soft | sharp).sum())
+
+
+def _soft_outlines(values: Values) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the outline pixels without a square of their own value but with a larger value beside, and those with."""
     across, down = values[:, 1:] == values[:, :-1], values[1:] == values[:-1]
     squares = across[1:] & across[:-1] & down[:, 1:]
     own = np.zeros(values.shape, bool)
@@ -517,7 +578,22 @@ def _fades(values: Values) -> bool:
     cells = values > 0
     outline = cells & ~ndimage.binary_erosion(cells, border_value=1)
     soft = outline & ~own & (values < ndimage.maximum_filter(values, 3))  # what is thin has nothing larger beside it
-    return bool(soft.sum() > SOFT_SHARE * (soft | (outline & own)).sum())
+    return soft, outline & own
+
+
+def _with_rims_joined(values: Values) -> Values | None:
+    """Give rims one pixel wide the value of the label that they surround; None if outlines are no such rims.
+
+    All pixels of a rim have one value. Where a label was resized, those of its outline have several.
+    """
+    soft, _ = _soft_outlines(values)
+    around = ndimage.maximum_filter(values, 3)
+    inside = np.unique(around[soft])
+    if len(np.unique(np.stack([values[soft], around[soft]]), axis=1).T) != len(inside) or not inside.size:
+        return None
+    below = values < around
+    thin = [value for value in np.unique(values[soft]) if below[values == value].mean() > THIN_SHARE]
+    return np.where(soft | (below & np.isin(values, thin)), around, values)  # also between cells that touch
 
 
 def _of_several_levels(values: Values, solid: Values) -> bool:

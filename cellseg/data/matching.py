@@ -92,7 +92,7 @@ class Found:
     mentioned: set[str] = field(default_factory=set)  # images that need no further message
     left_out: list[Path] = field(default_factory=list)  # images and other files that are ignored
     ignored: dict[str, tuple[Path, ...]] = field(default_factory=dict)  # files of not-judged pixels, by pair
-    failure: tuple[Path, str] | None = None  # the first image without a mask, and the reason
+    failure: tuple[Path, str] | None = None  # the first image without a mask of its own, and the reason
     parts: dict[str, int] = field(
         default_factory=dict
     )  # number of pairs in each part of an export; the user must choose one
@@ -125,9 +125,9 @@ class Found:
         for stem, twins in by_stem.items():
             matching = next((by_key[key] for key in image_keys(twins[0]) if key in by_key), [])
             if len(twins) > 1:
-                self.complain(
-                    twins[0], f"there is more than one image with this name ({names(twins)})", "keep one", twins
-                )
+                several = f"there is more than one image with this name ({names(twins)})"
+                self.complain(twins[0], several, "keep one", twins)
+                self.failure = self.failure or (twins[0], f": {several}")
             elif not matching and CHANNEL.search(stem) and CHANNEL.sub("", stem) in by_key:
                 self.complain(
                     twins[0], "looks like a second channel", "merge the channels into one image, or move it away"
@@ -143,6 +143,7 @@ class Found:
             elif len(matching) > 1:
                 several = f"more than one mask could belong to it ({names(matching)})"
                 self.complain(twins[0], several, "keep one", [*twins, *matching])
+                self.failure = self.failure or (twins[0], f": {several}")
             elif matching[0] in taken:
                 self.complain(
                     twins[0],

@@ -250,7 +250,7 @@ def _no_pairs(top: Folder, folders: list[Folder], failed: list[Found]) -> str:
         said.append(
             f"{names(alike)} hold files of the same names: rename one to images, the other to masks"
             if alike
-            else "give each image and its mask the same name, "
+            else "give each image one mask of the same name, "
             f"or list them in {root / 'pairs.csv'}: first the line {HEADER}, then a row for each pair"
         )
     else:

@@ -130,6 +130,18 @@ def new_folder(path: Path, remedy: str = "check the folder and its free space, o
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def require_new(path: Path) -> None:
+    """Check that a file does not exist, and that its folder does.
+
+    Raises:
+        InputError: If not.
+    """
+    if path.exists():
+        raise InputError(f"{path} already exists and is not overwritten; name a new file, or move the old one away")
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: {path.parent} is not a folder; make it, or name another file")
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path and rename its file to ``path`` when the block ends; after an error, delete it.
@@ -137,10 +149,7 @@ def new_file(path: Path) -> Iterator[Path]:
     Raises:
         InputError: If ``path`` exists or cannot be written.
     """
-    if path.exists():
-        raise InputError(f"{path} already exists and is not overwritten; name a new file, or move the old one away")
-    if not path.parent.is_dir():
-        raise InputError(f"{path} cannot be written: {path.parent} is not a folder; make it, or name another file")
+    require_new(path)
     unfinished = unfinished_beside(path)
     try:
         yield unfinished

@@ -22,6 +22,7 @@ from cellseg.storage.files import write_text
 
 NEEDED = {"geojson": ("shapely",), "imagej": ("shapely", "roifile"), "coco": ()}  # format: packages that write it
 NO_MEASUREMENTS = ("id", "touches_border")
+FARTHEST = 2**16 - 1  # pixels: a ROI holds its place in 16 bits
 MOVE, LINE, CLOSE = 0.0, 1.0, 4.0  # of a path in a ROI of several rings
 NAMESPACE = uuid.UUID("6a1c1c0e-6b1f-4f35-9a3e-2f2f1a9f7f0d")  # ours: the same object of a file always has the same id
 
@@ -56,6 +57,9 @@ def write_outlines(folder: Path, name: str, formats: Sequence[str], labels: Labe
         formats: Of ``NEEDED``.
         labels: Shape (H, W), as ``label_objects`` returns them.
         objects: As ``measure_objects`` returns them.
+
+    Raises:
+        InputError: If a ROI of ImageJ cannot hold the place of an object.
     """
     drawn = {"geojson": _geojson, "imagej": _imagej}
     wanted = [form for form in formats if form in drawn]
@@ -158,6 +162,11 @@ def _geojson(path: Path, name: str, shapes: Sequence[Any], objects: Sequence[Row
 def _imagej(path: Path, name: str, shapes: Sequence[Any], objects: Sequence[Row]) -> None:
     import roifile
 
+    if any(max(shape.bounds) > FARTHEST for shape in shapes):
+        raise InputError(
+            f"{name}: has objects beyond pixel {FARTHEST:,}, where ROIs of ImageJ end; use --outlines geojson, or cut "
+            "the image into tiles"
+        )
     unfinished = path.with_name(f".{path.name}.zip.unfinished")
     rois = [_roi(shape, f"{row['id']:05d}") for shape, row in zip(shapes, objects, strict=True)]
     roifile.roiwrite(unfinished, rois, mode="w")

@@ -287,6 +287,9 @@ class _Writer:
                     f"{source.path}: its results would overwrite those of another image ({error}); rename the image"
                 )
                 continue
+            except InputError as error:
+                self.failures.append(str(error))
+                continue
             self._objects.writerows(
                 {"image": as_text(row["image"])} | {column: _short(value) for column, value in cell.items()}
                 for cell in objects

@@ -5,7 +5,7 @@ What the tool was trained on is not known, so its scores may be of images that i
 
 import platform
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -27,7 +27,16 @@ from cellseg.data.formats import IMAGE_SUFFIXES
 from cellseg.data.images import read_image
 from cellseg.data.masks import GREY, resize_ids, resize_mask
 from cellseg.data.pairs import Pair, find_pairs
-from cellseg.data.words import MASK_WORD, folder_role, image_keys, is_ignore, is_preview, mask_keys, named_as_mask
+from cellseg.data.words import (
+    MASK_WORD,
+    folder_role,
+    image_keys,
+    is_ignore,
+    is_preview,
+    mask_keys,
+    named_as_mask,
+    stem_of,
+)
 from cellseg.metrics import (
     OBJECT_COUNTS,
     OBJECT_SCORES,
@@ -102,7 +111,7 @@ def score_masks(
     known = {(facts.sha256, facts.mask_sha256): index for index, facts in enumerate(decoded.facts)}
     tested = {run.path: [known[entry.sha256, entry.mask_sha256] for entry in run.split.test] for run in models}
     images = [scan.pairs[index] for index in sorted({n for some in tested.values() for n in some})]
-    files = match_masks(masks, images)
+    files = match_masks(masks, images, scan.pairs)
     folders = [study.folder / _folder_name(name, run) for run in models]
     for folder in folders:
         if folder.exists():
@@ -146,11 +155,16 @@ def _is_numbered(known: PairFacts, numbers: bool) -> bool:
     return known.numbered or (numbers and known.mask_values == known.mask_smallest == 1)
 
 
-def match_masks(folder: Path, pairs: Sequence[Pair]) -> dict[str, list[Path]]:
+def match_masks(folder: Path, pairs: Sequence[Pair], data_set: Sequence[Pair]) -> dict[str, list[Path]]:
     """Return the mask files of each image, by its name.
 
+    Args:
+        folder: The folder of masks.
+        pairs: The images that need a mask.
+        data_set: All pairs of their data set: a mask with the name of one of them belongs to no other.
+
     Raises:
-        InputError: If an image has no mask, or several.
+        InputError: If an image has no mask, or several, or a mask could belong to several images.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; name the folder of masks")
@@ -170,13 +184,27 @@ def match_masks(folder: Path, pairs: Sequence[Pair]) -> dict[str, list[Path]]:
             by_key[key.casefold()].append(path)
         for part in inside.parts[:-1]:
             by_folder[part.casefold()].append(path)
-    found, missing = {}, []
+    stems = Counter(stem_of(pair.image).casefold() for pair in data_set)  # source.jpg names no image where all have it
+    exact: dict[str, dict[str, None]] = defaultdict(dict)
+    for pair in data_set:
+        exact[pair.name.casefold()][pair.name] = None
+        if stems[stem := stem_of(pair.image).casefold()] == 1:
+            exact[stem][pair.name] = None
+
+    def owners(file: Path, name: str) -> list[str]:
+        return [other for other in exact.get(stem_of(file).casefold(), ()) if other != name]
+
+    found, missing = dict[str, list[Path]](), []
     for pair in pairs:
-        keys = dict.fromkeys([pair.name.casefold(), *(key.casefold() for key in image_keys(pair.image))])
+        alone = stems[stem_of(pair.image).casefold()] == 1
+        keys = dict.fromkeys(key.casefold() for key in (pair.name, *(image_keys(pair.image) if alone else ())))
         named = _without_labels(next((by_key[key] for key in keys if key in by_key), []), pair)
+        named = [file for file in named if not owners(file, pair.name)] or named
         inside_own = _masks_of_folder(_without_labels(by_folder.get(pair.name.casefold(), []), pair), pair)
         if inside_own:  # a folder of the image's name may hold one mask, or a file for each object
             found[pair.name] = inside_own
+        elif len(named) == 1 and (others := owners(named[0], pair.name)):
+            raise InputError(_shared(named[0], pair.name, others[0]))
         elif len(named) == 1:
             found[pair.name] = named
         elif named:
@@ -191,6 +219,11 @@ def match_masks(folder: Path, pairs: Sequence[Pair]) -> dict[str, list[Path]]:
             f"{folder} has no mask for {count(len(missing), 'test image')} of the study, for example {missing[0]}"
             f"{remedy}"
         )
+    taken: dict[Path, str] = {}
+    for name, files in found.items():
+        for file in files:
+            if taken.setdefault(file, name) != name:
+                raise InputError(_shared(file, taken[file], name))
     return found
 
 
@@ -213,6 +246,10 @@ def _shows_the_image(pair: Pair) -> bool:
     if len(pair.masks) > 1 or image.shape != mask.shape or len(np.unique(mask)) <= FEW_SHADES:
         return False
     return bool(np.corrcoef(image.ravel(), mask.ravel())[0, 1] > COPY)
+
+
+def _shared(file: Path, name: str, other: str) -> str:
+    return f"{file}: the mask could belong to {name} and to {other}; give each mask the name of its image"
 
 
 def _without_labels(files: Sequence[Path], pair: Pair) -> list[Path]:
