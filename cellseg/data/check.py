@@ -80,9 +80,8 @@ def check_data(
     try:
         scan = scan_pairs(root, groups)
     except InputError as error:
-        return Check(
-            "no data set", [Finding(ERROR, str(root), str(error).removeprefix(f"{root} "), "refused")], "", {}, []
-        )
+        refused = Finding(ERROR, str(root), str(error).removeprefix(f"{root} "), "refused")
+        return Check("nothing was checked", [refused], "", {}, [])
     seen, problems = _look(scan, how, tiles=tiles)
     pairs, facts = [look.pair for look in seen], [look.facts for look in seen]
     kin = find_kin([known.sha256 for known in facts], [look.likeness for look in seen])
@@ -204,7 +203,8 @@ def next_command(check: Check, root: Path, groups: Path | None, how: Reading) ->
         given = ["--groups", str(groups)] if groups and groups.is_file() else []
         return shlex.join(["cellseg", "check", str(root), *given, "--write-groups", str(unused_table(folder))])
     if check.failed:
-        chosen = re.search(r"data\.channels=\[([\d,]+)\]", " ".join(finding.effect for finding in check.findings))
+        effects = [finding.effect for finding in check.findings if "if they are channels" not in finding.effect]
+        chosen = re.search(r"data\.channels=\[([\d,]+)\]", " ".join(effects))
         return shlex.join(["cellseg", "check", str(root), *(["--channels", chosen[1]] if chosen else [])])
     settings = {
         "data.root": root,

@@ -354,7 +354,15 @@ def _contradictions(masks: Sequence[Path], facts: Sequence[PairFacts], root: Pat
         for file, fact in zip(masks, facts, strict=True)
         if fact.mask_kind in (LABELS, RESIZED) and 0 < fact.mask_smallest <= lowest
     ]
-    if cut and kept:
+    if cut and len(kept) > len(cut):  # most masks are labels, so the others are suspect
+        grey = [shown(file, root) for file, fact in zip(masks, facts, strict=True) if fact in cut]
+        yield Finding(
+            WARNING,
+            some(grey),
+            f"low values are background here, but cell in {count(len(kept), 'mask')} of labels",
+            "kept as it is; if it has labels too, JPEG or resizing has changed them: save it again as PNG or TIFF",
+        )
+    elif cut and kept:
         yield Finding(
             WARNING,
             some(kept),

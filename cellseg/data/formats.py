@@ -54,8 +54,13 @@ FOREIGN = {  # ending: the format, and what converts it
     ".pdf": ("PDF document", _PHOTO),
 }
 BYSTANDERS = (".npy", ".npz", ".mat", ".pdf", ".svg")  # no warning if such a file lies beside complete pairs
-ANNOTATIONS = (".json", ".xml", ".geojson", ".roi")  # polygons of labelme, COCO, QuPath, ImageJ
-DRAW = "convert polygons to masks first, for labelme with labelme_export_json (older: labelme_json_to_dataset)"
+DRAWN = {  # how to make masks of polygons
+    ".json": "labelme: labelme_export_json (older: labelme_json_to_dataset); COCO: annToMask of pycocotools",
+    ".xml": "Aperio or CVAT: import them into QuPath, and export labeled images",
+    ".geojson": "QuPath: export labeled images by a script with LabeledImageServer",
+    ".roi": "Fiji: ROI Manager, More > OR (Combine), then Edit > Selection > Create Mask",
+}
+ANNOTATIONS = tuple(DRAWN)
 CELLPOSE = "Cellpose's _seg.npy files contain masks; in Cellpose, export them with File > Save masks as PNG/tif"
 
 
@@ -93,7 +98,8 @@ def describe_foreign(paths: Iterable[Path]) -> list[str]:
     polygons = Counter(path.suffix.lower() for path in paths if path.suffix.lower() in ANNOTATIONS)
     if polygons:
         found = ", ".join(f"{number} {suffix}" for suffix, number in polygons.items())
-        lines.append(f"annotations ({found}) are not masks: {DRAW}")
+        how = "; ".join(DRAWN[suffix] for suffix in polygons)
+        lines.append(f"annotations ({found}) are not masks: convert polygons to masks first ({how})")
     return lines
 
 
