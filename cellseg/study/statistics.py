@@ -23,7 +23,7 @@ Integers = NDArray[np.signedinteger]
 LEVEL = 0.05
 POWER = 0.8
 RANGE = 0.8  # probability that each variance lies in the range for which seeds are planned
-MOST_SEEDS = 1000  # upper limit of the search for a sufficient number of seeds
+MOST_SEEDS = 10**6  # of the search; if more were needed, other sources of variance are too large
 LEAST = 0.25  # smallest variance over repeated training sets, in standard errors of its estimate
 ROUNDING = 1e-15  # a smaller variance comes from rounding
 

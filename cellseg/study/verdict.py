@@ -228,7 +228,7 @@ def _power(dice: Comparison, margin: float) -> str:
     estimate, least, most = (max(0, math.ceil(seeds - have)) if seeds < math.inf else math.inf for seeds in needed)
     limit = f"80 % power to show a difference of {points}"
     if least > MANY_SEEDS:
-        return f"; more seeds alone are unlikely to give {limit}; {_advice(dice)}"
+        return f"; more seeds alone are unlikely to give {limit}; {_advice(dice, least)}"
     if most == 0:
         return f"; the study had {limit}"
     most_text = f"more than {MANY_SEEDS}" if most > MANY_SEEDS else f"{most:.0f}"
@@ -236,20 +236,25 @@ def _power(dice: Comparison, margin: float) -> str:
     if estimate == 0:
         return f"; the study probably had {limit}; at worst it needs {most_text} {more}{each}"
     if estimate > MANY_SEEDS:
-        return f"; {limit} would need from {least:.0f} to {most_text} {more}{each}; {_advice(dice)}"
+        return f"; {limit} would need from {least:.0f} to {most_text} {more}{each}; {_advice(dice, least)}"
     noun = "seed" if estimate == 1 else "seeds"
     return f"; about {estimate:.0f} more {noun}{each} (from {least:.0f} to {most_text}) would give {limit}"
 
 
-def _advice(dice: Comparison) -> str:
-    """Say what reduces the variance that more seeds do not reduce, or what makes seeds vary."""
+def _advice(dice: Comparison, seeds: float) -> str:
+    """Say what reduces the variance that more seeds do not reduce, or what makes seeds vary.
+
+    Args:
+        dice: The comparison.
+        seeds: The least number of seeds that would suffice; infinite if the variance from other sources is too large.
+    """
     variance = dice.variance
     training, group, seed = (
         (variance.training or 0.0, variance.group, (variance.seed or 0.0) + (variance.seed_group or 0.0))
         if variance
         else (0.0, 0.0, 0.0)
     )
-    if seed > max(training, group):
+    if seeds < math.inf and seed > max(training, group):
         return (
             "most of the variation is between seeds: look for runs that end far from the others, and train longer or "
             "with a smaller optimizer.lr"
