@@ -3,7 +3,17 @@
 import numpy as np
 from PIL import Image
 
-from cellseg.data.drawing import FALSE, GAP, LEGEND_HEIGHT, MISSED, RIGHT, draw_objects, draw_panel, with_legend
+from cellseg.data.drawing import (
+    FALSE,
+    GAP,
+    LEGEND_HEIGHT,
+    MISSED,
+    RIGHT,
+    brightened,
+    draw_objects,
+    draw_panel,
+    with_legend,
+)
 
 
 def test_a_panel_shows_image_label_and_what_is_right_wrong_and_missed():
@@ -49,3 +59,15 @@ def test_the_count_stands_where_it_covers_fewest_cells():
     black = (drawn == 0).all(axis=2)
     assert not black[:80].any()
     assert black[100:, 110:].any()
+
+
+def test_dark_images_are_shown_brighter_and_others_as_they_are():
+    ramp = np.linspace(0, 60, 64, dtype=np.uint8)
+    dark = np.repeat(np.repeat(ramp[:, None], 64, 1)[..., None], 3, 2)
+    shown = brightened(dark)
+    assert shown.max() > 200
+    assert (np.diff(shown[:, 0, 0].astype(int)) >= 0).all()  # what is brighter stays brighter
+    bright = dark * 4
+    assert brightened(bright) is bright
+    assert not brightened(np.zeros_like(dark)).any()
+    assert brightened(np.minimum(dark, 3)).max() <= 30  # noise stays dark

@@ -132,7 +132,7 @@ def test_a_low_value_that_is_cell_in_one_file_and_background_in_another_is_a_con
     assert [one for one in said if "warning m0.png: low values are cell here, but background in 1 grey mask" in one]
     assert not [one for one in findings(tmp_path, ((ids > 0) * 255).astype(np.uint8), shades) if "low values" in one]
     said = findings(tmp_path, ids.astype(np.uint8), ids.astype(np.uint8), shades)  # the exception is named
-    assert [one for one in said if "warning m.jpg: low values are background here, but cell in 2 masks of labels" in one]
+    assert [one for one in said if "warning m.jpg: low values are background here, but cell in 2 masks" in one]
 
 
 def test_what_masks_were_taken_for_is_one_line(tmp_path):

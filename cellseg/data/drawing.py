@@ -20,7 +20,21 @@ TINT = 50  # opacity of the colour inside a cell, of 255
 OVERLAY_SIDE = 4096  # maximum side of an overlay in pixels, enough to look at
 COUNT_HEIGHT = 20  # pixels
 LEAST_FOR_COUNT = 100  # pixels a side; in a smaller image the count would cover cells
+BRIGHT, DARK, SHOWN = 99.5, 100, 220  # percentile of an image, the grey level below which it is dark, and as shown
+MOST_GAIN = 10.0  # more would show noise
 MOST_NUMBERS = 5000  # more would cover the image
+
+
+def brightened(image: Pixels) -> Pixels:
+    """Return an image as it is shown to people: a dark one, such as fluorescence, brighter; others as they are.
+
+    Args:
+        image: Shape (H, W, 3).
+    """
+    bright = float(np.percentile(image.max(axis=2), BRIGHT)) if image.size else 0.0
+    if not 0 < bright < DARK:
+        return image
+    return (image * min(SHOWN / bright, MOST_GAIN)).clip(0, 255).astype(np.uint8)
 
 
 def draw_panel(
@@ -77,7 +91,7 @@ def draw_prediction(
 
 
 def draw_outlines(picture: Image.Image, labels: NDArray[np.integer[Any]]) -> Image.Image:
-    """Tint and outline objects in orange on an RGB image.
+    """Tint and outline objects in orange on an RGB image, which is shown brighter if it is dark.
 
     Args:
         picture: The image.
@@ -87,7 +101,7 @@ def draw_outlines(picture: Image.Image, labels: NDArray[np.integer[Any]]) -> Ima
     edge = (minimum_filter(around, 3) != around) | (maximum_filter(around, 3) != around)
     cell = labels > 0
     marked = np.where(edge[1:-1, 1:-1] & cell, np.uint8(255), cell * np.uint8(TINT))
-    drawn = picture.copy()
+    drawn = Image.fromarray(brightened(np.asarray(picture)))
     drawn.paste(OUTLINE, (0, 0, *picture.size), Image.fromarray(marked))
     return drawn
 

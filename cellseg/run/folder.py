@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, ValidationError, model_validator
 
-from cellseg.data.drawing import Pixels, draw_panel, with_legend
+from cellseg.data.drawing import Pixels, brightened, draw_panel, with_legend
 from cellseg.data.facts import Reading
 from cellseg.data.images import as_rgb
 from cellseg.data.splits import SplitRecord
@@ -242,8 +242,8 @@ class Prediction:
 
     @property
     def picture(self) -> Pixels:
-        """The image as RGB, shape (S, S, 3)."""
-        return np.asarray(as_rgb(self.image))
+        """The image as people see it: RGB, shape (S, S, 3), brighter if it is dark."""
+        return brightened(np.asarray(as_rgb(self.image)))
 
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAML was built with it

@@ -278,7 +278,7 @@ def _best_of(study: Study, *, ensemble: bool, trust: bool) -> Trained:
     runs = trained[trained["configuration"] == best].sort_values(["seed", "fold"])["run"]
     # not the run with the highest score: that choice would favour chance on the test images
     chosen = runs if ensemble else runs[:1]
-    of = f"{len(chosen)} runs averaged" if ensemble else f"run {chosen.iloc[0]}"
+    of = f"{len(chosen)} runs averaged" if len(chosen) > 1 else f"run {chosen.iloc[0]}"
     others, tied = networks - 1, int((dice == dice[best]).sum()) - 1
     beaten = f", level with {tied} of {count(others, 'other')}" if tied else f", best of {others + 1} configurations"
     beaten = beaten if others else ""
