@@ -44,18 +44,18 @@ def test_an_overlay_says_how_many_cells_it_has():
     labels = np.zeros((120, 160), np.int32)
     labels[60:80, 100:120] = 1
     drawn = [
-        np.asarray(draw_objects(Image.new("RGB", (160, 120), (9, 9, 9)), labels, centres))
+        np.asarray(draw_objects(Image.new("RGB", (160, 120), (190, 190, 190)), labels, centres))
         for centres in ([], [(1, 110, 70)], [(1, 110, 70), (2, 110, 70)])
     ]
     corners = {picture[:20, :60].tobytes() for picture in drawn}
     assert len(corners) == 3
-    assert all((picture[30:, :90] == 9).all() for picture in drawn)
+    assert all((picture[30:, :90] == 190).all() for picture in drawn)
 
 
 def test_the_count_stands_where_it_covers_fewest_cells():
     labels = np.ones((120, 160), np.int32)
     labels[90:, 90:] = 0
-    drawn = np.asarray(draw_objects(Image.new("RGB", (160, 120), (9, 9, 9)), labels, []))
+    drawn = np.asarray(draw_objects(Image.new("RGB", (160, 120), (190, 190, 190)), labels, []))
     black = (drawn == 0).all(axis=2)
     assert not black[:80].any()
     assert black[100:, 110:].any()
