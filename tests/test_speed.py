@@ -164,8 +164,15 @@ def test_memory_that_is_freed_can_be_kept_on_every_system(monkeypatch):
 def test_the_progress_bar_counts_epochs_from_1_and_knows_the_time_left(monkeypatch):
     bar, clock = RunProgress(), [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    steps = SimpleNamespace(completed=0)
     trainer = SimpleNamespace(
-        max_epochs=10, current_epoch=4, progress_bar_metrics={"train/loss": 0.5}, loggers=[], is_global_zero=True
+        max_epochs=10,
+        current_epoch=4,
+        num_training_batches=20,
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=steps))),
+        progress_bar_metrics={"train/loss": 0.5},
+        loggers=[],
+        is_global_zero=True,
     )
     bar._trainer, bar.began, bar.first = trainer, 0.0, 4
     assert "left" not in bar.get_metrics(trainer, None)  # nothing is known yet
@@ -173,4 +180,8 @@ def test_the_progress_bar_counts_epochs_from_1_and_knows_the_time_left(monkeypat
     assert bar._get_train_description(6).strip() == "epoch 7 of 10"
     assert bar.get_metrics(trainer, None) == {"train/loss": 0.5, "left": "3 min"}
     trainer.current_epoch = 9
-    assert bar.get_metrics(trainer, None)["left"] == "20 s"
+    steps.completed = 10  # half of the last epoch, 5.5 epochs in 110 s
+    clock[0] = 110.0
+    assert bar.get_metrics(trainer, None)["left"] == "10 s"
+    steps.completed = 20
+    assert bar.get_metrics(trainer, None)["left"] == "0 s"

@@ -29,6 +29,7 @@ from cellseg.storage.errors import InputError
 
 PACE_WARM_UP, PACE_STEPS = 3, 10  # steps that are not timed, and those whose median is compared
 BAR_WIDTH = 10  # characters
+LEAST_DONE = 0.5  # epochs after which the time left can be told
 SLOWER = 2.0  # times as long as at first
 SHORT = 0.05  # seconds; nobody waits for shorter steps
 
@@ -106,9 +107,10 @@ class RunProgress(RichProgressBar):
         """Return what stands beside the bar."""
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)  # of the logger
-        done, last = trainer.current_epoch - self.first, trainer.max_epochs or -1
-        if done > 0 and last > 0:
-            seconds = (time.perf_counter() - self.began) / done * (last - trainer.current_epoch)
+        last, batches = trainer.max_epochs or -1, trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        now = trainer.current_epoch + min(1.0, batches / max(1.0, trainer.num_training_batches))
+        if now - self.first >= LEAST_DONE and last > 0:
+            seconds = (time.perf_counter() - self.began) / (now - self.first) * max(0.0, last - now)
             items = {"left": f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"} | items
         return items
 
