@@ -29,7 +29,7 @@ from cellseg.storage.errors import InputError
 
 PACE_WARM_UP, PACE_STEPS = 3, 10  # steps that are not timed, and those whose median is compared
 BAR_WIDTH = 10  # characters
-LEAST_DONE = 0.5  # epochs after which the time left can be told
+LEAST_DONE = 0.5  # epochs before the time left is shown
 SLOWER = 2.0  # times as long as at first
 SHORT = 0.05  # seconds; nobody waits for shorter steps
 
