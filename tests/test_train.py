@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from cellseg.metrics import OBJECT_SCORES, image_scores
 from cellseg.run.execution import stream_of
 from cellseg.run.folder import RunFolder
 from cellseg.run.hardware import native_precision
+from cellseg.run.tensorboard import BAND, LAYOUT
 from cellseg.storage.errors import InputError
 from conftest import smoke
 
@@ -216,7 +218,12 @@ def test_tensorboard_has_the_curves_the_learning_rate_and_the_panels(finished):
     told = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     settings = HParamsPluginData.FromString(told).session_start_info.hparams
     assert {"seed", "network", "optimizer.lr"} <= settings.keys()
-    assert not {"data.seed", "scheduler.max_lr"} & settings.keys()  # they repeat others
+    assert not {"data.seed", "scheduler.max_lr", "data.augmentation.empty"} & settings.keys()  # they repeat others
+    assert min(tag for tag in tags["scalars"] if tag.startswith("test/")) == "test/dice"  # HPARAMS sorts by name
+    patterns = [pattern for charts in LAYOUT.values() for _, names in charts.values() for pattern in names]
+    assert all(any(re.search(pattern, tag) for tag in tags["scalars"]) for pattern in patterns)
+    bands = [f"{tag}/{part}" for tag in tags["scalars"] for part in BAND]
+    assert not any(re.search(pattern, band) for pattern in patterns for band in bands)
     scored = [event.step for event in events.Scalars("val/dice")]
     drawn = [event.step for event in events.Images(tags["images"][0])]
     assert drawn == [scored[0], scored[2]]  # the first and the last epoch

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import re
 import shlex
 import threading
 import time
@@ -244,7 +245,8 @@ def log_hyperparameters(
     there, written = (leaves(OmegaConf.to_container(cfg, resolve=resolve)) for resolve in (True, False))
     for key, value in sorted(there.items(), key=lambda item: item[0] not in typed):
         plumbing = key.startswith(("module.", "callbacks.", "logger.")) or key.endswith("_target_")
-        repeats = str(written.get(key)).startswith("${") and ":" not in str(written[key])  # another key's value
+        whole = next((part for part in (key, *_parts_of(key)) if part in written), key)
+        repeats = re.match(r"\$\{[^:]*$", str(written.get(whole)))  # another key's value, or another part
         if value is not None and not plumbing and not repeats:
             settings[key] = value
     tested = {name: value for name, value in metrics.items() if name.startswith("test/")}
@@ -257,6 +259,12 @@ def log_hyperparameters(
             logger.save()
         except Exception as error:  # a logger may raise anything, and the run is finished
             log.warning("%s failed at the end of the run: %s", type(logger).__name__, " ".join(str(error).split()))
+
+
+def _parts_of(key: str) -> list[str]:
+    """Return the parts of the configuration around a key, the smallest first: a.b and a of a.b.c."""
+    words = key.split(".")
+    return [".".join(words[:length]) for length in range(len(words) - 1, 0, -1)]
 
 
 def _finish(loggers: Sequence[Logger]) -> None:

@@ -10,8 +10,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from cellseg.metrics import OBJECT_SCORES
+
+# HPARAMS sorts scores by name, and shows Dice first only if no other test score comes before it
+OBJECTS = {f"test/{score.name}": f"test/objects/{score.name}" for score in OBJECT_SCORES}
 BAND = ("mean", "lower", "upper")
-LAYOUT = {"cellseg": {"loss": ["Multiline", ["train/loss", "val/loss"]], "Dice": ["Multiline", ["val/dice"]]}}
+# TensorBoard searches these patterns: without their end, curves over seeds (train/loss/mean) would join the charts
+LAYOUT = {"cellseg": {"loss": ["Multiline", ["train/loss$", "val/loss$"]], "Dice": ["Multiline", ["val/dice$"]]}}
 
 
 class RunTensorBoardLogger(TensorBoardLogger):
@@ -31,7 +36,7 @@ class RunTensorBoardLogger(TensorBoardLogger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log scores and losses; Lightning adds the epoch to each, which is only another step."""
-        shown = {f"train/{name}" if name.startswith("lr-") else name: value for name, value in metrics.items()}
+        shown = {_place(name): value for name, value in metrics.items()}
         shown.pop("epoch", None)
         self._shown |= shown.keys()
         super().log_metrics(shown, step)
@@ -53,12 +58,18 @@ class RunTensorBoardLogger(TensorBoardLogger):
             return
         settings = vars(params) if isinstance(params, Namespace) else params
         self.hparams.update(settings)
+        metrics = {_place(name): value for name, value in metrics.items()}
         self.log_metrics({name: value for name, value in metrics.items() if name not in self._shown}, step)
         plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in settings.items()}
         _, begin, end = hparams(plain, metrics)
         writer = self.experiment._get_file_writer()  # as Lightning does
         writer.add_summary(begin)
         writer.add_summary(end)
+
+
+def _place(name: str) -> str:
+    """Return the name under which TensorBoard shows a value."""
+    return f"train/{name}" if name.startswith("lr-") else OBJECTS.get(name, name)
 
 
 def write_bands(folder: Path, curves: Mapping[str, Sequence[tuple[int, float, float]]]) -> None:
