@@ -310,31 +310,32 @@ def run_process(sweep, folder):
 
 @pytest.mark.slow
 def test_a_sweep_survives_a_killed_and_a_refused_run_and_the_same_command_does_the_rest(smears, tmp_path):
-    command = ("-m", "model=glob(po*)", "seed=0,1,-1", f"data.root={smears}", "study=s")
-    command += (f"trainer.max_epochs={LENGTH}", "n_jobs=2", QUICK)
+    fixed = (f"data.root={smears}", f"trainer.max_epochs={LENGTH}", QUICK)
+    command = ("-m", "model=glob(po*)", "seed=0,1,2", "study=s", "n_jobs=2", *fixed)
     study = tmp_path / "logs" / "s"
-    (study / "report.html").mkdir(parents=True)  # in the report's way
+    refused = study / run_name("potinet", 2, (*fixed, *SMOKE))
+    (refused / "split.json").mkdir(parents=True)  # in the way of its split
+    (study / "report.html").mkdir()  # in the report's way
     sweep = start(tmp_path, *command)
     wait_for(lambda: any(len(epochs(path)) > 2 for path in study.glob("potinet_seed-0*")), sweep)
     [victim] = study.glob("potinet_seed-0*")
     run_process(sweep, victim).kill()
     said, _ = sweep.communicate(timeout=PATIENCE)
     assert sweep.returncode == 1, said
-    assert outcomes(study) == {"potinet_seed-0": "failed", "potinet_seed-1": "done", "potinet_seed--1": "failed"}
+    assert outcomes(study) == {"potinet_seed-0": "failed", "potinet_seed-1": "done", "potinet_seed-2": "failed"}
     [plan] = read_plans(study)
     assert set(plan.runs) == {path.name for path in study.glob("potinet*")}
-    assert (plan.margin, plan.looks, plan.grid["seed"]) == (0.005, 1, ["0", "1", "-1"])
+    assert (plan.margin, plan.looks, plan.grid["seed"]) == (0.005, 1, ["0", "1", "2"])
     assert "killed by SIGKILL" in said
     assert "2 of 3 runs failed; see " in said  # though the report failed too
-    assert re.search(r"^3 of 3: potinet_seed--?[01] ", said, re.MULTILINE)  # printed as they end, by what was swept
+    assert re.search(r"^3 of 3: potinet_seed-[012] ", said, re.MULTILINE)  # printed as they end, by what was swept
     foreseen = re.search(r"disk: up to ([\d.]+) MB for the weights of 3 runs, ([\d.]+) MB more while they train", said)
     size = sum(tensor.nbytes for tensor in weights(next(study.glob("potinet_seed-1*"))).values()) / 1e6
     assert foreseen, said
     assert float(foreseen[1]) == pytest.approx(3 * size, abs=0.05)
     assert float(foreseen[2]) == pytest.approx(2 * 3 * 4 * size, abs=0.05)
     assert "killed by SIGKILL" in (victim / "failure.txt").read_text()
-    [refused] = study.glob("potinet_seed--1*")
-    assert "seed must be a whole number" in (refused / "failure.txt").read_text()
+    assert f"{refused.name}/split.json" in (refused / "failure.txt").read_text()
 
     (study / "report.html").rmdir()
     again = start(tmp_path, *command)
@@ -343,7 +344,7 @@ def test_a_sweep_survives_a_killed_and_a_refused_run_and_the_same_command_does_t
     assert outcomes(study) == {
         "potinet_seed-0": "done",
         "potinet_seed-1": "finished before",
-        "potinet_seed--1": "failed",
+        "potinet_seed-2": "failed",
     }
     assert "1 of 3 runs failed" in said
     assert (study / "report.html").is_file()
