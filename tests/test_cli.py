@@ -100,6 +100,24 @@ def test_a_leak_beside_a_table_of_groups_leads_to_a_new_table_that_ends_it(sheet
     CellDataModule(str(sheets), image_size=32, groups=str(new)).setup()
 
 
+def test_a_leak_where_pairs_csv_gives_the_groups_leads_to_that_column(sheets):
+    scan = find_pairs(sheets)
+    rows = [
+        f"{pair.image.relative_to(sheets)},{pair.masks[0].relative_to(sheets)},{{}}{number}"
+        for number, pair in enumerate(scan.pairs)
+    ]
+    table, head = sheets / "pairs.csv", "image,mask,group\n"
+    table.write_text(head + "\n".join(row.format("g") for row in rows))
+    code, said = run("check", sheets)
+    assert code == 1
+    assert "one value in the column group of pairs.csv" in said
+    assert "--write-groups" not in said
+    slide = {pair.name: (int(pair.name.removeprefix("tile_")) - 1) // 4 for pair in scan.pairs}
+    same = [row.partition("{}")[0] + f"s{slide[pair.name]}" for row, pair in zip(rows, scan.pairs, strict=True)]
+    table.write_text(head + "\n".join(same))
+    assert run("check", sheets)[0] == 0
+
+
 def test_check_writes_over_nothing(smears, tmp_path):
     for option in ("--write-groups", "--montage"):
         mine = tmp_path / "mine"

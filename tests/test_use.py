@@ -149,6 +149,21 @@ def test_files_of_one_name_do_not_write_over_each_other(tmp_path, monkeypatch):
     assert source.name == "up"
 
 
+def test_images_of_several_folders_that_share_names_are_named_by_their_folders(smears, tmp_path):
+    def named(*folders):
+        sources, _ = find_sources(folders)
+        assert [source.listed for source in sources] == [f"{source.name}.jpg" for source in sources]
+        return [source.name for source in sources]
+
+    assert named(smears / "cell_1", smears / "cell_2") == ["cell_1/source", "cell_2/source"]
+    for folder, image in (("a", "x"), ("b", "x"), ("b", "y"), ("c", "z")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        shutil.copy(smears / "cell_1" / "source.jpg", tmp_path / folder / f"{image}.jpg")
+    assert named(tmp_path / "a", tmp_path / "b") == ["a/x", "b/x", "b/y"]
+    assert named(tmp_path / "a", tmp_path / "c") == ["x", "z"]
+    assert named(tmp_path / "a", tmp_path / "a") == ["x"]
+
+
 def test_a_bad_file_is_told_at_the_end_and_the_others_are_done(finished, smears, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")

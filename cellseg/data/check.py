@@ -97,7 +97,7 @@ def check_data(
         [look.likeness.size for look in seen],
     )
     findings += look_at_pairs(pairs, facts, scan.root, exchanged=exchanged)
-    findings += look_at_kin(pairs, kin, subsets, grouped=scan.grouped)
+    findings += look_at_kin(pairs, kin, subsets, grouped=scan.grouped, listed=scan.listed)
     return Check(
         headline=f"found {count(len(scan.pairs), 'pair')}{_in_groups(scan)}, {scan.layout}",
         findings=sorted(findings, key=lambda finding: (ERROR, WARNING, NOTE).index(finding.severity)),

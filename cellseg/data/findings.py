@@ -439,9 +439,17 @@ class _Related:
 
 
 def look_at_kin(
-    pairs: Sequence[Pair], kin: Sequence[Kin], subsets: Subsets | None, *, grouped: bool
+    pairs: Sequence[Pair], kin: Sequence[Kin], subsets: Subsets | None, *, grouped: bool, listed: bool = False
 ) -> Iterator[Finding]:
-    """Yield findings about related images, and whether the split separates them; one finding for each relation."""
+    """Yield findings about related images, and whether the split separates them; one finding for each relation.
+
+    Args:
+        pairs: The pairs.
+        kin: Related images, by position in ``pairs``.
+        subsets: The default split; None if there is none.
+        grouped: Whether a table gives the groups.
+        listed: Whether that table is ``pairs.csv``.
+    """
     group_of = {pair.name: pair.group for pair in pairs}
     leaks = {frozenset((a, b)) for a, _, b, _, _ in find_leaks(pairs, kin, subsets)} if subsets else set()
     relations = {index: relation.relation for relation in kin for index in (relation.first, relation.second)}
@@ -455,17 +463,17 @@ def look_at_kin(
     for severity in (ERROR, WARNING, NOTE):
         for (found, relation), several in alike.items():
             if found == severity:
-                yield _of_related(several, relation, grouped=grouped)
+                yield _of_related(several, relation, grouped=grouped, listed=listed)
 
 
-def _of_related(several: Sequence[_Related], relation: str, *, grouped: bool) -> Finding:
+def _of_related(several: Sequence[_Related], relation: str, *, grouped: bool, listed: bool) -> Finding:
     first, one = several[0], len(several) == 1
     them = "them" if one else "each set of related images"
     if first.severity == ERROR:
-        effect = (
-            f"refused: {some(first.separated)} are on two sides of the default split; "
-            f"put {them} into one group with --write-groups"
-        )
+        remedy = f"give {them} one value in the column group of pairs.csv"
+        if not (listed and grouped):
+            remedy = f"put {them} into one group with --write-groups"
+        effect = f"refused: {some(first.separated)} are on two sides of the default split; {remedy}"
     elif first.severity == NOTE:
         effect = f"kept on one side of every split, as {f'group {next(iter(first.groups))}' if one else 'groups'}"
     else:

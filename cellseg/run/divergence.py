@@ -54,5 +54,6 @@ class FiniteWatch:
         bad = [name for name, is_fine in zip(batches[batch], fine[batch], strict=True) if not is_fine]
         before = f", after {', '.join(batches[batch - 1])}" if batch else ""
         raise InputError(
-            f"{doing}: the output for {', '.join(bad)} (batch {batch + 1}{before}) is NaN or infinite; {DIVERGED}"
+            f"{doing}: the output or the loss for {', '.join(bad)} (batch {batch + 1}{before}) is NaN or infinite; "
+            f"{DIVERGED}"
         )

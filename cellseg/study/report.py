@@ -129,7 +129,9 @@ def write_report(study: Study) -> list[str]:
 
 def print_verdicts(sentences: Sequence[str]) -> None:
     """Print the sentences of a report and what their terms mean; in a terminal each part of one begins a line."""
-    lines = ["Differences in points (0.01 of Dice), with intervals of 95 % unless a line says otherwise:"]
+    lines = []
+    if any("[" in sentence for sentence in sentences):
+        lines = ["Differences in points (0.01 of Dice), with intervals of 95 % unless a line says otherwise:"]
     for sentence in [*sentences, *explain_terms(sentences)]:
         if not sys.stdout.isatty():
             lines.append(sentence)

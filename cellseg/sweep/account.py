@@ -324,6 +324,7 @@ class SweepWatch:
     def __init__(self, account: Path, runs: int, labels: Mapping[str, str]) -> None:
         self.account, self.study, self.runs, self.began = account, account.parents[1], runs, time.time()
         self.labels = labels
+        self._epochs: dict[str, int | None] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -338,7 +339,11 @@ class SweepWatch:
 
     def outcomes(self) -> dict[str, dict[str, Any]]:
         """Read the outcome of every run that has ended in this sweep."""
-        return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(self.account.glob("*.json"))}
+        found = {}
+        for path in sorted(self.account.glob("*.json")):
+            with contextlib.suppress(OSError, ValueError):  # damaged, so that run counts as one without a result
+                found[path.stem] = json.loads(path.read_text("utf-8"))
+        return found
 
     def _watch(self) -> None:
         shown = _Display(self.runs, self.labels)
@@ -367,7 +372,18 @@ class SweepWatch:
                 if run.name not in outcomes and table.stat().st_mtime >= self.began:
                     with table.open(newline="", encoding="utf-8") as file:
                         epochs[run.name] = f"epoch {int(list(csv.DictReader(file))[-1]['epoch']) + 1}"
+                    if most := self._planned(run):
+                        epochs[run.name] += f" of {most}"
         return epochs
+
+    def _planned(self, run: Path) -> int | None:
+        """Return the number of epochs of a run; None if it has none, or cannot be read."""
+        if run.name not in self._epochs:
+            most = None
+            with contextlib.suppress(Exception):  # a damaged file must not end the watch
+                most = OmegaConf.select(OmegaConf.load(run / "config.yaml"), "trainer.max_epochs")
+            self._epochs[run.name] = most if isinstance(most, int) else None
+        return self._epochs[run.name]
 
 
 class _Display:

@@ -105,12 +105,13 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
 
     In a folder, every image at any depth is used, except masks and other files next to the image of a pair. Images need
     no mask. A name is the part of a path that differs between files, for example ``cell_1/source``. The image of a pair
-    has the same name as in training.
+    has the same name as in training. Where several folders have images of one name, their paths come before the names.
 
     Returns:
         The images, and notes about the other files.
     """
-    sources, said = [], []
+    sources, said = list[Source](), list[str]()
+    homes = dict[Path, list[Source]]()
     files = [path for path in inputs if not path.is_dir() or foreign_suffix(path.name)]
     common = Path(os.path.commonpath([_absolute(path).parent for path in files])) if files else Path()
     for path in inputs:
@@ -119,10 +120,9 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
             sources.append(Source(str(inside.with_suffix("")), path, inside.as_posix()))
             continue
         found, left_out = _in_folder(path)
-        sources += found
         foreign = [file for file in sorted(path.rglob("*")) if _must_be_converted(file)]
         if found:  # reported at the end, like other unreadable files
-            sources += [Source(str(file.relative_to(path).with_suffix("")), file) for file in foreign]
+            homes[path] = found + [Source(str(file.relative_to(path).with_suffix("")), file) for file in foreign]
         if left_out:
             said.append(f"{path}: left out {count(len(left_out), 'file')}, probably masks; the first is {left_out[0]}")
         if not found:
@@ -130,6 +130,7 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
             said.append(
                 "; ".join([f"{path} contains no image; image files end in {', '.join(IMAGE_SUFFIXES)}", *others])
             )
+    sources += _with_folders(homes)
     once = {_absolute(source.path): source for source in reversed(sources)}  # however often an image was named
     return _told_apart([source for source in sources if once[_absolute(source.path)] is source]), said
 
@@ -331,6 +332,23 @@ def _in_folder(folder: Path) -> tuple[list[Source], list[Path]]:
     names = [named.get(path) or str(path.relative_to(folder).with_suffix("")) for path in images]
     listed = [path.relative_to(folder).as_posix() for path in images]
     return [Source(*parts) for parts in zip(names, images, listed, strict=True)], left_out
+
+
+def _with_folders(homes: dict[Path, list[Source]]) -> list[Source]:
+    """Return the images of several folders, with the path of its folder before each name if two folders share one."""
+    every = [source for sources in homes.values() for source in sources]
+    shared = len({source.name.casefold() for source in every}) < sum(
+        len({source.name.casefold() for source in sources}) for sources in homes.values()
+    )
+    if not shared:
+        return every
+    common = os.path.commonpath([_absolute(folder) for folder in homes])
+    inside = {folder: _absolute(folder).relative_to(common) for folder in homes}
+    return [
+        replace(source, name=str(inside[folder] / source.name), listed=(inside[folder] / source.listed).as_posix())
+        for folder, sources in homes.items()
+        for source in sources
+    ]
 
 
 def _told_apart(sources: Sequence[Source]) -> list[Source]:
