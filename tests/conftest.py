@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -64,8 +65,16 @@ def smoke(*overrides: str) -> DictConfig:
     return composed("experiment=smoke", "+trainer.enable_progress_bar=false", *overrides)
 
 
+def quick_first(quick: int, cases: list[Any]) -> list[Any]:
+    """Mark the cases of a parametrised test as slow, except the first few."""
+    values = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [
+        pytest.param(*value, marks=[pytest.mark.slow] if number >= quick else []) for number, value in enumerate(values)
+    ]
+
+
 # what waits for many processes begins first, so that no worker is left with it at the end
-NAMES = "recipe faults statistics sweep open train notebook use"
+NAMES = "recipe faults statistics report sweep open truth score train notebook use"
 LONGEST = tuple(f"test_{name}" for name in NAMES.split())
 
 

@@ -85,7 +85,7 @@ def refusal(datamodule):
     return None
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.data(),
     role=st.sampled_from(["source", "mask"]),

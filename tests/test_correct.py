@@ -54,6 +54,7 @@ def exact_mask(image):
         return np.asarray(file) > 0
 
 
+@pytest.mark.slow
 def test_true_decisions_give_the_true_masks(tmp_path):
     write_synthetic(tmp_path / "smears", 4, seed=5, exact=True)
     missed, every, before = [], [], []

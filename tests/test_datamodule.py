@@ -225,6 +225,7 @@ def test_a_validation_set_lies_inside_the_training_part(smears):
     assert [len(loader) for loader in with_val.test_dataloader()] == [2, 2]
 
 
+@pytest.mark.slow
 def test_the_embedded_set_is_drawn_into_data_on_first_use(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     CellDataModule().prepare_data()

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from cellseg import train
 from cellseg.run.naming import run_name
 from cellseg.run.overrides import TYPED, as_typed, to_type, values
+from conftest import quick_first
 
 TRAIN = Path(train.__file__).parents[1] / "train.py"
 PARSER = OverridesParser.create()
@@ -126,35 +127,41 @@ def test_train_takes_paths_as_typed(tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [
-        (["data.image_sise=128"], "data.image_sise is not a key of the configuration; did you mean data.image_size?"),
-        (["modle=unet"], "modle is not a key of the configuration; did you mean model?"),
-        (["-m", "modle=unet,potinet"], "modle is not a key of the configuration; did you mean model?"),
-        (["model=unett"], "did you mean model=unet?"),
-        (["-m", "model=unett,potinet"], "did you mean model=unet?"),
-        (["-m", "seed=0,1", "data.splt.fold=1"], "data.splt.fold is not a key of the configuration; did you mean"),
-        (["lr=1"], "did you mean optimizer.lr?"),
-        (["~callbacks.emma"], "did you mean callbacks.ema?"),
-        (["trainer.min_epochs=1"], "to add an argument of lightning.Trainer: +trainer.min_epochs=1"),
-        (["experiment=original", "callbacks.ema.decay=1"], "but not together with experiment=original"),
-        (["+seed=1"], "seed is a key of the configuration already, so remove the +: seed=1"),
-        (
-            ["seed=0,1"],
-            "seed=0,1 has several values, which only a sweep takes: put -m first; for one value: \"seed='0,1'\"",
-        ),
-        (["-m", "seed=0,1", "--cfg", "job"], "--cfg shows the configuration of one run, so leave out -m"),
-        (["trainer.max_epochs=("], "a value with special characters needs quotes: \"trainer.max_epochs='('\""),
-        (["seed=foo(1)"], "seed=foo(1) cannot be read: HydraException while evaluating 'foo(1)': Unknown function"),
-        (["unet"], "unet cannot be read; write KEY=VALUE, without spaces around ="),
-        (
-            ["-m", "data.root=a,b"],
-            "a does not exist; if the comma is part of one name, quote it: -m \"data.root='a,b'\"",
-        ),
-        (
-            ["-m", "model=segresnet,unet", "model.init_filters=8"],
-            "model.init_filters is not a key together with model=unet, which the sweep has too",
-        ),
-    ],
+    quick_first(
+        5,
+        [
+            (
+                ["data.image_sise=128"],
+                "data.image_sise is not a key of the configuration; did you mean data.image_size?",
+            ),
+            (["model=unett"], "did you mean model=unet?"),
+            (["-m", "seed=0,1", "data.splt.fold=1"], "data.splt.fold is not a key of the configuration; did you mean"),
+            (
+                ["seed=0,1"],
+                "seed=0,1 has several values, which only a sweep takes: put -m first; for one value: \"seed='0,1'\"",
+            ),
+            (["trainer.max_epochs=("], "a value with special characters needs quotes: \"trainer.max_epochs='('\""),
+            (["modle=unet"], "modle is not a key of the configuration; did you mean model?"),
+            (["-m", "modle=unet,potinet"], "modle is not a key of the configuration; did you mean model?"),
+            (["-m", "model=unett,potinet"], "did you mean model=unet?"),
+            (["lr=1"], "did you mean optimizer.lr?"),
+            (["~callbacks.emma"], "did you mean callbacks.ema?"),
+            (["trainer.min_epochs=1"], "to add an argument of lightning.Trainer: +trainer.min_epochs=1"),
+            (["experiment=original", "callbacks.ema.decay=1"], "but not together with experiment=original"),
+            (["+seed=1"], "seed is a key of the configuration already, so remove the +: seed=1"),
+            (["-m", "seed=0,1", "--cfg", "job"], "--cfg shows the configuration of one run, so leave out -m"),
+            (["seed=foo(1)"], "seed=foo(1) cannot be read: HydraException while evaluating 'foo(1)': Unknown function"),
+            (["unet"], "unet cannot be read; write KEY=VALUE, without spaces around ="),
+            (
+                ["-m", "data.root=a,b"],
+                "a does not exist; if the comma is part of one name, quote it: -m \"data.root='a,b'\"",
+            ),
+            (
+                ["-m", "model=segresnet,unet", "model.init_filters=8"],
+                "model.init_filters is not a key together with model=unet, which the sweep has too",
+            ),
+        ],
+    ),
 )
 def test_a_wrong_command_line_gets_one_sentence_with_what_to_type(tmp_path, words, said):
     result = command(tmp_path, *words)

@@ -30,6 +30,8 @@ from cellseg.study.report import assemble, write_report
 from cellseg.study.tables import image_rows
 from cellseg.study.verdict import UNDECIDED, caveats, judge
 
+pytestmark = pytest.mark.xdist_group("report")  # one process: they share studies
+
 
 def write_run(
     study, network, seed, fold, dice, *, fingerprint="f" * 64, leaks=(), lr=0.001, name=None, side=16, epochs=3, **more
@@ -402,7 +404,7 @@ def test_a_study_without_pictures_or_curves_still_has_its_report(tmp_path):
     assert "Where runs disagree" not in (study / "report.html").read_text()
 
 
-HOSTILE = ("<script>alert(1)</script>", "a|b", '$x^2$ & "quoted"', "](javascript:alert(1))")
+HOSTILE = ("<script>alert(1)</script> a|b", '$x^2$ & "quoted" ](javascript:alert(1))')
 
 
 def test_names_cannot_break_out_of_the_report(tmp_path):

@@ -25,6 +25,8 @@ from cellseg.study.verdict import caveats, judge
 from cellseg.use.score import match_masks
 from conftest import TINY, smoke
 
+pytestmark = pytest.mark.xdist_group("score")  # one process: they share runs
+
 SIDE = 64
 OBJECTS = ("object_f1", "panoptic_quality", "count_error", "count_error_abs")
 
@@ -170,6 +172,7 @@ def test_photos_are_not_scored_as_masks(own, numbered, tmp_path):
     assert not list(own.glob("Cellpose*"))
 
 
+@pytest.mark.slow
 def test_masks_of_equal_dice_are_compared_by_their_objects(own, numbered, tmp_path):
     shutil.copytree(numbered / "masks", tmp_path / "one")
     for file in (tmp_path / "one").iterdir():

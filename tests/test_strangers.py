@@ -19,6 +19,7 @@ from cellseg import train
 from cellseg.cli import app
 from cellseg.data.pairs import scan_pairs
 from cellseg.use.predict import find_sources
+from conftest import quick_first
 
 COMMANDS = ("report", "review", "predict", "evaluate")
 
@@ -130,7 +131,7 @@ def test_a_table_without_a_column_is_refused(run, smears, tmp_path, drop):
 
 
 @pytest.mark.parametrize("name", ["summary.json", "config.yaml", "per_image.csv", "metrics.csv", "split.json"])
-@pytest.mark.parametrize("kind", ["pipe", "device", "endless", "folder"])
+@pytest.mark.parametrize("kind", quick_first(2, ["pipe", "endless", "device", "folder"]))
 def test_what_is_no_file_is_never_read(run, smears, tmp_path, name, kind):
     path = run / name
     path.unlink()
@@ -171,7 +172,10 @@ def test_a_picture_that_is_no_file_is_never_read(run, own_smears, tmp_path, kind
         assert result.exception is None or isinstance(result.exception, SystemExit)
 
 
-@pytest.mark.parametrize(("size", "mode"), [((1, 1), "L"), ((64, 64), "1"), ((64, 64), "RGB"), ((25_000, 16_000), "1")])
+@pytest.mark.parametrize(
+    ("size", "mode"),
+    quick_first(2, [((1, 1), "L"), ((25_000, 16_000), "1"), ((64, 64), "1"), ((64, 64), "RGB")]),
+)
 def test_a_picture_that_no_run_wrote_is_refused_or_left_out(run, smears, tmp_path, size, mode):
     picture = io.BytesIO()
     Image.new(mode, size).save(picture, "PNG")
@@ -184,13 +188,7 @@ def test_a_picture_that_no_run_wrote_is_refused_or_left_out(run, smears, tmp_pat
 
 @pytest.mark.parametrize(
     "odd",
-    [
-        torch.complex64,
-        torch.float8_e4m3fn,
-        torch.bool,
-        "sparse",
-        "meta",
-    ],
+    quick_first(2, [torch.float8_e4m3fn, "sparse", "meta", torch.complex64, torch.bool]),
 )
 def test_weights_of_odd_kinds_are_refused(run, smears, tmp_path, odd):
     weights = torch.load(run / "weights.pth", weights_only=True)
@@ -206,7 +204,8 @@ def test_weights_of_odd_kinds_are_refused(run, smears, tmp_path, odd):
     assert codes["predict"] == codes["review"] == 1
 
 
-@pytest.mark.parametrize("odd", [torch.float64, pytest.param(torch.float16, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("odd", [torch.float64, torch.float16])
 def test_weights_of_another_float_predict_the_same(run, smears, tmp_path, odd):
     first = {command: code for command, code, _ in commands(run, smears, tmp_path)}
     mask = np.asarray(Image.open(next((tmp_path / "predicted" / "masks").rglob("*.png"))))
@@ -249,6 +248,7 @@ def test_a_table_that_is_none_is_refused(run, smears, tmp_path, table):
     assert codes["report"] == codes["review"] == 1
 
 
+@pytest.mark.slow
 def test_what_lightning_refuses_is_told_in_one_line(smears, tmp_path):
     words = [
         sys.executable,

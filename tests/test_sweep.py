@@ -27,7 +27,7 @@ from cellseg.run.signals import Interrupted, StopRequest
 from cellseg.storage.errors import InputError
 from cellseg.sweep.account import SweepWatch, write_plan
 from cellseg.sweep.process import ACCOUNT, SWEEP, write_outcome
-from conftest import CONF, smoke
+from conftest import CONF, quick_first, smoke
 from test_report import images, write_run
 
 TRAIN = Path(train.__file__).parents[1] / "train.py"
@@ -135,7 +135,7 @@ def interrupted_at(point, cfg, folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "point", [f"cellseg.run.execution.{name}" for name in ("summarise", "write_weights", "start_run")]
+    "point", quick_first(1, [f"cellseg.run.execution.{name}" for name in ("summarise", "write_weights", "start_run")])
 )
 @pytest.mark.parametrize("callbacks", ["ema", pytest.param("default", marks=pytest.mark.slow)])
 def test_a_run_interrupted_before_or_after_its_training_ends_as_if_nothing_had_happened(
@@ -221,7 +221,8 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(smears, tmp_
     assert same(weights(tmp_path / "again"), weights(tmp_path / "undisturbed"))
 
 
-@pytest.mark.parametrize("ask", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ask", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_asked_to_stop_keeps_its_epoch_says_so_and_goes_on_later(
     smears, tmp_path, caplog, undisturbed, ask
 ):
@@ -269,6 +270,7 @@ def test_a_sweep_that_is_asked_to_stop_lets_its_runs_keep_their_epoch(smears, tm
             assert kept["epoch"] == epochs(run)[-1]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_that_is_moved_still_knows_its_best_epoch(smears, tmp_path, monkeypatch):
     cfg = (f"data.root={smears}", "data.split.val_fraction=0.25", "trainer.max_epochs=6", "optimizer.lr=0.02", "seed=3")
     cfg += ("callbacks.last.seconds=0", "callbacks.last.keep=true")
@@ -359,8 +361,9 @@ def test_a_sweep_survives_a_killed_and_a_refused_run_and_the_same_command_does_t
     [
         ["model=unet,potinet", "seed=0,1,2"],
         ["seed=0,1,2", "optimizer.lr=0.1,0.01"],
-        ["~model", "+model._target_=torch.nn.Conv2d,cellseg.UNet", "seed=0,1,2"],  # without an option for the network
-        ["~loss", "+loss._target_=a.B,a.C", "seed=0,1,2"],
+        # without an option for the network
+        pytest.param(["~model", "+model._target_=torch.nn.Conv2d,cellseg.UNet", "seed=0,1,2"], marks=pytest.mark.slow),
+        pytest.param(["~loss", "+loss._target_=a.B,a.C", "seed=0,1,2"], marks=pytest.mark.slow),
     ],
 )
 def test_every_sweep_has_a_plan_with_the_folders_of_its_runs(tmp_path, words):
@@ -430,21 +433,29 @@ def wait_until_free(run, seconds=PATIENCE):
             time.sleep(0.2)
 
 
+SLOWER = [
+    pytest.param((word, *more), said, marks=pytest.mark.slow)
+    for word, *more, said in (
+        ("optimizer.lr=1e-3,abc", "optimizer.lr must be a number above 0, but is abc"),
+        ("optimizer.lr=1e-3,-1", "Invalid learning rate: -1; set optimizer.lr above 0"),
+        ("trainer.max_epochs=1,0", "trainer.max_epochs must be at least 1, but is 0"),
+        ("seed=0,1", "looks=0", "looks must be a whole number from 1 to 100"),
+        ("seed=0,1", "margin=-1", "margin must be a difference in Dice of at least 0"),
+    )
+]
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
         (("seed=0,0",), "seed=0 is given twice and would make the same run twice"),
         (("data.image_size=64,foo",), "data.image_size must be a whole number from 1 to 65536, but is 'foo'"),
-        (("optimizer.lr=1e-3,abc",), "optimizer.lr must be a number above 0, but is abc"),
         (("seed=0,1", "scheduler.max_lr=fast"), "scheduler.max_lr must be a number, but is fast"),
-        (("optimizer.lr=1e-3,-1",), "Invalid learning rate: -1; set optimizer.lr above 0"),
         (("data.split.folds=5", "data.split.fold=4,5"), "data.split.fold must"),
-        (("trainer.max_epochs=1,0",), "trainer.max_epochs must be at least 1, but is 0"),
         (("study=a,b",), "study must have one value in a sweep, but has 2; start one sweep for each value"),
         (("seed=0,1", "study=a/b"), "study must be a name of letters"),
-        (("seed=0,1", "looks=0"), "looks must be a whole number from 1 to 100"),
-        (("seed=0,1", "margin=-1"), "margin must be a difference in Dice of at least 0"),
         (("model=unet,potinet", "seed=0,1", "looks=2"), "with looks above 1, put seed= before the other swept keys"),
+        *SLOWER,
     ],
 )
 def test_sweeps_that_make_no_sense_end_before_they_begin(smears, tmp_path, overrides, said):
@@ -472,7 +483,8 @@ def test_an_unfinished_run_of_another_configuration_is_left_as_it_is(smears, tmp
     assert (run / "failure.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("seconds", [-86400, pytest.param(86400, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [-86400, 86400])
 def test_a_clock_that_jumps_while_a_run_is_interrupted_changes_nothing(smears, tmp_path, monkeypatch, seconds):
     def config():
         return smoke(f"data.root={smears}", "trainer.max_epochs=3")

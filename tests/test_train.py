@@ -31,7 +31,7 @@ from cellseg.run.folder import RunFolder
 from cellseg.run.hardware import native_precision
 from cellseg.run.tensorboard import BAND, LAYOUT
 from cellseg.storage.errors import InputError
-from conftest import smoke
+from conftest import quick_first, smoke
 
 TRAIN = Path(train.__file__).parents[1] / "train.py"
 
@@ -313,7 +313,7 @@ def test_epochs_without_validation_leave_no_stale_numbers(smears, tmp_path):
     assert same({f"network.{name}": tensor for name, tensor in weights(tmp_path / "run").items()}, last)
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "64-true"])
+@pytest.mark.parametrize("precision", quick_first(2, ["32-true", "bf16-mixed", "bf16-true", "64-true"]))
 def test_every_precision_trains(smears, tmp_path, precision):
     train.run(smoke(f"data.root={smears}", f"trainer.precision={precision}"), tmp_path / "run")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["precision"] == precision

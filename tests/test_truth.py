@@ -16,6 +16,8 @@ from cellseg.study.collect import read_study
 from conftest import TINY, smoke
 from test_ignored import invoke
 
+pytestmark = pytest.mark.xdist_group("truth")  # one process: they share a study
+
 
 def rows(path):
     with path.open(newline="", encoding="utf-8") as file:

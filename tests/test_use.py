@@ -246,6 +246,7 @@ def test_a_border_seen_continued_is_that_of_the_mirrored_picture(finished):
         Predictor([run.network], 32, facts=fixed, border=True)
 
 
+@pytest.mark.slow
 def test_a_scale_that_training_did_not_know_is_told(finished, tmp_path):
     for name, size in (("large", (480, 360)), ("usual", (96, 72)), ("small", (48, 36))):
         Image.new("RGB", size, "white").save(tmp_path / f"{name}.png")
@@ -320,10 +321,10 @@ class Red(torch.nn.Module):
         return torch.logit(image[:, :1].clamp(0.01, 0.99))
 
 
-SLOWER = [pytest.param(factor, marks=pytest.mark.slow) for factor in (0.5, 1.7, 3.0)]
+SLOWER = [pytest.param(factor, marks=pytest.mark.slow) for factor in (0.5, 1.0, 1.7, 3.0)]
 
 
-@pytest.mark.parametrize("factor", [0.12, 1.0, *SLOWER])
+@pytest.mark.parametrize("factor", [0.12, *SLOWER])
 def test_the_scale_is_found_from_the_sizes_of_cells(finished, tmp_path, factor):
     """Cells in training had a radius of 6 pixels of the squares of 64x64 that the network saw."""
     folder = tmp_path / "run"
@@ -721,7 +722,8 @@ def test_a_review_that_a_person_has_ticked_is_not_written_over(finished, tmp_pat
 # export
 
 
-@pytest.mark.parametrize("ending", ["onnx", pytest.param("pt2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["onnx", "pt2"])
 def test_an_exported_network_answers_as_the_run_does_at_any_size(finished, smears, tmp_path, ending):
     path = tmp_path / f"network.{ending}"
     said = invoke("export", finished, path)
@@ -781,7 +783,8 @@ def test_an_image_called_na_is_still_one(finished, tmp_path):
 MANY = 100  # so many that it has not done all before it is asked to stop
 
 
-@pytest.mark.parametrize("ask", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ask", [signal.SIGINT, signal.SIGTERM])
 def test_a_prediction_that_is_stopped_keeps_what_it_has_in_its_tables(finished, tmp_path, ask):
     (tmp_path / "many").mkdir()
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (600, 800, 3), np.uint8))
@@ -843,6 +846,7 @@ def channels(tmp_path_factory):
     return root, run
 
 
+@pytest.mark.slow
 def test_a_run_on_chosen_channels_is_used_as_any_other(channels, tmp_path):
     root, folder = channels
     run = load_run(folder)

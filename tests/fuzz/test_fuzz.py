@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tifffile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -326,6 +327,7 @@ def study():
     return folder
 
 
+@pytest.mark.slow
 @settings(parent=thorough, max_examples=max(5, EXAMPLES // 4))
 @given(data=st.data(), name=st.sampled_from(["summary.json", "config.yaml", "per_image.csv", "metrics.csv"]))
 def test_damaged_studies(data, name):
