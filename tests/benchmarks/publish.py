@@ -90,8 +90,9 @@ def recipes(results: Path) -> list[str]:
     lines = [
         "## The recipes in one table",
         "",
-        "Mean Dice in points on folds 2 to 4, with its 95 % interval; minutes of training, median over runs. BasicUNet "
-        "has one seed, the others two, and its runs shared the processor with other work.",
+        "Mean Dice in points on folds 2 to 4, with its 95 % interval; minutes of training, median over runs, rough, "
+        "because other work ran at times. BasicUNet has one seed, the others two, and its runs shared the processor "
+        "with other work.",
         "",
     ]
     lines += [HEADING.replace("network", "recipe"), "|---" * (1 + len(COMPARED)) + "|"]
