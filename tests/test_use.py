@@ -149,6 +149,16 @@ def test_files_of_one_name_do_not_write_over_each_other(tmp_path, monkeypatch):
     assert source.name == "up"
 
 
+def test_a_link_to_nothing_is_reported_beside_the_results_of_the_others(finished, smears, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(smears / "cell_1" / "source.jpg", folder / "a.jpg")
+    (folder / "b.jpg").symlink_to("elsewhere.jpg")
+    said = invoke("predict", finished, folder, "--output", tmp_path / "out", code=1)
+    assert "b.jpg does not exist" in said
+    assert [row["image"] for row in rows(tmp_path / "out" / "images.csv")] == ["a"]
+
+
 def test_images_of_several_folders_that_share_names_are_named_by_their_folders(smears, tmp_path):
     def named(*folders):
         sources, _ = find_sources(folders)

@@ -160,6 +160,8 @@ def decode(source: Source, *, stacked: bool = False) -> Decoded:
     except FileNotFoundError as error:
         setting = re.match(r"\w[\w.]*=", str(source))
         advice = "this command takes no settings such as KEY=VALUE" if setting else "check the path"
+        if isinstance(source, Path) and source.is_symlink():
+            advice = f"it is a link to {source.readlink()}: bring the file there, or delete the link"
         raise InputError(f"{source} does not exist; {advice}") from error
     except InputError:
         raise

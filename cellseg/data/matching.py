@@ -53,7 +53,7 @@ class Folder:
         """List a folder.
 
         Raises:
-            InputError: If it cannot be listed, or a name in it is too long or not UTF-8.
+            InputError: If it cannot be listed, a name in it is too long or not UTF-8, or a link leads to no folder.
         """
         pictures, folders, foreign = [], [], []
         try:
@@ -62,7 +62,14 @@ class Folder:
                     if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
                         continue
                     refuse_name(path, entry.name)
-                    if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
+                    missing = entry.is_symlink() and not Path(entry.path).exists()
+                    if missing and "." not in entry.name:  # was a folder
+                        raise InputError(
+                            f"{entry.path}: is a link to {Path(entry.path).readlink()}, which does not exist or cannot "
+                            "be reached; bring the folder there, or delete the link"
+                        )
+                    # a link to nothing fails when the image is read, with its name
+                    if entry.name.lower().endswith(IMAGE_SUFFIXES) and (missing or entry.is_file()):
                         if not is_ignore(path / entry.name):
                             pictures.append(path / entry.name)
                     elif entry.name.lower() in IGNORES:

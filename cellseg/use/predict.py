@@ -316,7 +316,9 @@ def _in_folder(folder: Path) -> tuple[list[Source], list[Path]]:
     pictures = [
         path
         for name, path in sorted(seen, key=lambda entry: natural(str(entry[0])))
-        if path.is_file() and not any(part.startswith(".") for part in name.parts) and written.isdisjoint(path.parents)
+        if (path.is_file() or not path.exists())  # a link to nothing is reported at the end
+        and not any(part.startswith(".") for part in name.parts)
+        and written.isdisjoint(path.parents)
     ]
     named: dict[Path, str] = {}
     taken: set[Path] = set()
