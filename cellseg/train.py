@@ -129,7 +129,7 @@ def _leave_nothing(folder: Path) -> None:
         return
     logging.shutdown()  # Windows cannot delete an open log
     for name in written:
-        (folder / name).unlink()
+        (folder / name).unlink(missing_ok=True)  # on Windows is_occupied deletes the lock
     for place in (folder, folder.parent):  # the run, and its study if it has no other run
         if any(place.iterdir()):
             return

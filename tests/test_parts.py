@@ -1,5 +1,6 @@
 """Replacing each part of a run: it trains, continues bit for bit, is recorded, and an unusable part is refused."""
 
+import copy
 import csv
 import json
 import math
@@ -23,15 +24,16 @@ from cellseg.data.augmentation import augmented
 from cellseg.metrics import PER_IMAGE, SCORES, AddedScores, SegmentationScores, image_scores
 from cellseg.run.folder import RunFolder
 from cellseg.run.overrides import as_typed, refuse_lists
-from cellseg.run.probing import try_loss
+from cellseg.run.probing import try_gradient, try_loss
 from cellseg.run.schedule import Schedule
 from cellseg.run.signals import Interrupted, StopRequest
+from cellseg.run.values import check_values
 from cellseg.storage.errors import InputError
 from cellseg.study.collect import read_study
 from cellseg.study.report import write_report
 from cellseg.use.evaluate import estimate_scores, evaluate
 from cellseg.use.trained import find_runs
-from conftest import quick_first, smoke
+from conftest import composed, quick_first, smoke
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*always_return_as_numpy"),  # MONAI calls it itself
@@ -82,6 +84,14 @@ class Detached(UNet):
 
     def forward(self, image):
         return super().forward(image).detach()
+
+
+class Thrifty(UNet):
+    """A network that computes gradients only in training."""
+
+    def forward(self, image):
+        with torch.set_grad_enabled(self.training):
+            return super().forward(image)
 
 
 class Blind(nn.Module):
@@ -247,6 +257,22 @@ def test_parts_train_and_go_on(words, smears, tmp_path):
     assert (folder / "csv" / "version_0" / "metrics.csv").exists() == any("csv" in word for word in words)
     assert (folder / "fit-profile.txt").exists() == any("profiler" in word for word in words)
     assert bool(list(folder.glob("events*"))) == ("logger=null" not in words)
+
+
+def test_a_network_may_compute_gradients_only_in_training():
+    network = Thrifty(init_features=4)
+    before = copy.deepcopy(network.state_dict())
+    try_gradient(network, 3, 32)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    with pytest.raises(InputError, match="depends on no weight that can change"):
+        try_gradient(Detached(init_features=4), 3, 32)
+
+
+def test_training_without_an_end_is_right_if_a_callback_can_end_it():
+    words = ("trainer.max_epochs=-1", "scheduler=none")
+    check_values(composed(*words, "+callbacks.early._target_=lightning.pytorch.callbacks.EarlyStopping"))
+    with pytest.raises(InputError, match="never ends"):
+        check_values(composed(*words))
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from cellseg.study.figures import INK
 from cellseg.study.gallery import make_gallery
 from cellseg.study.report import assemble, write_report
 from cellseg.study.tables import image_rows
+from cellseg.study.trouble import missing_runs
 from cellseg.study.verdict import UNDECIDED, caveats, judge
 
 pytestmark = pytest.mark.xdist_group("report")  # one process: they share studies
@@ -548,6 +549,40 @@ def test_seeds_of_a_fold_with_other_test_images_are_refused(tmp_path):
     write_run(tmp_path / "s", "UNet", 1, 0, dict(list(tested.items())[2:]))
     with pytest.raises(InputError, match=r"unet_seed-1\S* and unet_seed-0\S* tested different images or groups"):
         read_study(tmp_path / "s")
+
+
+def regroup(run, groups):
+    table = (run / "per_image.csv").read_text().splitlines()
+    rows = [row.split(",") for row in table[1:]]
+    (run / "per_image.csv").write_text(
+        "\n".join([table[0], *(",".join([row[0], groups(row[0]), *row[2:]]) for row in rows)])
+    )
+
+
+def test_groups_that_changed_between_folds_are_refused(tmp_path):
+    dice = {f"s-{number}": 0.9 for number in range(6)}
+    regroup(write_run(tmp_path / "s", "UNet", 0, 0, dict(list(dice.items())[:3])), lambda name: name)
+    regroup(write_run(tmp_path / "s", "UNet", 0, 1, dict(list(dice.items())[2:])), lambda name: "slide")
+    with pytest.raises(InputError, match=r"have s-2 in different groups \(slide and s-2\): groups\.csv or the file"):
+        read_study(tmp_path / "s")
+
+
+def test_nothing_and_a_word_for_it_are_two_configurations(tmp_path):
+    rng = np.random.default_rng(0)
+    for number, (act, skip) in enumerate([(None, True), ("none", True), ("none", "True")]):
+        model = {"name": "UNet", "act": act, "skip": skip}
+        write_run(tmp_path / "s", "UNet", 0, None, images(rng, 0, 0.9), name=str(number), model=model)
+    assert len(read_study(tmp_path / "s").configurations) == 3
+
+
+def test_a_run_that_failed_in_two_folders_is_missing_once(tmp_path):
+    study = write_study(tmp_path / "s", {"UNet": 0.9, "XopiNet": 0.9})
+    first = study / "unet_seed-2_fold-0_lr-0.001"
+    shutil.copytree(first, study / "again")
+    for run in (first, study / "again"):
+        (run / "summary.json").unlink()
+        (run / "failure.txt").write_text("killed")
+    assert missing_runs(read_study(study), "UNet") == [(2, "0")]
 
 
 @pytest.mark.parametrize("again", [False, True])

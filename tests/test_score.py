@@ -138,6 +138,20 @@ def test_masks_are_compared_with_every_seed_and_trouble_no_one(own, numbered):
     assert report.sentences[1] == verdict.second
 
 
+def test_masks_of_two_tools_without_a_network_have_a_report(own, numbered, tmp_path):
+    def halved(ids, folder, file):
+        Image.fromarray(np.where(np.arange(ids.shape[1]) % 2, ids, 0).astype(np.uint16)).save(folder / file.name)
+
+    invoke("score", numbered / "masks", numbered, "--name", "Anna", "--study", own)
+    invoke("score", copied(numbered, tmp_path / "halved", halved), numbered, "--name", "Ben", "--study", own)
+    for run in own.glob("unet*"):
+        shutil.rmtree(run)
+    said = invoke("report", own)
+    assert "Anna is better than Ben by" in said
+    assert "seed" not in said
+    assert "Training used" not in (own / "report.md").read_text()
+
+
 def test_what_predict_wrote_and_a_file_for_each_object_are_masks_too(own, numbered, tmp_path):
     invoke("predict", own / "unet_seed-0_fold-0", numbered, "--output", tmp_path / "found")
     invoke("score", tmp_path / "found", numbered, "--name", "again", "--study", own)

@@ -157,20 +157,19 @@ def test_a_run_interrupted_before_or_after_its_training_ends_as_if_nothing_had_h
 STOPPER = "lightning.pytorch.callbacks.EarlyStopping"
 
 
-@pytest.mark.parametrize(
-    "ends",
-    [
-        ("+trainer.max_steps=6", "scheduler=one_cycle"),
-        (
-            f"+callbacks.early._target_={STOPPER}",
-            "+callbacks.early.monitor=train/loss",
-            "+callbacks.early.patience=1",
-            "+callbacks.early.min_delta=10",
-            "trainer.max_epochs=6",
-        ),
-    ],
-    ids=["steps", "early stopping"],
-)
+ENDS = {
+    "steps": ("+trainer.max_steps=6", "scheduler=one_cycle"),
+    "early stopping": (
+        f"+callbacks.early._target_={STOPPER}",
+        "+callbacks.early.monitor=train/loss",
+        "+callbacks.early.patience=1",
+        "+callbacks.early.min_delta=10",
+        "trainer.max_epochs=6",
+    ),
+}
+
+
+@pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
 def test_a_run_that_is_interrupted_in_its_test_is_not_trained_beyond_its_end(smears, tmp_path, monkeypatch, ends):
     def config():
         return smoke(f"data.root={smears}", *ends)
@@ -183,6 +182,39 @@ def test_a_run_that_is_interrupted_in_its_test_is_not_trained_beyond_its_end(sme
     assert first["metrics"] == second["metrics"]
     assert first["counts"] == second["counts"]
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+class AskedInEpoch(StopRequest):
+    """A request to stop that comes during an epoch, counted from 1."""
+
+    def __init__(self, epoch, run):
+        super().__init__()
+        self.at, self.run = epoch, run
+
+    @property
+    def number(self):
+        path = self.run / "metrics.csv"  # has a row for each epoch that has ended
+        return signal.SIGTERM if path.exists() and len(path.read_text().splitlines()) > self.at else None
+
+    @number.setter
+    def number(self, value):
+        pass
+
+
+@pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
+def test_a_stop_in_the_epoch_that_ends_training_anyway_changes_nothing(smears, tmp_path, ends):
+    def config():
+        return smoke(f"data.root={smears}", *ends)
+
+    train.run(config(), tmp_path / "undisturbed")
+    last = json.loads((tmp_path / "undisturbed" / "summary.json").read_text())["counts"]["epochs"]
+    with pytest.raises(Interrupted):
+        train.run(config(), tmp_path / "run", AskedInEpoch(last, tmp_path / "run"))
+    train.run(config(), tmp_path / "run")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "undisturbed"))
+    first, second = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("run", "undisturbed"))
+    assert first["metrics"] == second["metrics"]
+    assert first["counts"] == second["counts"]
 
 
 def flip_a_bit(file):

@@ -57,7 +57,6 @@ def start_run(folder: Path, config: DictConfig, split: SplitRecord, patch: bytes
     run = RunFolder(folder)
     for left in folder.rglob(".*.unfinished"):  # by a killed run; the lock keeps others out
         left.unlink()
-    (folder / FAILURE).unlink(missing_ok=True)  # it is tried again, so it has not failed
     goes_on = any(folder.glob("checkpoints/*.ckpt"))
     if (folder / "config.yaml").exists():
         _refuse_another_run(run, config)
@@ -67,6 +66,7 @@ def start_run(folder: Path, config: DictConfig, split: SplitRecord, patch: bytes
             )
     else:
         write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    (folder / FAILURE).unlink(missing_ok=True)  # it is tried again, so it has not failed
     split.write(folder / "split.json")
     _keep_code(folder, patch, goes_on=goes_on)
 

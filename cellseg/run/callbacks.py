@@ -14,7 +14,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from numpy.typing import NDArray
 from torch import Tensor
@@ -168,7 +168,7 @@ class StopWhenAsked(L.Callback):
     """
 
     def __init__(self, request: StopRequest) -> None:
-        self.request, self.begun = request, False
+        self.request, self.begun, self._others = request, False, False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take SIGTERM back from Lightning, which would drop the epoch and exit with 0."""
@@ -181,6 +181,7 @@ class StopWhenAsked(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Ask Lightning to stop, on all devices together."""
+        self._others = trainer.should_stop  # of those callbacks that come before this one
         asked = trainer.strategy.reduce_boolean_decision(self.request.number is not None, all=False)
         if asked and self.request.number is None:  # another device's process received the signal
             self.request.number = signal.SIGTERM
@@ -199,6 +200,18 @@ class StopWhenAsked(L.Callback):
         self.request.patient = False
         if isinstance(exception, Interrupted) and trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGTERM)
+
+    def ended(self, trainer: L.Trainer) -> bool:
+        """Return whether training would have ended after this epoch without the request."""
+        epochs, most = trainer.current_epoch, trainer.max_epochs
+        if self._others or (most is not None and 0 < most <= epochs):
+            return True
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, StopAfter) and trainer.global_step >= callback.steps:
+                return True
+            if isinstance(callback, EarlyStopping) and 0 < callback.stopped_epoch >= epochs - 1:
+                return True
+        return False
 
 
 class StopAfter(L.Callback):

@@ -17,7 +17,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import BaseFinetuning, Timer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -139,7 +139,8 @@ def prepare(cfg: DictConfig, folder: Path, stop: StopRequest, origin: Mapping[st
         cfg.data.image_size,
         origin_of(dict(OmegaConf.to_container(cfg.model, resolve=True)), module.network),  # type: ignore[arg-type]
     )
-    try_gradient(module.network, len(datamodule.reading.channels or "RGB"), network.side_least)
+    if not any(isinstance(callback, BaseFinetuning) for callback in callbacks.values()):  # which frees weights later
+        try_gradient(module.network, len(datamodule.reading.channels or "RGB"), network.side_least)
     try_loss(module.loss, cfg.data.image_size)
     try_scores(module.added_scores, cfg.data.image_size)
     if datamodule.resize == "crop":
@@ -188,11 +189,11 @@ def fit(run: Prepared, stop: StopRequest) -> dict[str, Tensor]:
         if run.asked.begun or isinstance(error, RuntimeError):
             raise
         raise InputError(f"training cannot start with this configuration: {' '.join(str(error).split())}") from error
-    stop.obey()
-    if run.trainer.is_global_zero:
+    out_of_time = (left := run.timer.time_remaining()) is not None and left <= 0
+    if (stop.number is None or out_of_time or run.asked.ended(run.trainer)) and run.trainer.is_global_zero:
         note_end(run.folder / "checkpoints", run.trainer.current_epoch, run.trainer.global_step)
-    left = run.timer.time_remaining()
-    if left is not None and left <= 0:
+    stop.obey()
+    if out_of_time:
         log.info("trainer.max_time has passed; training ends after epoch %d", run.trainer.current_epoch)
     metrics = {name: value for name, value in run.trainer.callback_metrics.items() if name == "train/loss"}
     if run.checkpoint and not metrics:  # interrupted after its last epoch: nothing is left to train

@@ -138,7 +138,9 @@ def try_gradient(network: nn.Module, channels: int, side: int) -> None:
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
-            learns = network(torch.rand(2, channels, side, side, device=device)).requires_grad
+            images = torch.rand(2, channels, side, side, device=device)
+            # some compute gradients only in training, in which batch norm may change, so a copy is tried
+            learns = network(images).requires_grad or copy.deepcopy(network).train()(images).requires_grad
     finally:
         network.train(training)
     if not learns:

@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from cellseg.storage.errors import InputError
 
 OWN_DATA, OWN_SPLIT = "cellseg.CellDataModule", "cellseg.data.SplitPlan"
+OWN_CALLBACKS = {"learning_rate", "table", "panels", "best", "last", "ema"}
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -24,8 +25,12 @@ def check_values(cfg: DictConfig) -> None:
         kind = "" if type(epochs) is int else ", which is not a whole number"
         raise InputError(f"trainer.max_epochs must be at least 1, but is {epochs}{kind}")
     steps, time = (OmegaConf.select(cfg, f"trainer.{key}") for key in ("max_steps", "max_time"))
-    if epochs == -1 and time is None and steps in (None, -1):
-        raise InputError("trainer.max_epochs=-1 never ends; set it to a number, or set trainer.max_steps or max_time")
+    own = set(OmegaConf.select(cfg, "callbacks") or ()) - OWN_CALLBACKS  # which may stop
+    if epochs == -1 and time is None and steps in (None, -1) and not own:
+        raise InputError(
+            "trainer.max_epochs=-1 never ends; set it to a number, or set trainer.max_steps or max_time, or "
+            "add a callback that stops it"
+        )
     rate = OmegaConf.select(cfg, "optimizer.lr")
     if isinstance(rate, str | bool):
         raise InputError(f"optimizer.lr must be a number above 0, but is {rate}")

@@ -28,6 +28,7 @@ NOT_COMPARED = (
     "data.split.fold",
     "data.split.seed",
     "data.cache",
+    "data.origin",
     "trainer.enable_progress_bar",
 )  # runs of one configuration may differ in these keys
 NEVER_COMPARED = ("logger", "metrics", "callbacks.last")  # nor do these parts change the training
@@ -199,8 +200,14 @@ def read_study(folder: Path) -> Study:
 
 
 def _seeds_of(run: RunFolder, fold: str, seeds: Mapping[str, set[int]]) -> list[int]:
-    """Return the seed of a run; of masks of another tool, all seeds of the trained runs with the same training set."""
-    return sorted(seeds.get(fold, {0})) if run.settings.seed is None else [run.settings.seed]
+    """Return the seed of a run; of masks of another tool, all seeds of the trained runs with the same training set.
+
+    Masks have at least two, which are alike, so that they are compared with other masks as if they had no seeds.
+    """
+    if run.settings.seed is not None:
+        return [run.settings.seed]
+    found = sorted(seeds.get(fold, ()))
+    return [*found, *range(max(found, default=-1) + 1, max(found, default=-1) + 1 + max(0, 2 - len(found)))]
 
 
 def _find_runs(folder: Path) -> tuple[list[RunFolder], list[RunFolder]]:
@@ -234,21 +241,30 @@ def _one_fingerprint(runs: Sequence[RunFolder]) -> str:
 
 
 def _refuse_changed_tests(runs: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> None:
-    """Check that all seeds of a configuration were tested on the same images and groups of a fold.
+    """Check that seeds and folds of a configuration have the same groups, and seeds of a fold the same test images.
 
     Raises:
-        DifferentDataError: If groups or the file of the split were changed between two runs.
+        InputError: If groups or the file of the split were changed between two runs.
     """
-    first: dict[tuple[str, str], tuple[RunFolder, set[tuple[str, str]]]] = {}
+    tests: dict[tuple[str, str], tuple[RunFolder, set[tuple[str, str]]]] = {}
+    groups: dict[tuple[str, str], tuple[RunFolder, str]] = {}
     for run, key in runs:
-        rows = run.test_rows
-        tested = set(zip(rows["image"], rows["group"], strict=True))
-        before, same = first.setdefault((key["configuration"], key["fold"]), (run, tested))
+        tested = set(zip(run.test_rows["image"], run.test_rows["group"], strict=True))
+        before, same = tests.setdefault((key["configuration"], key["fold"]), (run, tested))
         if tested != same:
-            raise DifferentDataError(
-                f"{run.path} and {before.path.name} tested different images or groups of the same fold: groups.csv or "
-                "the file of the split has changed between them; move one of the two runs to another study folder"
-            )
+            raise _changed_tests(run, before, "tested different images or groups of the same fold")
+        divided = (run.path / "split.json").exists() and run.summary.masks is None
+        for image, group in {(entry.name, entry.group) for _, entry in run.split.entries} if divided else tested:
+            before, other = groups.setdefault((key["configuration"], image), (run, group))
+            if group != other:
+                raise _changed_tests(run, before, f"have {image} in different groups ({group} and {other})")
+
+
+def _changed_tests(run: RunFolder, before: RunFolder, what: str) -> InputError:
+    return InputError(
+        f"{run.path} and {before.path.name} {what}: groups.csv or the file of the split has changed between them; "
+        "move one of the two runs to another study folder"
+    )
 
 
 def _name_folds(runs: Sequence[RunFolder]) -> dict[tuple[int, int | None], str]:
@@ -324,6 +340,8 @@ def _say_setting(key: str, value: Any, among: Iterable[Any]) -> str:
     """Write a setting; of a class only the name, unless another value of the key has the same name."""
     if value is None:
         return f"{key.removesuffix(TARGET)}=none"
+    if isinstance(value, str) and value in ("none", "True", "False"):  # not the value that is shown so
+        return f"{key}={value!r}"
     if key.endswith(TARGET):
         short = str(value).rpartition(".")[2]
         alike = {str(other) for other in among if str(other).rpartition(".")[2] == short}
@@ -392,10 +410,10 @@ def _facts(run: RunFolder, scores: Iterable[Score]) -> dict[str, Any]:
 def _compared(runs: Iterable[RunFolder]) -> dict[Path, dict[str, Any]]:
     """Return the settings of each run that make a configuration, by run folder."""
     runs = list(runs)
-    ignored = {*NOT_COMPARED}
+    ignored, roots = {*NOT_COMPARED}, dict[Any, Any]()
     if not any(run.finished and run.summary.scored_on for run in runs):
         ignored.add("data.root")  # all runs used the same data, though perhaps elsewhere
-    return {
+    found = {
         run.path: {
             key: value
             for key, value in leaves(run.config).items()
@@ -403,6 +421,11 @@ def _compared(runs: Iterable[RunFolder]) -> dict[Path, dict[str, Any]]:
         }
         for run in runs
     }
+    for run in runs:
+        if "data.root" in found[run.path] and (run.path / "split.json").exists():  # equal labels may lie in two places
+            labels = frozenset(entry.mask_sha256 for _, entry in run.split.entries)
+            found[run.path]["data.root"] = roots.setdefault(labels, found[run.path]["data.root"])
+    return found
 
 
 def _name_configurations(runs: Sequence[RunFolder]) -> tuple[dict[Path, str], dict[str, dict[str, Any]]]:
@@ -458,7 +481,10 @@ def _differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     These are copies of another part, and settings of a part that some configurations lack, if its class determines
     them.
     """
-    values = {key: [json.dumps(config.get(key)) for config in configs] for config in configs for key in config}
+    values = {
+        key: [json.dumps(config.get(key)) for config in configs]
+        for key in {key for config in configs for key in config}
+    }
     differing = {key: found for key, found in sorted(values.items()) if len(set(found)) > 1}
     parts = {key.removesuffix(TARGET): found for key, found in differing.items() if key.endswith(TARGET)}
 

@@ -14,7 +14,7 @@ def describe_methods(study: Study, progress: Progress) -> str:
     """Describe data, split, seeds, test, margin and versions in one paragraph."""
     runs, images = study.trained, study.images
     seeds = ", ".join(map(str, sorted(set(runs["seed"]))))
-    sets, networks = sorted(set(runs["fold"])), len(study.configurations)
+    sets, networks = sorted(set(study.runs["fold"])), len(study.configurations)
     splits = study.split.get("seed", ["0"])
     split = f"split seed{'s' if len(splits) > 1 else ''} {', '.join(splits)}"
     if len(sets) > 1:
@@ -42,12 +42,16 @@ def describe_methods(study: Study, progress: Progress) -> str:
         f"We compared {count(networks, 'configuration')} ({names}) in {count(len(runs), 'run')}",
         f"{count(images['image'].nunique(), 'test image')} in {count(images['group'].nunique(), 'group')} of related "
         f"images (data fingerprint {study.data_fingerprint[:12]}) were scored; images were divided by group {how}",
-        f"Training used {'seed' if runs['seed'].nunique() == 1 else 'seeds'} {seeds}; {count(failed, 'run')} failed, "
-        f"{count(len(collapsed_runs(study)), 'run')} collapsed, and {count(lone, 'combination')} of seed and training "
-        "set lacked a configuration",
         "Dice was computed for each image at a threshold of 0.5, and averaged over the runs of an image and then over "
         "images",
     ]
+    if len(runs):
+        sentences.insert(
+            2,
+            f"Training used {'seed' if runs['seed'].nunique() == 1 else 'seeds'} {seeds}; {count(failed, 'run')} "
+            f"failed, {count(len(collapsed_runs(study)), 'run')} collapsed, and {count(lone, 'combination')} of seed "
+            "and training set lacked a configuration",
+        )
     if networks > 1:
         sentences += [
             "Differences of runs paired by seed and training set were analysed with variance components for groups of "

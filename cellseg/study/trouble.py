@@ -82,9 +82,11 @@ def missing_runs(study: Study, configuration: str) -> list[tuple[int, str] | Non
     if configuration in study.masks:
         return []
     have = set(_dice_of(study, configuration))
-    own = [run.key for run in study.unfinished if run.configuration == configuration and run.key not in have]
+    lacking = [run.key for run in study.unfinished if run.configuration == configuration and run.key not in have]
+    # one that failed in two folders is one
+    own = [*dict.fromkeys(key for key in lacking if key), *(key for key in lacking if key is None)]
     if study.plans:
-        return list(own)
+        return own
     largest = max(seed for seed, _ in have)
     gaps = {_key(row) for row in study.runs.itertuples()} - have - set(own)
     return [*own, *sorted(key for key in gaps if key[0] <= largest)]

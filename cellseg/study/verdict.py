@@ -194,7 +194,8 @@ def say(
         return DIFFERENT, f"{a} is {'worse' if worse else 'better'} than {b} by {size}{small}{scope}"
     if dice.equivalent:
         return EQUIVALENT, f"{a} and {b} are equivalent within {within} ({mean} points, {inner}){scope}"
-    return UNDECIDED, f"no difference shown between {a} and {b} ({mean} points {outer}){scope}{_power(dice, margin)}"
+    power = _power(dice, margin) if fitted else ""
+    return UNDECIDED, f"no difference shown between {a} and {b} ({mean} points {outer}){scope}{power}"
 
 
 def _unknown(dice: Comparison) -> str:
@@ -348,7 +349,9 @@ def caveats(study: Study, progress: Progress | None = None) -> list[str]:
             f"all masks are scored on the labels of {data}"
             + (f", on which {', '.join(fitted)} was trained, which favours it" if fitted else "")
         )
-    if runs["fold"].nunique() == 1:
+    if study.trained.empty:
+        pass  # masks made elsewhere depend on none of these training sets
+    elif runs["fold"].nunique() == 1:
         found.append(
             "all runs share one training set, so no interval includes the variation between training sets; "
             "add folds: data.split.folds=5 data.split.fold=0,1,2,3,4"

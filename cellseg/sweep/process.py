@@ -114,6 +114,8 @@ def _run(overrides: Sequence[str], folder: Path, n_jobs: int) -> tuple[str, str]
         return "done", f"{time.monotonic() - began:.0f} s"
     if is_occupied(folder):
         return "stopped", "another process uses its folder"
+    if code != 0 and (folder / "summary.json").exists():  # by another process, just now
+        return "finished before", ""
     why = _reason(code, lines)
     interrupted = {-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM}
     if code in interrupted and stop_file(folder.parent).exists():
