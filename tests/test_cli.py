@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -116,6 +117,21 @@ def test_a_leak_where_pairs_csv_gives_the_groups_leads_to_that_column(sheets):
     same = [row.partition("{}")[0] + f"s{slide[pair.name]}" for row, pair in zip(rows, scan.pairs, strict=True)]
     table.write_text(head + "\n".join(same))
     assert run("check", sheets)[0] == 0
+
+
+def test_the_advice_about_a_leak_reads_files_as_the_check_did(sheets):
+    for file in sheets.glob("tile_*/source.png"):
+        with Image.open(file) as picture:
+            pixels = np.asarray(picture)
+        channels = np.concatenate([pixels, pixels[..., :1]], axis=2).transpose(2, 0, 1)
+        tifffile.imwrite(file.with_suffix(".tif"), channels, photometric="minisblack")
+        file.unlink()
+    given = ["--mask-threshold", 30, "--channels", "0,1"]
+    options = f"{sheets} --channels 0,1 --mask-threshold 30"
+    said = run("check", sheets, *given)[1].rstrip()
+    assert said.endswith(f"cellseg check {options} --write-groups {sheets / 'groups.csv'}")
+    with pytest.raises(InputError, match=re.escape(f"cellseg check {options} --write-groups")):
+        CellDataModule(str(sheets), channels=[0, 1], mask_threshold=30).setup()
 
 
 def test_check_writes_over_nothing(smears, tmp_path):

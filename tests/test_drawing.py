@@ -68,6 +68,8 @@ def test_dark_images_are_shown_brighter_and_others_as_they_are():
     assert shown.max() > 200
     assert (np.diff(shown[:, 0, 0].astype(int)) >= 0).all()  # what is brighter stays brighter
     bright = dark * 4
+    level = np.percentile(dark.max(axis=2), 99.5)
+    assert np.abs(shown - np.clip(dark * min(220 / level, 10.0), 0, 255)).max() <= 220 / level
     assert brightened(bright) is bright
     assert not brightened(np.zeros_like(dark)).any()
     assert brightened(np.minimum(dark, 3)).max() <= 30  # noise stays dark

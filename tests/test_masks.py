@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
+from skimage.segmentation import find_boundaries
 
 from cellseg.data.facts import Reading, inspect_pair
 from cellseg.data.findings import describe_masks, look_at_pairs
@@ -76,6 +77,45 @@ def test_classes_are_cell_however_many_and_however_far_apart(
     mask = np.where(ids > 0, values[number - 1], 0)
     path = save(tmp_path_factory.mktemp("m") / "m.tif", mask.astype(np.uint8 if mask.max() < 256 else np.uint16))
     assert np.array_equal(reading(path).cell, ids > 0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_rim_one_pixel_wide_belongs_to_the_cells_that_it_surrounds(tmp_path, seed):
+    labels = scene(seed, cells=8)
+    rim = find_boundaries(labels, mode="inner") & (labels > 0)
+    found = reading(save(tmp_path / "m.png", np.where(rim, 1, labels + 1).astype(np.uint8) * (labels > 0)))
+    assert np.array_equal(found.cell, labels > 0)
+    assert len(np.unique(found.ids)) == len(np.unique(labels))
+
+
+@pytest.mark.parametrize("numbers", [(3, 240, 251), (12, 1000, 1001), (1, 2, 3)])
+def test_thin_cells_apart_keep_their_numbers(tmp_path, numbers):
+    mask = np.zeros((96, 96), np.uint16 if max(numbers) > 255 else np.uint8)
+    for row, number in zip((10, 40, 70), numbers, strict=True):
+        mask[row : row + 2, 8:90] = number
+    found = reading(save(tmp_path / "m.png", mask))
+    assert np.array_equal(found.cell, mask > 0)
+    assert len(np.unique(found.ids)) == 4
+
+
+def test_faint_specks_far_from_a_white_cell_are_no_cells(tmp_path):
+    mask = np.zeros((96, 96), np.uint8)
+    mask[20:50, 20:50] = 255
+    mask[60, 60], mask[80, 70] = 3, 9
+    assert np.array_equal(reading(save(tmp_path / "m.png", mask)).cell, mask > 20)
+
+
+def test_masks_shared_by_several_images_are_one_finding(tmp_path):
+    masks = [np.pad(np.full((9, 9), 255, np.uint8), ((5, 30), (5 + 9 * number, 40))) for number in range(2)]
+    two = [np.concatenate([mask, mask], axis=1) for mask in masks]
+    pairs, facts = [], []
+    for number in range(4):
+        image = save(tmp_path / f"i{number}.png", np.full(two[number // 2].shape, 40 * number, np.uint8))
+        mask = save(tmp_path / f"m{number}.png", two[number // 2])
+        pairs.append(Pair(str(number), str(number), image, (mask,)))
+        facts.append(inspect_pair(pairs[-1], Reading()).facts)
+    found = [finding for finding in look_at_pairs(pairs, facts, tmp_path) if "same mask" in finding.seen]
+    assert [finding.seen for finding in found] == ["the same mask for 4 images, in 2 sets"]
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.5, 2])

@@ -34,7 +34,7 @@ from cellseg.data.progress import with_progress
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import new_folder, require_bounded
 
-VERSION = 12  # increase it when decoding or the stored facts change: entries of other versions are not read
+VERSION = 13  # increase it when decoding or the stored facts change: entries of other versions are not read
 PARTS = ("images", "masks", "ids", "ignored", "looks", "small_masks")  # files of an entry, besides facts.json
 AT_ONCE = 256  # pairs in memory at once: enough to keep all cores busy
 REMEDY = "cellseg keeps decoded images there; free disk space, or set data.cache=PATH to a writable folder"

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cellseg.data.cache import in_parallel
 from cellseg.data.decoded import Pixels
-from cellseg.data.facts import PairFacts, Reading, inspect_pair
+from cellseg.data.facts import USUAL_SIZE, PairFacts, Reading, check_options, inspect_pair
 from cellseg.data.findings import (
     ERROR,
     NOTE,
@@ -37,7 +37,6 @@ from cellseg.data.pairs import Pair, Scan, scan_pairs, shown
 from cellseg.data.splits import SplitPlan, Subsets
 from cellseg.storage.errors import InputError, count
 
-USUAL_SIZE = 224  # side in pixels to which training resizes by default
 COLOURS = {ERROR: "bold red", WARNING: "yellow", NOTE: "dim"}
 
 
@@ -199,13 +198,15 @@ def next_command(check: Check, root: Path, groups: Path | None, how: Reading) ->
         how: As for ``check_data``.
     """
     folder = root if root.is_dir() else root.parent
+    given = ["--groups", str(groups)] if groups and groups.is_file() else []
     if any("--write-groups" in finding.effect for finding in check.findings if finding.severity == ERROR):
-        given = ["--groups", str(groups)] if groups and groups.is_file() else []
-        return shlex.join(["cellseg", "check", str(root), *given, "--write-groups", str(unused_table(folder))])
+        words = ["cellseg", "check", str(root), *given, *check_options(how)]
+        return shlex.join([*words, "--write-groups", str(unused_table(folder))])
     if check.failed:
         effects = [finding.effect for finding in check.findings if "if they are channels" not in finding.effect]
         chosen = re.search(r"data\.channels=\[([\d,]+)\]", " ".join(effects))
-        return shlex.join(["cellseg", "check", str(root), *(["--channels", chosen[1]] if chosen else [])])
+        how = replace(how, channels=tuple(map(int, chosen[1].split(",")))) if chosen else how
+        return shlex.join(["cellseg", "check", str(root), *given, *check_options(how)])
     settings = {
         "data.root": root,
         "data.groups": None if groups == folder / "groups.csv" else groups,

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from cellseg.data.cache import DecodedPairs, load_pairs
 from cellseg.data.dataset import Augmentation, CellDataset, EpochSampler
-from cellseg.data.facts import Reading, check_numbers, checked_ignore_value
+from cellseg.data.facts import Reading, check_numbers, check_options, checked_ignore_value
 from cellseg.data.findings import (
     WARNING,
     Leak,
@@ -150,7 +150,11 @@ class CellDataModule(L.LightningDataModule):
             decoded = replace(decoded, pairs=[replace(pair, group=groups[pair.name]) for pair in pairs])
         leaks = find_leaks(decoded.pairs, decoded.kin, subsets)
         if leaks and not self.split.allow_leaks:
-            raise InputError(_leak_message(leaks, scan, self.root, self.groups, repeated=recorded is not None))
+            given = [
+                *(["--groups", str(self.groups)] if self.groups else []),
+                *check_options(replace(self.reading, image_size=None)),
+            ]
+            raise InputError(_leak_message(leaks, scan, self.root, given, repeated=recorded is not None))
         log.info("%s", describe_masks(decoded.facts, self.reading))
         value = self.reading.ignore_value
         if value is not None and not any(facts.ignored for facts in decoded.facts):
@@ -259,7 +263,7 @@ def _checked(channels: Sequence[int] | None) -> tuple[int, ...] | None:
     )
 
 
-def _leak_message(leaks: Sequence[Leak], scan: Scan, root: Path, groups: Path | None, *, repeated: bool) -> str:
+def _leak_message(leaks: Sequence[Leak], scan: Scan, root: Path, given: Sequence[str], *, repeated: bool) -> str:
     a, side, b, other, relation = leaks[0]
     more = f" ({count(len(leaks) - 1, 'more leak')})" if len(leaks) > 1 else ""
     relations = {
@@ -273,9 +277,8 @@ def _leak_message(leaks: Sequence[Leak], scan: Scan, root: Path, groups: Path | 
         remedy = "give both the same value in the column group of pairs.csv"
     else:
         table = unused_table(scan.root)
-        given = ["--groups", str(groups)] if groups else []
         command = shlex.join(["cellseg", "check", str(root), *given, "--write-groups", str(table)])
-        found_there = table.name == "groups.csv" and not groups
+        found_there = table.name == "groups.csv" and "--groups" not in given
         remedy = f"put them into one group: {command}" + ("" if found_there else f", then set data.groups={table}")
     return (
         f"{a} and {b} {relations.get(relation, f'are in one group ({relation})')}, but {a} is in {side} and {b} in "

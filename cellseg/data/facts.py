@@ -22,6 +22,9 @@ from cellseg.storage.errors import InputError
 MEASURED = 2**22  # a larger image is subsampled to about this many pixels to measure brightness
 
 
+USUAL_SIZE = 224  # side in pixels to which training resizes by default
+
+
 @dataclass(frozen=True)
 class Reading:
     """How to read files; the same for all images of a run.
@@ -37,6 +40,21 @@ class Reading:
     channels: tuple[int, ...] | None = None
     image_size: int | None = None
     ignore_value: IgnoreValue = None
+
+
+def check_options(how: Reading) -> list[str]:
+    """Return the options of ``cellseg check`` that read files in this way."""
+    options = list[str]()
+    if how.channels:
+        options += ["--channels", ",".join(map(str, how.channels))]
+    if how.mask_threshold != Reading.mask_threshold:
+        options += ["--mask-threshold", str(how.mask_threshold)]
+    if how.image_size not in (None, USUAL_SIZE):
+        options += ["--image-size", str(how.image_size)]
+    if how.ignore_value is not None:
+        values = [how.ignore_value] if isinstance(how.ignore_value, int) else how.ignore_value
+        options += ["--ignore-value", ",".join(map(str, values))]
+    return options
 
 
 def check_numbers(image_size: Any, batch_size: Any, mask_threshold: Any) -> None:

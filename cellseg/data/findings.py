@@ -267,14 +267,15 @@ def _repeated(masks: Sequence[Path], facts: Sequence[PairFacts], root: Path) -> 
     for index, fact in enumerate(facts):
         if 0 < fact.cells < 1 and fact.objects > 1:
             alike.setdefault(fact.mask_sha256, []).append(index)
-    for indices in alike.values():
-        if len({facts[index].sha256 for index in indices}) > 1:
-            yield Finding(
-                WARNING,
-                some([shown(masks[index], root) for index in indices]),
-                f"the same mask for {count(len(indices), 'image')}",
-                "kept; right only if all of them show the same cells, so check with --montage that it fits each",
-            )
+    sets = [indices for indices in alike.values() if len({facts[index].sha256 for index in indices}) > 1]
+    if sets:
+        images = count(sum(map(len, sets)), "image")
+        yield Finding(
+            WARNING,
+            some([shown(masks[index], root) for index in sets[0]]) + (", and others" if len(sets) > 1 else ""),
+            f"the same mask for {images}" + (f", in {len(sets)} sets" if len(sets) > 1 else ""),
+            "kept; right only if all of them show the same cells, so check with --montage that it fits each",
+        )
 
 
 def look_at_images(
@@ -347,26 +348,26 @@ def _mask_effect(facts: Sequence[PairFacts]) -> str:
 
 def _contradictions(masks: Sequence[Path], facts: Sequence[PairFacts], root: Path) -> Iterator[Finding]:
     """Yield a finding if one value is cell in some masks and background in others."""
-    cut = [fact for fact in facts if fact.faint > 0 and fact.mask_kind == GREY]
-    lowest = max((fact.mask_smallest for fact in cut), default=0)
+    cut = [fact.faint > 0 and fact.mask_kind == GREY for fact in facts]
+    lowest = max((fact.mask_smallest for fact, is_cut in zip(facts, cut, strict=True) if is_cut), default=0)
     kept = [
         shown(file, root)
         for file, fact in zip(masks, facts, strict=True)
         if fact.mask_kind in (LABELS, RESIZED) and 0 < fact.mask_smallest <= lowest
     ]
-    if cut and len(kept) > len(cut):  # most masks are labels, so the others are suspect
-        grey = [shown(file, root) for file, fact in zip(masks, facts, strict=True) if fact in cut]
+    if any(cut) and len(kept) > sum(cut):  # most masks are labels, so the others are suspect
+        grey = [shown(file, root) for file, is_cut in zip(masks, cut, strict=True) if is_cut]
         yield Finding(
             WARNING,
             some(grey),
             f"low values are background here, but cell in {count(len(kept), 'mask')} of labels",
             "kept as it is; if it has labels too, JPEG or resizing has changed them: save it again as PNG or TIFF",
         )
-    elif cut and kept:
+    elif any(cut) and kept:
         yield Finding(
             WARNING,
             some(kept),
-            f"low values are cell here, but background in {count(len(cut), 'grey mask')}",
+            f"low values are cell here, but background in {count(sum(cut), 'grey mask')}",
             "kept as it is; save all masks in one way, cells as 255 and background as 0",
         )
 

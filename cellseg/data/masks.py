@@ -533,6 +533,8 @@ def _meaning(values: Values, present: Values) -> str:
     """
     if present.size == 1:
         return LABELS
+    if _are_apart(values) and not _has_specks(values > 0):  # nothing changes gradually, however thin the cells are
+        return LABELS
     if values.dtype.kind == "f":  # exact steps: arithmetic leaves values apart that were one
         values = np.round(values / (present[-1] / 65535)).astype(np.int32)
         present = _values_present(values)
@@ -553,6 +555,17 @@ def _meaning(values: Values, present: Values) -> str:
     across, down = values[:, 1:] != values[:, :-1], values[1:] != values[:-1]
     mixed = (across & cells[:, 1:] & cells[:, :-1]).sum() + (down & cells[1:] & cells[:-1]).sum()
     return LABELS if flat or (not white and mixed <= 0.5 * cells.sum()) else GREY
+
+
+def _are_apart(values: Values) -> bool:
+    """Tell whether no two pixels above 0 that touch, by side or corner, have different values."""
+    pairs = (
+        (values[:, 1:], values[:, :-1]),
+        (values[1:], values[:-1]),
+        (values[1:, 1:], values[:-1, :-1]),
+        (values[1:, :-1], values[:-1, 1:]),
+    )
+    return not any(((one != other) & (one > 0) & (other > 0)).any() for one, other in pairs)
 
 
 def _squares(values: Values) -> NDArray[np.bool_]:
@@ -586,14 +599,24 @@ def _with_rims_joined(values: Values) -> Values | None:
 
     All pixels of a rim have one value. Where a label was resized, those of its outline have several.
     """
-    soft, _ = _soft_outlines(values)
+    soft, sharp = _soft_outlines(values)
+    if soft.sum() <= SOFT_SHARE * (soft | sharp).sum():
+        return None
     around = ndimage.maximum_filter(values, 3)
     inside = np.unique(around[soft])
     if len(np.unique(np.stack([values[soft], around[soft]]), axis=1).T) != len(inside) or not inside.size:
         return None
-    below = values < around
-    thin = [value for value in np.unique(values[soft]) if below[values == value].mean() > THIN_SHARE]
-    return np.where(soft | (below & np.isin(values, thin)), around, values)  # also between cells that touch
+    rims = np.unique(values[soft])
+    number = np.searchsorted(rims, values).clip(0, len(rims) - 1)
+    own = rims[number] == values
+    below = np.bincount(number[own], weights=(values < around)[own], minlength=len(rims))
+    rim = own & (below > THIN_SHARE * np.bincount(number[own], minlength=len(rims)))[number]  # also between cells
+    inner = (values > 0) & ~rim
+    if not inner.any():
+        return None
+    # corners of a rim touch nothing inside by their side
+    rows, columns = ndimage.distance_transform_edt(~inner, return_distances=False, return_indices=True)
+    return np.where(rim, values[rows, columns], np.where(soft, around, values))
 
 
 def _of_several_levels(values: Values, solid: Values) -> bool:
@@ -607,6 +630,12 @@ def _of_several_levels(values: Values, solid: Values) -> bool:
     numbers = np.arange(1, count + 1)
     largest, flats = ndimage.maximum(values, regions, numbers), ndimage.maximum(values * flat, regions, numbers)
     return bool(((largest < 0.5 * brightest) & (flats == largest)).any())
+
+
+def _has_specks(cell: NDArray[np.bool_]) -> bool:
+    """Tell whether a region is so small that it may be noise."""
+    regions, _ = ndimage.label(cell, np.ones((3, 3)))
+    return bool((np.bincount(regions.ravel())[1:] <= SPECK).any())
 
 
 def _is_specked(cell: NDArray[np.bool_]) -> bool:

@@ -48,6 +48,20 @@ def require_formats(formats: Sequence[str]) -> None:
                 ) from error
 
 
+def refuse_far_objects(name: str, formats: Sequence[str], objects: Sequence[Row]) -> None:
+    """Check that the formats can hold the places of all objects.
+
+    Raises:
+        InputError: If ROIs of ImageJ are wanted and cannot.
+    """
+    ends = (max(row["left"] + row["width"], row["top"] + row["height"]) for row in objects)
+    if "imagej" in formats and max(ends, default=0) > FARTHEST:
+        raise InputError(
+            f"{name}: has objects beyond pixel {FARTHEST:,}, where ROIs of ImageJ end; use --outlines geojson, or cut "
+            "the image into tiles"
+        )
+
+
 def write_outlines(folder: Path, name: str, formats: Sequence[str], labels: Labels, objects: Sequence[Row]) -> None:
     """Write ``NAME.geojson`` and ``NAME.zip`` (ROIs of ImageJ), as far as they are wanted.
 
@@ -57,9 +71,6 @@ def write_outlines(folder: Path, name: str, formats: Sequence[str], labels: Labe
         formats: Of ``NEEDED``.
         labels: Shape (H, W), as ``label_objects`` returns them.
         objects: As ``measure_objects`` returns them.
-
-    Raises:
-        InputError: If a ROI of ImageJ cannot hold the place of an object.
     """
     drawn = {"geojson": _geojson, "imagej": _imagej}
     wanted = [form for form in formats if form in drawn]
@@ -162,11 +173,6 @@ def _geojson(path: Path, name: str, shapes: Sequence[Any], objects: Sequence[Row
 def _imagej(path: Path, name: str, shapes: Sequence[Any], objects: Sequence[Row]) -> None:
     import roifile
 
-    if any(max(shape.bounds) > FARTHEST for shape in shapes):
-        raise InputError(
-            f"{name}: has objects beyond pixel {FARTHEST:,}, where ROIs of ImageJ end; use --outlines geojson, or cut "
-            "the image into tiles"
-        )
     unfinished = path.with_name(f".{path.name}.zip.unfinished")
     rois = [_roi(shape, f"{row['id']:05d}") for shape, row in zip(shapes, objects, strict=True)]
     roifile.roiwrite(unfinished, rois, mode="w")

@@ -39,7 +39,7 @@ from cellseg.storage.csv_files import as_text, write_csv
 from cellseg.storage.errors import InputError, count
 from cellseg.storage.files import require_empty
 from cellseg.use.inference import Predictor
-from cellseg.use.outlines import coco_annotations, write_coco, write_outlines
+from cellseg.use.outlines import coco_annotations, refuse_far_objects, write_coco, write_outlines
 
 AT_ONCE = 2**25  # maximum pixels of images in memory together; a larger image is alone in memory
 MOST_PIXELS = 2**30  # maximum pixels of one image
@@ -266,7 +266,8 @@ class _Writer:
                 write_coco(self.output / "outlines" / "coco.json", images, self._annotations)
         else:
             self._unfinished.unlink()
-            self.output.rmdir()
+            with suppress(OSError):  # it holds something
+                self.output.rmdir()
 
     def write(self, source: Source, picture: Pixels, mask: NDArray[np.uint8], probability: NDArray[np.uint16]) -> None:
         """Start to write the results of an image."""
@@ -438,13 +439,14 @@ def _write(
     channels: tuple[int, ...] | None,
 ) -> _Written:
     """Write the pictures of one image; return its row, its objects and, if wanted, their annotations for COCO."""
+    smallest = max(1.0, SMALLEST_OBJECT * scale**2)
+    labels = label_objects(mask, smallest=smallest, split=wanted.split, scale=scale)
+    objects = measure_objects(labels, probability, picture, channels=channels, pixel_size=wanted.pixel_size)
+    refuse_far_objects(source.name, wanted.outlines, objects)
     # run lengths suit masks and noisy pictures: as small as zlib's best, in a part of the time
     _save(output / "masks", source.name, Image.fromarray(mask), compress_type=zlib.Z_RLE)
     if wanted.probabilities:
         _save(output / "probabilities", source.name, Image.fromarray(probability))
-    smallest = max(1.0, SMALLEST_OBJECT * scale**2)
-    labels = label_objects(mask, smallest=smallest, split=wanted.split, scale=scale)
-    objects = measure_objects(labels, probability, picture, channels=channels, pixel_size=wanted.pixel_size)
     _save_labels(output / "labels", source.name, labels)
     centres = [(cell["id"], cell["centre_x"], cell["centre_y"]) for cell in objects]
     _save(output / "overlays", source.name, draw_objects(as_rgb(picture), labels, centres), compress_type=zlib.Z_RLE)
