@@ -98,6 +98,15 @@ def test_thin_cells_apart_keep_their_numbers(tmp_path, numbers):
     assert len(np.unique(found.ids)) == 4
 
 
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 0, 255), (255, 255, 255)])
+def test_colour_jpeg_masks_are_warned_of(tmp_path, colour):
+    mask = np.zeros((96, 96, 3), np.uint8)
+    mask[20:50, 20:50] = mask[60:80, 10:40] = colour
+    found = findings(tmp_path, save(tmp_path / "m.jpg", mask, quality=75))
+    warned = any(line.startswith("warning") and "blurs colours over the outlines" in line for line in found)
+    assert warned == (colour != (255, 255, 255))
+
+
 def test_faint_specks_far_from_a_white_cell_are_no_cells(tmp_path):
     mask = np.zeros((96, 96), np.uint8)
     mask[20:50, 20:50] = 255

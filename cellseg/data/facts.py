@@ -19,6 +19,8 @@ from cellseg.data.masks import GREY, IgnoreValue, MaskReading, count_survivors, 
 from cellseg.data.pairs import Pair
 from cellseg.storage.errors import InputError
 
+COLOURED_JPEG = ", colour JPEG"
+COLOURED = 64  # difference of channels of a pixel that is not a grey with noise
 MEASURED = 2**22  # a larger image is subsampled to about this many pixels to measure brightness
 
 
@@ -40,6 +42,15 @@ class Reading:
     channels: tuple[int, ...] | None = None
     image_size: int | None = None
     ignore_value: IgnoreValue = None
+
+
+def _is_coloured_jpeg(reading: MaskReading) -> bool:
+    """Return whether most cells of a JPEG mask have colours, which JPEG stores at half the resolution."""
+    pixels = reading.decoded.values
+    if reading.decoded.lossy != "yes" or pixels.shape[2] - reading.decoded.alpha != 3 or not reading.cell.any():
+        return False
+    colour = np.ptp(pixels[..., :3], axis=2)[reading.cell] > COLOURED
+    return bool(colour.mean() > 0.5)
 
 
 def check_options(how: Reading) -> list[str]:
@@ -232,7 +243,7 @@ def inspect_pair(pair: Pair, how: Reading) -> CleanPair:
         **asdict(inspect_image(image, how)),
         sha256=content_hash(image.whole),
         mask_sha256=content_hash(mask if ignored is None else mask + np.uint8(2) * ignored),
-        mask_file_kind=reading.decoded.kind,
+        mask_file_kind=reading.decoded.kind + (COLOURED_JPEG if _is_coloured_jpeg(reading) else ""),
         mask_turned=reading.turned,
         mask_white_is_zero=reading.white_is_zero,
         mask_kind=reading.kind,

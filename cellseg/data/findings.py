@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Generic, TypeVar
 
-from cellseg.data.facts import ImageFacts, PairFacts, Reading
+from cellseg.data.facts import COLOURED_JPEG, ImageFacts, PairFacts, Reading
 from cellseg.data.kinship import Kin, families
 from cellseg.data.masks import EMPTY, GREY, LABELS, RESIZED
 from cellseg.data.pairs import Pair, shown
@@ -328,7 +328,8 @@ def _shared_traits(
 def _mask_file_traits(facts: Sequence[PairFacts]) -> Iterator[Trait[PairFacts]]:
     """Yield a trait for every pixel type of the mask files, except grey of 1 or 8 bits."""
     for kind in sorted({fact.mask_file_kind for fact in facts} - {"grey, 1 bit", "grey, 8 bits"}):
-        yield Trait(NOTE, partial(_is_of_kind, kind), kind, _mask_effect)
+        severity = WARNING if kind.endswith(COLOURED_JPEG) else NOTE
+        yield Trait(severity, partial(_is_of_kind, kind), kind, _mask_effect)
 
 
 def _is_of_kind(kind: str, fact: PairFacts) -> bool:
@@ -337,6 +338,11 @@ def _is_of_kind(kind: str, fact: PairFacts) -> bool:
 
 def _mask_effect(facts: Sequence[PairFacts]) -> str:
     kind = facts[0].mask_file_kind
+    if kind.endswith(COLOURED_JPEG):
+        return (
+            "the brightest channel is the value; JPEG blurs colours over the outlines, so cells are larger than they "
+            "were drawn: export the masks again as PNG or TIFF"
+        )
     if kind.startswith("palette"):
         indexed = sum(fact.by_index for fact in facts)
         read = {0: "the grey level is the value", len(facts): "the palette index is the value"}
