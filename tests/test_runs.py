@@ -24,7 +24,6 @@ from cellseg.run.provenance import _is_clone, code_patch, provenance
 from cellseg.storage.csv_files import as_text, from_text, write_csv
 from cellseg.storage.errors import InputError
 from cellseg.storage.files import write_json
-from cellseg.sweep.account import forget_failures
 from cellseg.use.load import load_run
 from test_report import summary_of
 
@@ -249,15 +248,6 @@ def test_a_start_that_is_refused_keeps_the_reason_of_the_failure(tmp_path):
     with pytest.raises(InputError, match="images or groups have changed"):
         start_run(tmp_path, OmegaConf.create({"seed": 0}), split_of("b"), patch=b"")
     assert RunFolder(tmp_path).failure == "no space left"
-
-
-def test_a_sweep_forgets_the_failures_of_the_runs_that_it_tries_again(tmp_path):
-    for name, files in {"again": (), "done": ("summary.json",), "other": ()}.items():
-        (tmp_path / name).mkdir()
-        for file in ("failure.txt", *files):
-            (tmp_path / name / file).write_text("")
-    forget_failures(tmp_path, ["again", "done", "new"])
-    assert [path.parent.name for path in sorted(tmp_path.glob("*/failure.txt"))] == ["done", "other"]
 
 
 def test_sweeps_that_start_together_keep_a_plan_each(tmp_path):

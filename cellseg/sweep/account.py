@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
@@ -31,8 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from cellseg.run.locking import is_occupied
-from cellseg.run.naming import FAILURE, check_study, run_name
+from cellseg.run.naming import check_study, run_name
 from cellseg.run.overrides import INPUTS, one_line, quoted, values
 from cellseg.run.plan import check_plan_keys, plan_study
 from cellseg.run.resolvers import register_resolvers
@@ -101,7 +100,6 @@ class SweepAccount(Callback):
         overrides = sweep_overrides(config)
         runs = len(BasicSweeper.split_arguments(overrides, None)[0])
         labels = write_plan(study, config, overrides)
-        forget_failures(study, labels)
         print_space(study, config, overrides)
         # every job of the sweep inherits it
         os.environ[SWEEP] = name_sweep()
@@ -304,14 +302,6 @@ def write_plan(study: Path, config: DictConfig, overrides: list[Override]) -> di
         log.warning("the runs of this sweep cannot be listed beforehand (%s), so it has no plan", one_line(error))
         return {}
     return labels
-
-
-def forget_failures(study: Path, runs: Iterable[str]) -> None:
-    """Delete the reasons of failed runs that the sweep tries again, so that reports wait for all of them."""
-    for name in runs:
-        folder = study / name
-        if (folder / FAILURE).exists() and not (folder / "summary.json").exists() and not is_occupied(folder):
-            (folder / FAILURE).unlink(missing_ok=True)
 
 
 def print_space(study: Path, config: DictConfig, overrides: list[Override]) -> None:
